@@ -1,0 +1,41 @@
+"""The `qna` command: one module per sub-command, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+# sub-command -> what it does; each is the module of that name here, with main(arguments) -> exit status
+COMMANDS = {
+    "doctor": "show what this machine has and what would make qna faster here",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one sub-command; bad input ends with one sentence and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from qna import __version__
+
+        print(f"qna {__version__}")
+        return 0
+    # torch stays out until a command needs it: these errors live in a module without it
+    from qna._core.errors import InvalidInput, MissingExtra, UnknownName
+
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UnknownName("command", arguments[0], COMMANDS)
+        module = importlib.import_module(f"qna.cli.{arguments[0]}")
+        return module.main(arguments[1:])
+    except (InvalidInput, MissingExtra) as error:
+        print(f"qna: {error}", file=sys.stderr)
+        return 2
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return f"usage: qna COMMAND [...]\n\n{rows}\n\n`qna COMMAND --help` tells a command's options."

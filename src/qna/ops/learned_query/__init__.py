@@ -1,0 +1,137 @@
+"""Learned-query attention: windows that overlap, attended with a few queries that all windows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qna._core.backends import Backend, select
+from qna._core.errors import InvalidInput
+from qna.ops.learned_query import reference
+from qna.ops.learned_query.window import Window
+
+__all__ = ["BACKENDS", "NAME", "Inputs", "learned_query_attention"]
+
+NAME = "qna.ops.learned_query_attention"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked inputs of the op, as its backends judge them."""
+
+    scores: Tensor
+    value: Tensor
+    bias: Tensor
+    weight: Tensor | None
+    window: Window
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors are."""
+        return self.value.device
+
+    def describe(self) -> str:
+        """Shapes, dtype and device in one line."""
+        w = self.window
+        return (
+            f"scores {tuple(self.scores.shape)}, value {tuple(self.value.shape)}, kernel {w.kernel}, "
+            f"stride {w.stride}, dilation {w.dilation}, dtype {_short(self.value.dtype)}, "
+            f"device {self.device}"
+        )
+
+
+# fastest first
+BACKENDS = (
+    Backend("reference", device=None, missing=list, declines=lambda inputs: [], run=reference.attend),
+)
+
+
+def learned_query_attention(
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = "same",
+    dilation: int | Sequence[int] = 1,
+    backend: str | None = None,
+) -> Tensor:
+    """Attend overlapping windows with learned queries (Arar et al., CVPR 2022, section 3.2).
+
+    For the window at position `i`, head `h`, queries `l` and taps `t` over map positions `j`::
+
+        out[i,h] = sum_l ( sum_t weight[t,l,h] e^(scores[j,l,h] + bias[t,l,h]) value[j,h] )
+                       / ( sum_t               e^(scores[j,l,h] + bias[t,l,h])            )
+
+    Taps outside the map count in neither sum; a window that lies outside altogether gives 0. It is exact for
+    any finite scores and biases; a score of -inf masks its position. Half precision is computed in fp32.
+
+    Args:
+        scores: (B, *space, L, h), one score per position, query and head; one to three space axes.
+        value: (B, *space, h, d), of the same dtype.
+        bias: (*kernel, L, h), relative position bias, inside the softmax.
+        weight: (*kernel, L, h), query weights, in the numerator only; None for 1.
+        stride: positions between windows; an integer or one per axis.
+        padding: "same" pads ``dilation * (kernel - 1)`` per axis, the smaller half first, and gives
+            ``ceil(size / stride)`` windows; an integer (or one per axis) pads both sides.
+        dilation: positions between taps; an integer or one per axis.
+        backend: "reference", or another that `qna doctor` lists; None takes the fastest that can run.
+
+    Returns:
+        (B, *space', h, d) in the dtype of `value`.
+
+    Raises:
+        InvalidInput: shapes, dtypes, devices or window arguments that do not fit.
+        NoBackend: the named backend cannot run these inputs; the text lists every reason.
+    """
+    _check(scores, value, bias, weight)
+    kernel, size = bias.shape[:-2], scores.shape[1:-2]
+    window = Window.over(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    chosen = select(NAME, BACKENDS, Inputs(scores, value, bias, weight, window), backend)
+    return chosen.run(scores, value, bias, weight, window)
+
+
+def _check(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None) -> None:
+    tensors = {"scores": scores, "value": value, "bias": bias, "weight": weight}
+    given = {name: t for name, t in tensors.items() if t is not None}
+    for name, t in given.items():
+        if not isinstance(t, Tensor):
+            raise InvalidInput(f"{NAME}: {name} must be a tensor, got {type(t).__name__}")
+        if not t.is_floating_point():
+            raise InvalidInput(
+                f"{NAME}: {name} must be floating point, got {_short(t.dtype)}; try {name}.float()"
+            )
+    shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in given.items())
+    axes = scores.ndim - 3
+    if axes not in (1, 2, 3) or value.ndim != scores.ndim:
+        raise InvalidInput(
+            f"{NAME}: scores must be (B, *space, L, h) and value (B, *space, h, d) with 1 to 3 space "
+            f"axes, got {shapes}"
+        )
+    if value.shape[:-2] != scores.shape[:-2] or value.shape[-2] != scores.shape[-1]:
+        raise InvalidInput(f"{NAME}: scores (B, *space, L, h) and value (B, *space, h, d) disagree: {shapes}")
+    if 0 in scores.shape[1:] or 0 in value.shape[1:]:
+        raise InvalidInput(f"{NAME}: only the batch may be empty, got {shapes}")
+    if bias.ndim != axes + 2 or bias.shape[-2:] != scores.shape[-2:] or 0 in bias.shape:
+        raise InvalidInput(
+            f"{NAME}: bias must be (*kernel, L, h) with {axes} kernel axes and (L, h) = "
+            f"{tuple(scores.shape[-2:])}, got {shapes}"
+        )
+    if weight is not None and weight.shape != bias.shape:
+        raise InvalidInput(f"{NAME}: weight must have the shape of bias, got {shapes}")
+    if scores.dtype != value.dtype:
+        raise InvalidInput(
+            f"{NAME}: scores and value must have one dtype, got {_short(scores.dtype)} and "
+            f"{_short(value.dtype)}"
+        )
+    if len({t.device for t in given.values()}) > 1:
+        devices = ", ".join(f"{name} on {t.device}" for name, t in given.items())
+        raise InvalidInput(f"{NAME}: all tensors must be on one device, got {devices}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,44 @@
+"""Learned-query attention in plain torch: any dtype, device and size, twice differentiable. The oracle."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qna.ops.learned_query.window import Window
+
+
+def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window) -> Tensor:
+    """Attend every window; shapes as in `qna.ops.learned_query_attention`.
+
+    A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32.
+    """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    size = scores.shape[1:-2]
+    margins = [
+        m for b, a in zip(reversed(window.before), reversed(window.after(size)), strict=True) for m in (b, a)
+    ]
+    # outside the map: e^-inf = 0 counts in neither sum
+    s = F.pad(scores.to(dtype), [0, 0, 0, 0, *margins], value=float("-inf"))
+    v = F.pad(value.to(dtype), [0, 0, 0, 0, *margins])
+    b = bias.to(dtype)
+    taps = [(tap, (slice(None), *place)) for tap, place in window.taps()]
+
+    with torch.no_grad():  # the softmax does not depend on the maximum that is subtracted
+        top = s.new_full((), float("-inf"))
+        for tap, place in taps:
+            top = torch.maximum(top, s[place] + b[tap])
+        top = torch.where(top == float("-inf"), 0, top)  # a window without any position in the map
+
+    total = torch.zeros_like(top)
+    for tap, place in taps:
+        total = total + (s[place] + b[tap] - top).exp()
+    total = torch.where(total == 0, 1, total)
+    out = v.new_zeros(())
+    for tap, place in taps:
+        share = (s[place] + b[tap] - top).exp() / total
+        if weight is not None:
+            share = share * weight[tap].to(dtype)
+        out = out + share.sum(-2).unsqueeze(-1) * v[place]
+    return out.to(value.dtype)

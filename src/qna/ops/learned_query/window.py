@@ -1,0 +1,96 @@
+"""Geometry of a sliding window: taps, padding and output size on one to three axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from qna._core.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of `kernel` taps that moves over a map.
+
+    Attributes:
+        kernel: taps per axis.
+        stride: map positions between neighbouring windows, per axis.
+        dilation: map positions between neighbouring taps, per axis.
+        before: map positions that the first window hangs over the map's start, per axis.
+        out: number of windows per axis.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @classmethod
+    def over(
+        cls,
+        size: Sequence[int],
+        kernel: Sequence[int],
+        *,
+        stride: int | Sequence[int],
+        padding: str | int | Sequence[int],
+        dilation: int | Sequence[int],
+    ) -> Window:
+        """The windows over a map of `size`.
+
+        ``padding="same"`` pads ``dilation * (kernel - 1)`` positions per axis in all, the smaller half first,
+        so that there are ``ceil(size / stride)`` windows; an integer pads both sides by as much.
+        """
+        axes = len(kernel)
+        stride_ = per_axis("stride", stride, axes, minimum=1)
+        dilation_ = per_axis("dilation", dilation, axes, minimum=1)
+        span = [d * (k - 1) for d, k in zip(dilation_, kernel, strict=True)]
+        if isinstance(padding, str):
+            if padding != "same":
+                raise InvalidInput(f"padding must be 'same', an integer or one per axis, got {padding!r}")
+            before, total = tuple(s // 2 for s in span), span
+        else:
+            before = per_axis("padding", padding, axes, minimum=0)
+            total = [2 * p for p in before]
+            for n, p, s in zip(size, total, span, strict=True):
+                if n + p <= s:
+                    raise InvalidInput(
+                        f"no window fits: map {tuple(size)} with padding {padding} is smaller than the "
+                        f"window (kernel {tuple(kernel)}, dilation {dilation_}); use padding='same' or a "
+                        "smaller window"
+                    )
+        out = tuple((n + p - s - 1) // st + 1 for n, p, s, st in zip(size, total, span, stride_, strict=True))
+        return cls(tuple(kernel), stride_, dilation_, before, out)
+
+    def after(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Map positions that the last window hangs over the end of a map of `size`, per axis, at least 0."""
+        return tuple(
+            max(0, (o - 1) * s + d * (k - 1) + 1 - b - n)
+            for o, s, d, k, b, n in zip(
+                self.out, self.stride, self.dilation, self.kernel, self.before, size, strict=True
+            )
+        )
+
+    def taps(self) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Each tap with the slices of the padded map that hold its position in every window."""
+        return [
+            (
+                tap,
+                tuple(
+                    slice(t * d, t * d + (o - 1) * s + 1, s)
+                    for t, d, o, s in zip(tap, self.dilation, self.out, self.stride, strict=True)
+                ),
+            )
+            for tap in product(*map(range, self.kernel))
+        ]
+
+
+def per_axis(name: str, value: int | Sequence[int], axes: int, *, minimum: int) -> tuple[int, ...]:
+    """Expand one integer, or check one integer per axis, each at least `minimum`."""
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes or not all(isinstance(v, int) and v >= minimum for v in values):
+        raise InvalidInput(
+            f"{name} must be an integer of at least {minimum}, or one for each of {axes} axes, got {value!r}"
+        )
+    return values
