@@ -60,7 +60,7 @@ def learned_query_attention(
     dilation: int | Sequence[int] = 1,
     backend: str | None = None,
 ) -> Tensor:
-    """Attend overlapping windows with learned queries (Arar et al., CVPR 2022, section 3.2).
+    """Attend overlapping windows with learned queries (Arar, Shamir, Bermano, CVPR 2022).
 
     For the window at position `i`, head `h`, queries `l` and taps `t` over map positions `j`::
 
@@ -105,24 +105,25 @@ def _check(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None) -
             raise InvalidInput(
                 f"{NAME}: {name} must be floating point, got {_short(t.dtype)}; try {name}.float()"
             )
-    shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in given.items())
     axes = scores.ndim - 3
     if axes not in (1, 2, 3) or value.ndim != scores.ndim:
         raise InvalidInput(
             f"{NAME}: scores must be (B, *space, L, h) and value (B, *space, h, d) with 1 to 3 space "
-            f"axes, got {shapes}"
+            f"axes, got {_shapes(given)}"
         )
     if value.shape[:-2] != scores.shape[:-2] or value.shape[-2] != scores.shape[-1]:
-        raise InvalidInput(f"{NAME}: scores (B, *space, L, h) and value (B, *space, h, d) disagree: {shapes}")
+        raise InvalidInput(
+            f"{NAME}: scores (B, *space, L, h) and value (B, *space, h, d) disagree: {_shapes(given)}"
+        )
     if 0 in scores.shape[1:] or 0 in value.shape[1:]:
-        raise InvalidInput(f"{NAME}: only the batch may be empty, got {shapes}")
+        raise InvalidInput(f"{NAME}: only the batch may be empty, got {_shapes(given)}")
     if bias.ndim != axes + 2 or bias.shape[-2:] != scores.shape[-2:] or 0 in bias.shape:
         raise InvalidInput(
             f"{NAME}: bias must be (*kernel, L, h) with {axes} kernel axes and (L, h) = "
-            f"{tuple(scores.shape[-2:])}, got {shapes}"
+            f"{tuple(scores.shape[-2:])}, got {_shapes(given)}"
         )
     if weight is not None and weight.shape != bias.shape:
-        raise InvalidInput(f"{NAME}: weight must have the shape of bias, got {shapes}")
+        raise InvalidInput(f"{NAME}: weight must have the shape of bias, got {_shapes(given)}")
     if scores.dtype != value.dtype:
         raise InvalidInput(
             f"{NAME}: scores and value must have one dtype, got {_short(scores.dtype)} and "
@@ -131,6 +132,10 @@ def _check(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None) -
     if len({t.device for t in given.values()}) > 1:
         devices = ", ".join(f"{name} on {t.device}" for name, t in given.items())
         raise InvalidInput(f"{NAME}: all tensors must be on one device, got {devices}")
+
+
+def _shapes(tensors: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
 
 
 def _short(dtype: torch.dtype) -> str:

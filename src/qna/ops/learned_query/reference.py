@@ -25,11 +25,11 @@ def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, w
     b = bias.to(dtype)
     taps = [(tap, (slice(None), *place)) for tap, place in window.taps()]
 
-    with torch.no_grad():  # the softmax does not depend on the maximum that is subtracted
-        top = s.new_full((), float("-inf"))
-        for tap, place in taps:
-            top = torch.maximum(top, s[place] + b[tap])
-        top = torch.where(top == float("-inf"), 0, top)  # a window without any position in the map
+    # detached: the softmax does not depend on the maximum that is subtracted
+    top = s.new_full((), float("-inf"))
+    for tap, place in taps:
+        top = torch.maximum(top, s.detach()[place] + b.detach()[tap])
+    top = torch.where(top == float("-inf"), 0, top)  # a window without any position in the map
 
     total = torch.zeros_like(top)
     for tap, place in taps:

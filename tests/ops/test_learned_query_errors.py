@@ -1,0 +1,116 @@
+"""Wrong input gets one clear error that names the values and the way out."""
+
+import pytest
+import torch
+
+from qna._core.backends import Backend, select
+from qna._core.errors import InvalidInput, NoBackend, UnknownName
+from qna.ops import learned_query_attention, use_backend
+from qna.ops.learned_query import Inputs
+from qna.ops.learned_query.cases import CASES
+from qna.ops.learned_query.window import Window
+
+
+def call(window=None, **changes):
+    inputs = {**CASES[2].make(), **changes}
+    return learned_query_attention(**inputs, **(window or {}))
+
+
+T = torch.zeros
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scores": T(2, 7, 2)}, "scores must be (B, *space, L, h)"),
+        ({"scores": T(2, 7, 15, 2, 4)}, "disagree: scores (2, 7, 15, 2, 4), value (2, 7, 15, 3, 5)"),
+        ({"value": T(2, 7, 14, 3, 5)}, "disagree: scores (2, 7, 15, 2, 3), value (2, 7, 14, 3, 5)"),
+        ({"value": T(2, 7, 15, 15)}, "value (2, 7, 15, 15)"),
+        ({"bias": T(3, 2, 3)}, "bias must be (*kernel, L, h) with 2 kernel axes and (L, h) = (2, 3)"),
+        ({"bias": T(3, 3, 3, 2)}, "bias (3, 3, 3, 2)"),
+        ({"bias": T(0, 3, 2, 3), "weight": None}, "bias (0, 3, 2, 3)"),
+        ({"weight": T(3, 3, 1, 3)}, "weight must have the shape of bias"),
+        ({"scores": T(2, 7, 15, 2, 3, dtype=torch.int64)}, "got int64; try scores.float()"),
+        ({"value": T(2, 7, 15, 3, 5, dtype=torch.float64)}, "one dtype, got float32 and float64"),
+        ({"bias": T(3, 3, 2, 3, device="meta")}, "one device, got scores on cpu, value on cpu, bias on meta"),
+        ({"value": [[1.0]]}, "value must be a tensor, got list"),
+        ({"scores": T(2, 0, 15, 2, 3), "value": T(2, 0, 15, 3, 5)}, "only the batch may be empty"),
+    ],
+)
+def test_tensors_that_do_not_fit(changes, words):
+    with pytest.raises(InvalidInput, match=r"^qna\.ops\.learned_query_attention: ") as error:
+        call(**changes)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [
+        ({"stride": 0}, "stride must be an integer of at least 1, or one for each of 2 axes, got 0"),
+        (
+            {"stride": (1, 1, 1)},
+            "stride must be an integer of at least 1, or one for each of 2 axes, got (1, 1, 1)",
+        ),
+        ({"dilation": -1}, "dilation must be an integer of at least 1"),
+        ({"padding": -1}, "padding must be an integer of at least 0"),
+        ({"padding": "valid"}, "padding must be 'same', an integer or one per axis, got 'valid'"),
+        ({"padding": 0, "dilation": 9}, "no window fits: map (7, 15) with padding 0"),
+    ],
+)
+def test_windows_that_do_not_fit(window, words):
+    with pytest.raises(InvalidInput) as error:
+        call(window)
+    assert words in str(error.value)
+
+
+def test_unknown_backend_names_the_nearest():
+    with pytest.raises(UnknownName, match="unknown backend 'referense'; did you mean 'reference'"):
+        call({"backend": "referense"})
+
+
+def stand_ins(ran):
+    def named(name, device, missing, declines):
+        return Backend(name, device, lambda: missing, lambda _: declines, lambda *a: ran.append(name))
+
+    return (
+        named("fast", "cuda", ["no GPU that torch sees"], []),
+        named(
+            "near", "cpu", [], ["dtype is float32, needs one of (float64,)", "kernel is (3, 3), needs (1,)"]
+        ),
+        named("plain", None, [], []),
+    )
+
+
+def op_inputs():
+    tensors = CASES[2].make()
+    return Inputs(**tensors, window=Window.over((7, 15), (3, 3), stride=1, padding="same", dilation=1))
+
+
+def test_the_error_lists_the_inputs_and_every_reason():
+    with pytest.raises(NoBackend) as error:
+        select("qna.ops.some_op", stand_ins([]), op_inputs(), "near")
+    assert str(error.value) == (
+        "qna.ops.some_op: no backend can run scores (2, 7, 15, 2, 3), value (2, 7, 15, 3, 5), kernel (3, 3), "
+        "stride (1, 1), dilation (1, 1), dtype float32, device cpu, backend='near'\n"
+        "  near:\n"
+        "    - dtype is float32, needs one of (float64,)\n"
+        "    - kernel is (3, 3), needs (1,)\n"
+        "  Try: backend='plain' or backend=None. More: qna doctor"
+    )
+
+
+def test_none_falls_back_and_says_so_once(caplog):
+    for _ in range(2):
+        assert select("qna.ops.once", stand_ins([]), op_inputs(), None).name == "plain"
+    assert [r.getMessage() for r in caplog.records] == [
+        "qna.ops.once runs on backend 'plain', because near: dtype is float32, needs one of (float64,), "
+        "kernel is (3, 3), needs (1,). More: qna doctor"
+    ]
+
+
+def test_use_backend_changes_what_none_means_and_never_falls_back():
+    with use_backend("fast"), pytest.raises(NoBackend, match="no GPU that torch sees"):
+        select("qna.ops.some_op", stand_ins([]), op_inputs(), None)
+    assert select("qna.ops.some_op", stand_ins([]), op_inputs(), None).name == "plain"
+    with use_backend("reference"):
+        assert torch.equal(call(), call({"backend": "reference"}))
