@@ -1,0 +1,120 @@
+"""QnA over a whole map: attention pooling with learned queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna.mixers._parts import checks
+from qna.mixers._parts.initializers import init_linear_
+from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape, merge_heads
+from qna.mixers.learned_query.qna import heads_of
+from qna.ops.learned_query.window import per_axis
+
+
+class QnAPool2d(nn.Module):
+    """Pool a map of any height and width into one vector with learned queries.
+
+    The form of the paper's classification heads: one window over the whole map. Position bias and query
+    weights are learned for maps of `map_size` and resized (bicubic, as for the authors' fine-tuning at other
+    resolutions) for any other map.
+
+    Args:
+        dim: channels of the input.
+        num_heads: heads at `dim` channels; head dim ``dim // num_heads`` stays, heads grow with `out_dim`.
+        map_size: (H, W) of the maps that it is trained for; an integer for both.
+        num_queries: learned queries per head.
+        out_dim: channels of the output; None for `dim`.
+        position: "relative", "contextual", "absolute" or "none".
+        query_weight: "normal", "elementwise", "posneg", "ones", "avg" or "none".
+        bias: whether values and output have a bias; a key bias would cancel in the softmax.
+        normalize_query: bring each head's query to unit length before the division by sqrt(head dim).
+
+    Raises:
+        InvalidInput: as for `QnA2d`.
+    """
+
+    project: QueryKeyValue | FoldedQueryKeyValue
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        map_size: int | Sequence[int],
+        num_queries: int = 2,
+        out_dim: int | None = None,
+        position: str = "relative",
+        query_weight: str = "normal",
+        bias: bool = False,
+        normalize_query: bool = True,
+    ):
+        super().__init__()
+        name = type(self).__name__
+        head_dim = checks.head_dim(name, dim, num_heads)
+        self.dim = dim
+        self.map_size = per_axis("map_size", map_size, 2, minimum=1)
+        self.out_dim = dim if out_dim is None else out_dim
+        self.num_heads = heads_of(name, self.out_dim, head_dim)
+        self.num_queries = num_queries
+        self.project = QueryKeyValue(
+            dim,
+            QueryShape(num_queries, self.num_heads, head_dim),
+            self.map_size,
+            position=position,
+            query_weight=query_weight,
+            bias=bias,
+            normalize_query=normalize_query,
+        )
+        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
+        init_linear_(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, out_dim)."""
+        shares, value, weight = self._shares(x)
+        if weight is not None:
+            shares = shares * resize(weight.to(shares.dtype), x.shape[1:3]).flatten(0, 1)
+        attended = torch.einsum("bnh,bnhd->bhd", shares.sum(2).to(value.dtype), value.flatten(1, 2))
+        return self.out(merge_heads(attended))
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The softmax over the map, before the query weights: (B, L, h, H, W), at least fp32."""
+        shares, _, _ = self._shares(x)
+        return shares.movedim(1, -1).unflatten(-1, x.shape[1:3])
+
+    def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""
+        checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        scores, value, bias, weight = self.project(x)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        logits = scores.to(dtype) + resize(bias.to(dtype), x.shape[1:3])
+        return logits.flatten(1, 2).softmax(1), value, weight
+
+    def fuse(self):
+        """Fold the queries into one projection with the values, for inference; as `QnA2d.fuse`."""
+        self.project = self.project.fold()
+        return self
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that the paper's training exempts from decay: the tables."""
+        return {name for name, _ in self.named_parameters() if name.endswith(".table")}
+
+    def extra_repr(self) -> str:
+        """The arguments that the printed children do not show."""
+        return (
+            f"{self.dim}, out_dim={self.out_dim}, num_heads={self.num_heads}, map_size={self.map_size}, "
+            f"num_queries={self.num_queries}"
+        )
+
+
+def resize(table: Tensor, size: Sequence[int]) -> Tensor:
+    """A table (H, W, L, h) at another height and width, bicubic."""
+    if table.shape[:2] == tuple(size):
+        return table
+    maps = table.flatten(2).movedim(-1, 0).unsqueeze(0)
+    # antialias: a table that shrinks is averaged, not sampled
+    maps = F.interpolate(maps, tuple(size), mode="bicubic", align_corners=False, antialias=True)
+    return maps.squeeze(0).movedim(0, -1).unflatten(-1, table.shape[2:])

@@ -1,0 +1,162 @@
+"""From a map to what learned-query attention takes: scores, values, position bias and query weights.
+
+Sizes: C channels of the map, L queries, h heads, d channels per head. Keys are never formed: the score of
+a key ``x W_k`` with a query is ``x (W_k q)``, and ``W_k q`` is one column for all windows and images.
+
+The channels of the values run over (d, h), heads fastest: a kernel then applies one vector of weights, one
+per head, to consecutive channels. The rows of the value projection and the columns of the output projection
+are kept in this order, so that it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna._core.errors import check_choice
+from qna.mixers._parts.checks import positive
+from qna.mixers._parts.initializers import init_linear_, lecun_normal_, truncated_normal_
+from qna.mixers.learned_query.position import POSITIONS
+from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
+
+
+class QueryShape(NamedTuple):
+    """L, h and d: queries, heads, channels per head."""
+
+    queries: int
+    heads: int
+    head_dim: int
+
+
+class AttentionInputs(NamedTuple):
+    """Arguments of `qna.ops.learned_query_attention`.
+
+    `scores` and `value` are views of one buffer (B, *space, h * d + L * h), values first.
+    """
+
+    scores: Tensor
+    value: Tensor
+    bias: Tensor
+    weight: Tensor | None
+
+
+class QueryKeyValue(nn.Module):
+    """Learned queries and the projections to keys and values, applied as one matrix product.
+
+    There is no key bias: it would add ``q b_k`` to every score of a query, which the softmax cancels.
+
+    Args:
+        dim: channels of the map.
+        shape: number of queries, heads and channels per head.
+        kernel: taps per axis of the window.
+        position: "relative", "contextual", "absolute" or "none".
+        query_weight: "normal", "elementwise", "posneg", "ones", "avg" or "none".
+        bias: whether values have a bias.
+        normalize_query: divide each head's query by its length before the division by sqrt(d).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        shape: QueryShape,
+        kernel: Sequence[int],
+        *,
+        position: str,
+        query_weight: str,
+        bias: bool,
+        normalize_query: bool,
+    ):
+        super().__init__()
+        check_choice("position", position, POSITIONS)
+        check_choice("query_weight", query_weight, QUERY_WEIGHTS)
+        positive("QnA", num_queries=shape.queries)
+        self.normalize_query = normalize_query
+        self.query = nn.Parameter(torch.empty(shape))
+        self.key = nn.Parameter(torch.empty(shape.heads, shape.head_dim, dim))
+        self.value = nn.Linear(dim, shape.heads * shape.head_dim, bias=bias)
+        self.position = POSITIONS[position](kernel, *shape)
+        self.query_weight = QUERY_WEIGHTS[query_weight](kernel, shape.queries, shape.heads)
+        truncated_normal_(self.query, shape.head_dim**-0.5)
+        lecun_normal_(self.key, dim)
+        init_linear_(self.value)
+
+    def forward(self, x: Tensor) -> AttentionInputs:
+        """(B, *space, C) -> the op's arguments."""
+        query = self.scaled_query()
+        weight, bias = self.one_projection(query)
+        scores, value = split(F.linear(x, weight, bias), self.query.shape[0], self.query.shape[1])
+        return AttentionInputs(scores, value, self.position(query), self.query_weight(query))
+
+    def scaled_query(self) -> Tensor:
+        """The queries (L, h, d) as they meet the keys: of length 1 / sqrt(d) if normalised."""
+        query = self.query
+        if self.normalize_query:
+            query = query / (torch.linalg.vector_norm(query, dim=-1, keepdim=True) + 1e-6)
+        return query * query.shape[-1] ** -0.5
+
+    def one_projection(self, query: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight (h * d + L * h, C) and bias of the projection to values and scores."""
+        score = torch.einsum("lhd,hdc->lhc", query, self.key).flatten(0, 1)
+        bias = self.value.bias
+        if bias is not None:
+            bias = F.pad(bias, (0, len(score)))
+        return torch.cat([self.value.weight, score.to(self.value.weight.dtype)]), bias
+
+    @torch.no_grad()
+    def fold(self) -> FoldedQueryKeyValue:
+        """The same map with constants: W_k q folded, and all that depends on the query evaluated."""
+        query = self.scaled_query()
+        return FoldedQueryKeyValue(
+            QueryShape(*self.query.shape),
+            *self.one_projection(query),
+            self.position(query),
+            self.query_weight(query),
+        )
+
+
+class FoldedQueryKeyValue(nn.Module):
+    """A `QueryKeyValue` for inference: one projection and two tables, all constant."""
+
+    weight: Tensor
+    bias: Tensor | None
+    position: Tensor
+    query_weight: Tensor | None
+
+    def __init__(
+        self,
+        shape: QueryShape,
+        weight: Tensor,
+        bias: Tensor | None,
+        position: Tensor,
+        query_weight: Tensor | None,
+    ):
+        super().__init__()
+        self.shape = shape
+        tables = {"weight": weight, "bias": bias, "position": position, "query_weight": query_weight}
+        for name, tensor in tables.items():
+            self.register_buffer(name, None if tensor is None else tensor.detach().clone())
+
+    def forward(self, x: Tensor) -> AttentionInputs:
+        """(B, *space, C) -> the op's arguments."""
+        y = F.linear(x, self.weight, self.bias)
+        scores, value = split(y, self.shape.queries, self.shape.heads)
+        return AttentionInputs(scores, value, self.position, self.query_weight)
+
+    def fold(self) -> FoldedQueryKeyValue:
+        """Itself."""
+        return self
+
+
+def split(projected: Tensor, queries: int, heads: int) -> tuple[Tensor, Tensor]:
+    """Views of (B, *space, h * d + L * h): scores (B, *space, L, h) and values (B, *space, h, d)."""
+    value, scores = projected.tensor_split([projected.shape[-1] - queries * heads], dim=-1)
+    return scores.unflatten(-1, (queries, heads)), value.unflatten(-1, (-1, heads)).transpose(-1, -2)
+
+
+def merge_heads(attended: Tensor) -> Tensor:
+    """(..., h, d) -> (..., d * h), in the channel order of the values; a view where heads are fastest."""
+    return attended.transpose(-1, -2).flatten(-2)

@@ -1,0 +1,171 @@
+"""QnA, query and attend: overlapping windows attended with a few learned queries that all windows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from qna._core.errors import InvalidInput
+from qna.mixers._parts import checks
+from qna.mixers._parts.initializers import init_linear_
+from qna.mixers.learned_query.projection import (
+    AttentionInputs,
+    FoldedQueryKeyValue,
+    QueryKeyValue,
+    QueryShape,
+    merge_heads,
+)
+from qna.mixers.learned_query.softmax import window_softmax
+from qna.ops import learned_query_attention
+from qna.ops.learned_query.window import Window, per_axis
+
+
+class QnA(nn.Module):
+    """Learned-query attention (Arar et al., CVPR 2022): what `QnA1d`, `QnA2d` and `QnA3d` have in common.
+
+    Every window of the map is attended with the same `num_queries` learned queries per head; the queries'
+    answers are weighted per tap and summed. With n positions, C channels, L queries, h heads and windows of K
+    taps, it costs n C (2 C + L h) multiply-adds for the projections and n L K (C + h) for the attention;
+    its memory does not depend on K.
+
+    Args:
+        dim: channels of the input.
+        num_heads: heads at `dim` channels; head dim ``dim // num_heads`` stays, heads grow with `out_dim`.
+        kernel_size: taps of the window; an integer or one per axis, even or odd, also larger than the map.
+        num_queries: learned queries per head.
+        stride: positions between windows; an integer or one per axis. n positions become ceil(n / stride).
+        dilation: positions between taps; an integer or one per axis.
+        out_dim: channels of the output; None for `dim`, or ``2 * dim`` where any stride is above 1 (the
+            paper's down-sampling form).
+        position: "relative" (learned, from zero), "contextual", "absolute" or "none"; see `position`.
+        query_weight: "normal" (learned, from N(0, 0.02)), "elementwise", "posneg", "ones", "avg" or "none";
+            see `query_weight`.
+        bias: whether values and output have a bias; a key bias would cancel in the softmax.
+        normalize_query: bring each head's query to unit length before the division by sqrt(head dim).
+        backend: backend of the op; None takes the fastest that can run.
+
+    Raises:
+        InvalidInput: `num_heads` does not divide `dim`, `out_dim` is no multiple of the head dim, a size is
+            not positive, or a mode is unknown.
+    """
+
+    axes: ClassVar[int]
+    project: QueryKeyValue | FoldedQueryKeyValue
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        kernel_size: int | Sequence[int],
+        num_queries: int = 2,
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        out_dim: int | None = None,
+        position: str = "relative",
+        query_weight: str = "normal",
+        bias: bool = False,
+        normalize_query: bool = True,
+        backend: str | None = None,
+    ):
+        super().__init__()
+        name = type(self).__name__
+        head_dim = checks.head_dim(name, dim, num_heads)
+        self.dim = dim
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.axes, minimum=1)
+        self.stride = per_axis("stride", stride, self.axes, minimum=1)
+        self.dilation = per_axis("dilation", dilation, self.axes, minimum=1)
+        self.out_dim = (dim if set(self.stride) == {1} else 2 * dim) if out_dim is None else out_dim
+        self.num_heads = heads_of(name, self.out_dim, head_dim)
+        self.num_queries = num_queries
+        self.backend = backend
+        self.project = QueryKeyValue(
+            dim,
+            QueryShape(num_queries, self.num_heads, head_dim),
+            self.kernel_size,
+            position=position,
+            query_weight=query_weight,
+            bias=bias,
+            normalize_query=normalize_query,
+        )
+        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
+        init_linear_(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *space, dim) -> (B, *space', out_dim) with ``space' = ceil(space / stride)``."""
+        inputs = self.attention_inputs(x)
+        attended = learned_query_attention(
+            *inputs, stride=self.stride, dilation=self.dilation, backend=self.backend
+        )
+        return self.out(merge_heads(attended))
+
+    def attention_inputs(self, x: Tensor) -> AttentionInputs:
+        """What the op is called with for the map `x`: scores, value, bias, weight."""
+        checks.channels_last_map(type(self).__name__, x, self.dim, self.axes)
+        return self.project(x)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The softmax of every window, before the query weights.
+
+        Returns:
+            (B, *space', L, h, *kernel), at least fp32: a window's shares sum to 1, and are 0 outside the map.
+        """
+        scores, _, bias, _ = self.attention_inputs(x)
+        window = Window.over(
+            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
+        )
+        return window_softmax(scores, bias, window)
+
+    def fuse(self):
+        """Fold the queries into one projection with the values, for inference; in place, returns itself.
+
+        The output stays the same to rounding. Queries, keys, values, position bias and query weights become
+        constants (buffers) that no longer train and are no longer named in the state dict; the output
+        projection stays a parameter.
+        """
+        self.project = self.project.fold()
+        return self
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that the paper's training exempts from decay: the tables."""
+        return {name for name, _ in self.named_parameters() if name.endswith(".table")}
+
+    def extra_repr(self) -> str:
+        """The arguments that the printed children do not show."""
+        return (
+            f"{self.dim}, out_dim={self.out_dim}, num_heads={self.num_heads}, "
+            f"kernel_size={self.kernel_size}, num_queries={self.num_queries}, stride={self.stride}, "
+            f"dilation={self.dilation}"
+        )
+
+
+class QnA1d(QnA):
+    """QnA on sequences: (B, N, C) -> (B, N', C'). Arguments as for `QnA`."""
+
+    axes = 1
+
+
+class QnA2d(QnA):
+    """QnA on images: (B, H, W, C) -> (B, H', W', C'). Arguments as for `QnA`."""
+
+    axes = 2
+
+
+class QnA3d(QnA):
+    """QnA on volumes or clips: (B, D, H, W, C) -> (B, D', H', W', C'). Arguments as for `QnA`."""
+
+    axes = 3
+
+
+def heads_of(owner: str, out_dim: int, head_dim: int) -> int:
+    """Number of heads at `out_dim` channels, which must be a multiple of `head_dim`."""
+    checks.positive(owner, out_dim=out_dim)
+    if out_dim % head_dim:
+        near = max(1, round(out_dim / head_dim)) * head_dim
+        raise InvalidInput(
+            f"{owner}: out_dim must be a multiple of the head dim {head_dim} (dim // num_heads), "
+            f"got {out_dim}; try {near}"
+        )
+    return out_dim // head_dim

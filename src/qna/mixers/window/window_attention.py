@@ -1,0 +1,129 @@
+"""Self-attention inside windows that tile the map, with relative position bias, for any map size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna.mixers._parts import checks
+from qna.mixers._parts.initializers import init_linear_
+from qna.ops.learned_query.window import per_axis
+
+
+class WindowAttention2d(nn.Module):
+    """Multi-head self-attention of each window's positions among themselves (Swin's, Liu et al., ICCV 2021).
+
+    Windows do not overlap and are not shifted: the local self-attention of QnA-ViT's later stages. A map
+    that the window does not divide is padded at its end, and padded positions get no weight; a window
+    larger than the map attends the whole map. With n positions, C channels and windows of K positions it
+    costs 4 n C^2 + 2 n K C multiply-adds.
+
+    Args:
+        dim: channels of input and output.
+        num_heads: heads; divides `dim`.
+        window_size: height and width of a window; an integer for both.
+        bias: whether queries, keys, values and output have a bias.
+
+    Raises:
+        InvalidInput: `num_heads` does not divide `dim`, or a size is not positive.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, window_size: int | Sequence[int], bias: bool = False):
+        super().__init__()
+        checks.head_dim(type(self).__name__, dim, num_heads)
+        self.dim = self.out_dim = dim
+        self.num_heads = num_heads
+        self.window_size = per_axis("window_size", window_size, 2, minimum=1)
+        rows, columns = self.window_size
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        # bias of every offset (query - key) that two positions of a window can have
+        self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
+        self.out = nn.Linear(dim, dim, bias=bias)
+        init_linear_(self.qkv)
+        init_linear_(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, H, W, dim)."""
+        query, key, value, mask, grid = self._windows(x)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]])
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The softmax of every position over its own window.
+
+        Returns:
+            (B, H, W, h, *window), at least fp32; 0 outside the map. Where the map is smaller than the window,
+            `window` is the map.
+        """
+        query, key, _, mask, grid = self._windows(x)
+        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        shares = (logits.to(mask.dtype) + mask).softmax(-1)
+        untiled = self._untile(shares, grid).unflatten(-1, (self.num_heads, *self._window(x)))
+        return untiled[:, : x.shape[1], : x.shape[2]]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that the paper's training exempts from decay: the position table."""
+        return {"position_table"}
+
+    def extra_repr(self) -> str:
+        """The arguments that the printed children do not show."""
+        return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
+
+    def _window(self, x: Tensor) -> tuple[int, int]:
+        """The window, or the map where it is smaller: the offsets inside are the same."""
+        return min(self.window_size[0], x.shape[1]), min(self.window_size[1], x.shape[2])
+
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int, int]]:
+        """Queries, keys and values of each window, the additive mask, and the grid of windows.
+
+        Without padding the windows lie in the batch, (B * windows, h, n, d), and one mask (h, n, n) serves
+        all. With padding they lie among the heads, (B, windows * h, n, d): each window has its own mask, and
+        the images of the batch share them. The grid is (rows of windows, columns of windows, *window).
+        """
+        checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        height, width = x.shape[1:3]
+        rows, columns = self._window(x)
+        down, across = -(-height // rows), -(-width // columns)
+        after = (down * rows - height, across * columns - width)
+        mask = self._bias(rows, columns)
+        tiled = F.pad(self.qkv(x), (0, 0, 0, after[1], 0, after[0]))
+        tiled = tiled.view(len(x), down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads)
+        # 3, B, windows, h, n, d
+        tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
+        if any(after):
+            mask = (mask + self._outside(x, after, mask.dtype)).flatten(0, 1)
+            tiled = tiled.flatten(2, 3)
+        else:
+            tiled = tiled.flatten(1, 2)
+        query, key, value = tiled.unbind(0)
+        return query, key, value, mask.to(query.dtype), (down, across, rows, columns)
+
+    def _bias(self, rows: int, columns: int) -> Tensor:
+        """Position bias (h, n, n) of a window of `rows` by `columns`."""
+        device = self.position_table.device
+        r = torch.arange(rows, device=device)
+        c = torch.arange(columns, device=device)
+        down = (r[:, None] - r + self.window_size[0] - 1)[:, None, :, None]
+        across = (c[:, None] - c + self.window_size[1] - 1)[None, :, None, :]
+        # rows, columns, rows, columns, h
+        return self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
+
+    def _outside(self, x: Tensor, after: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """-inf at the padded keys of each window: (windows, 1, 1, n)."""
+        rows, columns = self._window(x)
+        inside = F.pad(
+            x.new_zeros(x.shape[1:3], dtype=dtype), (0, after[1], 0, after[0]), value=float("-inf")
+        )
+        tiled = inside.view(-1, rows, inside.shape[1] // columns, columns).transpose(1, 2)
+        return tiled.reshape(-1, 1, 1, rows * columns)
+
+    def _untile(self, windows: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
+        """(..., n, m) per window and head, in either layout of `_windows` -> (B, rows, columns, h * m)."""
+        down, across, rows, columns = grid
+        tiled = windows.reshape(-1, down, across, self.num_heads, rows, columns, windows.shape[-1])
+        # B, down, rows, across, columns, h, m
+        tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
+        return tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,83 @@
+"""WindowAttention2d against a loop over its windows, on maps that the window divides and on others."""
+
+import pytest
+import torch
+
+import qna
+
+SIZES = [(6, 9), (5, 7), (1, 1), (2, 10), (3, 3), (7, 6)]
+
+
+def mixer_and_map(size, window, dim=8, heads=2, bias=False):
+    torch.manual_seed(0)
+    mixer = qna.WindowAttention2d(dim, num_heads=heads, window_size=window, bias=bias).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64))
+    return mixer, torch.randn(2, *size, dim, dtype=torch.float64)
+
+
+def loop_output(mixer, x):
+    """Self-attention of each window's own positions, no padding anywhere; also the shares per position."""
+    (rows, columns), h = mixer.window_size, mixer.num_heads
+    out, maps = torch.empty_like(x), {}
+    for top in range(0, x.shape[1], rows):
+        for left in range(0, x.shape[2], columns):
+            window = x[:, top : top + rows, left : left + columns]
+            places = [(i, j) for i in range(window.shape[1]) for j in range(window.shape[2])]
+            q, k, v = mixer.qkv(window.flatten(1, 2)).unflatten(-1, (3, h, -1)).unbind(2)
+            for a, (i, j) in enumerate(places):
+                bias = torch.stack(
+                    [mixer.position_table[i - y + rows - 1, j - z + columns - 1] for y, z in places]
+                )
+                logits = torch.einsum("bhd,bnhd->bnh", q[:, a], k) / q.shape[-1] ** 0.5 + bias
+                shares = logits.softmax(1)
+                maps[top + i, left + j] = shares
+                out[:, top + i, left + j] = torch.einsum("bnh,bnhd->bhd", shares, v).flatten(1)
+    return mixer.out(out), maps
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("window", [3, (2, 3), 8, 1])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.no_grad()
+def test_equals_the_loop(size, window, bias):
+    mixer, x = mixer_and_map(size, window, bias=bias)
+    expected, _ = loop_output(mixer, x)
+    torch.testing.assert_close(mixer(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_attention_map(size):
+    mixer, x = mixer_and_map(size, (2, 3))
+    attention = mixer.attention_map(x)
+    rows, columns = min(2, size[0]), min(3, size[1])
+    assert attention.shape == (2, *size, 2, rows, columns)
+    torch.testing.assert_close(attention.sum((-1, -2)), torch.ones(2, *size, 2, dtype=torch.float64))
+    _, maps = loop_output(mixer, x)
+    for (i, j), shares in maps.items():
+        got = attention[:, i, j].flatten(2)
+        kept = got[got != 0].view(2, 2, -1)  # a share inside the map is never exactly 0 here
+        torch.testing.assert_close(kept, shares.transpose(1, 2), rtol=1e-10, atol=1e-10)
+
+
+def test_gradients():
+    mixer, x = mixer_and_map((3, 5), 2, dim=4)
+    assert torch.autograd.gradcheck(mixer, (x[:1].requires_grad_(),))
+
+
+def test_padding_costs_no_copy_of_the_mask_per_image():
+    mixer, x = mixer_and_map((5, 7), 3)
+    *_, mask, _ = mixer._windows(x.expand(2, -1, -1, -1))
+    assert mask.shape == (2 * 3 * 2, 9, 9)  # windows * heads, without the batch
+
+
+def test_decay_exempts_the_position_table():
+    mixer, _ = mixer_and_map((3, 3), 3)
+    assert mixer.no_weight_decay() == {"position_table"}
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="window_size must be an integer of at least 1"):
+        qna.WindowAttention2d(8, num_heads=2, window_size=0)
