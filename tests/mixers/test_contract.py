@@ -107,6 +107,8 @@ def test_compiles_without_graph_breaks(name):
 
 
 @pytest.mark.slow
+# torch's own compiler imports a module that uses it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiles_with_inductor_and_dynamic_sizes(name):
     mixer, example = build(name), MIXERS[name]
     torch._dynamo.reset()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import qna
-from qna.mixers.learned_query.pool import resize
+from qna.mixers._parts.resize import resize_table
 from qna.ops import learned_query_attention
 
 
@@ -37,19 +37,11 @@ def test_equals_the_op_with_one_window_over_the_map(arguments, query_weight):
 def test_other_maps_use_resized_tables(size):
     mixer, x = pool(), example(*size)
     scores, value, bias, weight = mixer.project(x)
-    attended = learned_query_attention(scores, value, resize(bias, size), resize(weight, size), padding=0)
+    attended = learned_query_attention(
+        scores, value, resize_table(bias, size), resize_table(weight, size), padding=0
+    )
     expected = mixer.out(attended.transpose(-1, -2).flatten(1))
     torch.testing.assert_close(mixer(x), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_resize_keeps_constants_and_the_slope():
-    constant = torch.full((4, 7, 2, 3), 1.5, dtype=torch.float64)
-    torch.testing.assert_close(resize(constant, (9, 5)), constant.new_full((9, 5, 2, 3), 1.5))
-    assert resize(constant, (4, 7)) is constant
-    ramp = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 1, 1)
-    twice = resize(ramp, (16, 3))[:, 0, 0, 0]
-    # pixel centres: position i of 16 lies at (i + 0.5) / 2 - 0.5 of 8; the border's taps are cut
-    torch.testing.assert_close(twice[4:12], (torch.arange(4, 12) + 0.5) / 2 - 0.5)
 
 
 @torch.no_grad()
@@ -75,7 +67,7 @@ def test_attention_map_times_the_values_is_the_output():
     assert attention.shape == (2, 2, 3, 5, 6)
     torch.testing.assert_close(attention.sum((-1, -2)), torch.ones(2, 2, 3, dtype=torch.float64))
     _, value, _, weight = mixer.project(x)
-    attended = torch.einsum("blhyx,yxlh,byxhd->bdh", attention, resize(weight, (5, 6)), value)
+    attended = torch.einsum("blhyx,yxlh,byxhd->bdh", attention, resize_table(weight, (5, 6)), value)
     torch.testing.assert_close(mixer(x), mixer.out(attended.flatten(1)), rtol=1e-10, atol=1e-10)
 
 

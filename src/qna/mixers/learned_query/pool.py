@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers._parts import checks
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.resize import resize_table
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape, merge_heads
 from qna.mixers.learned_query.qna import heads_of
 from qna.ops.learned_query.window import per_axis
@@ -76,7 +76,7 @@ class QnAPool2d(nn.Module):
         """(B, H, W, dim) -> (B, out_dim)."""
         shares, value, weight = self._shares(x)
         if weight is not None:
-            shares = shares * resize(weight.to(shares.dtype), x.shape[1:3]).flatten(0, 1)
+            shares = shares * resize_table(weight.to(shares.dtype), x.shape[1:3]).flatten(0, 1)
         attended = torch.einsum("bnh,bnhd->bhd", shares.sum(2).to(value.dtype), value.flatten(1, 2))
         return self.out(merge_heads(attended))
 
@@ -90,7 +90,7 @@ class QnAPool2d(nn.Module):
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         scores, value, bias, weight = self.project(x)
         dtype = torch.promote_types(scores.dtype, torch.float32)
-        logits = scores.to(dtype) + resize(bias.to(dtype), x.shape[1:3])
+        logits = scores.to(dtype) + resize_table(bias.to(dtype), x.shape[1:3])
         return logits.flatten(1, 2).softmax(1), value, weight
 
     def fuse(self):
@@ -108,13 +108,3 @@ class QnAPool2d(nn.Module):
             f"{self.dim}, out_dim={self.out_dim}, num_heads={self.num_heads}, map_size={self.map_size}, "
             f"num_queries={self.num_queries}"
         )
-
-
-def resize(table: Tensor, size: Sequence[int]) -> Tensor:
-    """A table (H, W, L, h) at another height and width, bicubic."""
-    if table.shape[:2] == tuple(size):
-        return table
-    maps = table.flatten(2).movedim(-1, 0).unsqueeze(0)
-    # antialias: a table that shrinks is averaged, not sampled
-    maps = F.interpolate(maps, tuple(size), mode="bicubic", align_corners=False, antialias=True)
-    return maps.squeeze(0).movedim(0, -1).unflatten(-1, table.shape[2:])

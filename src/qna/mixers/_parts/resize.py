@@ -1,0 +1,34 @@
+"""Bicubic resizing of learned tables, as two matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def resize_table(table: Tensor, size: Sequence[int]) -> Tensor:
+    """A table (H, W, ...) at another height and width.
+
+    Keys' cubic kernel (a = -1/2) about pixel centres, widened where a table shrinks, its taps outside the
+    table left out and the rest renormalised: what `jax.image.resize` does, with which the authors fine-tune.
+    The products, unlike torch's antialiased interpolation, compile for sizes that are not known beforehand.
+    """
+    if table.shape[:2] == tuple(size):
+        return table
+    rows = cubic_matrix(size[0], table.shape[0], table)
+    columns = cubic_matrix(size[1], table.shape[1], table)
+    return torch.einsum("yh,xw,hw...->yx...", rows, columns, table)
+
+
+def cubic_matrix(new: int, old: int, like: Tensor) -> Tensor:
+    """The matrix (new, old) that resamples `old` values to `new`; each row sums to 1."""
+    step = old / new
+    centres = (torch.arange(new, device=like.device, dtype=like.dtype) + 0.5) * step - 0.5
+    distance = centres[:, None] - torch.arange(old, device=like.device, dtype=like.dtype)
+    d = distance.abs() / max(step, 1.0)
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((2.5 - 0.5 * d) * d - 4) * d + 2
+    weights = torch.where(d < 1, near, torch.where(d < 2, far, 0))
+    return weights / weights.sum(1, keepdim=True)
