@@ -1,0 +1,7 @@
+"""Backbones; importing this registers them in timm: ``timm.create_model("qna_vit_tiny")``."""
+
+from qna.models import timm_entry as _timm_entry  # noqa: F401 - registers the variants
+from qna.models.qna_vit import QnAViT
+from qna.models.variants import QNA_VIT, BlockSpec, QnAViTVariant
+
+__all__ = ["QNA_VIT", "BlockSpec", "QnAViT", "QnAViTVariant"]

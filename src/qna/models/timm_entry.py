@@ -1,0 +1,95 @@
+"""The door to timm's registry: every variant under its name, with timm's conveniences."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from qna._core.errors import require
+from qna.models.qna_vit import QnAViT
+from qna.models.variants import QNA_VIT, QnAViTVariant
+
+# schemas that a CUDA build of torchvision expects and cannot register beside a CPU-only torch
+_MISSING_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_schemas: torch.library.Library | None = None
+
+
+def load_timm() -> ModuleType:
+    """Import timm, also where torchvision's compiled operators do not fit the torch that is installed.
+
+    Raises:
+        MissingExtra: timm is not installed.
+    """
+    try:
+        return require("timm", extra="models", purpose="qna.models")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    global _schemas  # noqa: PLW0603 - a library's schemas live as long as the object
+    for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "timm")]:
+        del sys.modules[name]
+    _schemas = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _MISSING_SCHEMAS:
+        _schemas.define(schema)
+    return require("timm", extra="models", purpose="qna.models")
+
+
+def _cfg(variant: QnAViTVariant) -> dict[str, Any]:
+    size = variant.image_size
+    return {
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "pool_size": None,
+        "crop_pct": 224 / 256,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "stem.conv",
+        "classifier": "head.fc",
+        "paper_ids": "arXiv:2112.11435",
+        "paper_name": "Learned Queries for Efficient Local Attention",
+        "origin_url": "https://github.com/moabarar/qna",
+        "license": "mit",
+    }
+
+
+def _entry(name: str, variant: QnAViTVariant) -> Callable[..., nn.Module]:
+    """The function that timm calls for `name`."""
+
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        arguments = {
+            "dim": variant.dim,
+            "pool_heads": variant.pool_heads,
+            "patch_size": variant.patch_size,
+            "img_size": variant.image_size,
+            "drop_path_rate": variant.drop_path_rate,
+        }
+        return build_model_with_cfg(
+            QnAViT,
+            name,
+            pretrained,
+            feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(len(variant.qna_blocks)))},
+            stages=variant.stages(),
+            **{**arguments, **kwargs},
+        )
+
+    create.__name__ = name
+    create.__module__ = __name__
+    create.__doc__ = f"QnA-ViT of {variant}."
+    return create
+
+
+load_timm()
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
+
+# timm looks both up in the module of an entry function
+default_cfgs = generate_default_cfgs({name: _cfg(variant) for name, variant in QNA_VIT.items()})
+globals().update({name: register_model(_entry(name, variant)) for name, variant in QNA_VIT.items()})
