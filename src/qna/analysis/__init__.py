@@ -1,0 +1,1 @@
+"""What a layer or a model costs, and what it looks at."""
