@@ -42,7 +42,7 @@ def test_small_variants_stay_small(name, limit):
 
 
 def test_blocks_of_the_published_models():
-    """(self-attention, QnA) blocks per stage, from the authors' configuration; strided ones begin stages 1-3."""
+    """(self-attention, QnA) blocks per stage, as the authors configure them; a strided one begins each."""
     for name, window, learned in [
         ("qna_vit_tiny", (0, 0, 4, 2), (2, 3, 2, 0)),
         ("qna_vit_small", (0, 0, 12, 2), (2, 3, 6, 0)),

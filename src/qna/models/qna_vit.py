@@ -15,7 +15,7 @@ from qna.mixers import MIXERS
 from qna.models.block import NORM_EPS, SHORTCUTS, MixerBlock
 from qna.models.head import ClassifierHead
 from qna.models.stem import STEMS
-from qna.models.variants import BlockSpec
+from qna.models.variants import BlockSpec, QnAViTVariant
 from qna.ops.learned_query.window import per_axis
 
 
@@ -94,6 +94,18 @@ class QnAViT(nn.Module):
             map_size=tuple(map_size),
             drop_rate=drop_rate,
         )
+
+    @classmethod
+    def of(cls, variant: QnAViTVariant, **arguments: Any) -> QnAViT:
+        """The model of a variant; `arguments` of the constructor go before what the variant says."""
+        says = {
+            "dim": variant.dim,
+            "pool_heads": variant.pool_heads,
+            "patch_size": variant.patch_size,
+            "img_size": variant.image_size,
+            "drop_path_rate": variant.drop_path_rate,
+        }
+        return cls(variant.stages(), **{**says, **arguments})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> logits (B, num_classes)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -65,20 +66,12 @@ def _entry(name: str, variant: QnAViTVariant) -> Callable[..., nn.Module]:
     """The function that timm calls for `name`."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        arguments = {
-            "dim": variant.dim,
-            "pool_heads": variant.pool_heads,
-            "patch_size": variant.patch_size,
-            "img_size": variant.image_size,
-            "drop_path_rate": variant.drop_path_rate,
-        }
         return build_model_with_cfg(
-            QnAViT,
+            partial(QnAViT.of, variant),
             name,
             pretrained,
             feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(len(variant.qna_blocks)))},
-            stages=variant.stages(),
-            **{**arguments, **kwargs},
+            **kwargs,
         )
 
     create.__name__ = name

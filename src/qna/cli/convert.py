@@ -1,0 +1,37 @@
+"""`qna convert`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_DESCRIPTION = """\
+Convert a checkpoint of the authors (Flax msgpack) to safetensors, or back: the suffix of OUT says which.
+It needs no JAX. The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file."""
+    parser = argparse.ArgumentParser("qna convert", description=_DESCRIPTION)
+    parser.add_argument("source", metavar="IN", type=Path, help="Flax msgpack, or safetensors")
+    parser.add_argument(
+        "target", metavar="OUT", type=Path, help="a name that ends in .safetensors or .msgpack"
+    )
+    parser.add_argument("--model", required=True, help="the model that IN holds, for example qna_vit_tiny")
+    parser.add_argument("--stem", help="patch (default) or resnet")
+    parser.add_argument("--global-pool", help="avg (default), qnav1 or qnav2")
+    parser.add_argument("--shortcut", help="conv1x1 (default) or avgpool")
+    parser.add_argument(
+        "--img-size", type=int, help="pixels for which qnav1 or qnav2 was trained (default 224)"
+    )
+    options = vars(parser.parse_args(arguments))
+    source, target, model = (options.pop(name) for name in ("source", "target", "model"))
+
+    from qna.models.convert import convert
+
+    count = convert(
+        source, target, model, {name: value for name, value in options.items() if value is not None}
+    )
+    print(f"{target}: {count} tensors of {model}")
+    return 0
