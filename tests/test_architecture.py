@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "plots": {"_core"},
     "analysis": {"_core", "ops", "mixers", "models"},
     "eval": {"_core", "ops", "mixers", "models", "data"},
-    "train": {"_core", "ops", "mixers", "models", "data"},
+    # a run evaluates after each epoch
+    "train": {"_core", "ops", "mixers", "models", "data", "eval"},
     "bench": {"_core", "ops", "mixers", "models", "data", "analysis"},
     "cli": {"_core", "ops", "mixers", "models", "data", "plots", "analysis", "eval", "train", "bench"},
 }

@@ -7,6 +7,7 @@ import sys
 
 # sub-command -> what it does; each is the module of that name here, with main(arguments) -> exit status
 COMMANDS = {
+    "train": "train a model on images, evaluate it and write a report",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "doctor": "show what this machine has and what would make qna faster here",
 }

@@ -85,6 +85,10 @@ class QnAPool2d(nn.Module):
         shares, _, _ = self._shares(x)
         return shares.movedim(1, -1).unflatten(-1, x.shape[1:3])
 
+    def attention_received(self, x: Tensor) -> Tensor:
+        """What each position gets, mean over queries and heads: (B, H, W), 1 where attention is even."""
+        return self.attention_map(x).mean((1, 2)) * (x.shape[1] * x.shape[2])
+
     def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)

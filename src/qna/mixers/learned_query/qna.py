@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
@@ -117,6 +118,32 @@ class QnA(nn.Module):
             x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
         )
         return window_softmax(scores, bias, window)
+
+    @torch.no_grad()
+    def attention_received(self, x: Tensor) -> Tensor:
+        """What each position gets from all windows, queries and heads that see it.
+
+        Returns:
+            (B, *space), at least fp32: 1 is what a position gets where every window attends evenly, 0 is a
+            position that no window sees.
+        """
+        scores, _, bias, _ = self.attention_inputs(x)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        scores, bias = scores.to(dtype), bias.to(dtype)
+        even = self._received(torch.zeros_like(scores[:1]), torch.zeros_like(bias))
+        return torch.where(
+            even > 0, self._received(scores, bias) / even.clamp_min(torch.finfo(dtype).tiny), 0
+        )
+
+    @torch.enable_grad()
+    def _received(self, scores: Tensor, bias: Tensor) -> Tensor:
+        # the attention that a position receives is the derivative of all outputs by its value
+        value = scores.new_ones(*scores.shape[:-2], scores.shape[-1], 1).requires_grad_()
+        attended = learned_query_attention(
+            scores, value, bias, stride=self.stride, dilation=self.dilation, backend="reference"
+        )
+        (received,) = torch.autograd.grad(attended.sum(), value)
+        return received.sum((-1, -2))
 
     def fuse(self):
         """Fold the queries into one projection with the values, for inference; in place, returns itself.

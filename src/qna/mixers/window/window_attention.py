@@ -64,6 +64,17 @@ class WindowAttention2d(nn.Module):
         untiled = self._untile(shares, grid).unflatten(-1, (self.num_heads, *self._window(x)))
         return untiled[:, : x.shape[1], : x.shape[2]]
 
+    def attention_received(self, x: Tensor) -> Tensor:
+        """What each position gets from all positions of its window: (B, H, W), 1 where attention is even."""
+        shares = self.attention_map(x).mean(3)
+        (batch, height, width), (rows, columns) = shares.shape[:3], shares.shape[3:]
+        after = (-height % rows, -width % columns)
+        tiled = F.pad(shares, (0, 0, 0, 0, 0, after[1], 0, after[0]))
+        tiled = tiled.view(batch, -(-height // rows), rows, -(-width // columns), columns, rows, columns)
+        # sum over the positions that attend; B, down, rows, across, columns
+        received = tiled.sum((2, 4)).transpose(2, 3)
+        return received.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the paper's training exempts from decay: the position table."""
         return {"position_table"}

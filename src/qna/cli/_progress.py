@@ -1,0 +1,80 @@
+"""What a person sees of a training run in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qna._core.errors import require
+from qna.train import Observer
+from qna.train.loop import Training
+
+
+class TerminalObserver(Observer):
+    """A progress bar on a terminal; elsewhere a line per tenth of the run. Use it as a context."""
+
+    def __init__(self):
+        self.console = require("rich.console", extra="train", purpose="`qna train`").Console()
+        columns = require("rich.progress", extra="train", purpose="`qna train`")
+        self.bar = columns.Progress(
+            columns.TextColumn("epoch {task.fields[epoch]}"),
+            columns.BarColumn(),
+            columns.TaskProgressColumn(),
+            columns.TimeRemainingColumn(),
+            columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[top1]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.epochs = None
+
+    def __enter__(self) -> TerminalObserver:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def begin(self, run: Training) -> None:
+        """Say what is trained on what, and start the bar."""
+        self.epochs = run.config.optim.epochs
+        self.console.print(
+            f"{run.config.network.model} ({run.parameters:,} parameters) on {run.data.name}: "
+            f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, {run.device}"
+        )
+        wanted = run.config.run.out
+        if wanted is not None and wanted != run.folder:
+            self.console.print(f"{wanted} is in use, so the results go to {run.folder}", highlight=False)
+        self.task = self.bar.add_task(
+            "train",
+            total=run.total_steps,
+            completed=run.progress.step,
+            epoch=self._epoch(1),
+            loss="-",
+            top1="-",
+        )
+
+    def update(self, step: int, epoch: int, loss: float) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=step, epoch=self._epoch(epoch + 1), loss=f"{loss:.3f}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Show the held-out accuracy."""
+        self.bar.update(self.task, top1=f"{record['top1']:.2%}")
+        if not self.console.is_terminal and (10 * record["epoch"]) % self.epochs < 10:
+            self.console.print(
+                f"epoch {self._epoch(record['epoch'])}  loss {record['train_loss']:.3f}  "
+                f"held out {record['top1']:.2%}",
+                highlight=False,
+            )
+
+    def table(self, rows: dict[str, str]) -> None:
+        """Print the closing table."""
+        tables = require("rich.table", extra="train", purpose="`qna train`")
+        table = tables.Table(show_header=False, box=None)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")  # a path must be whole to be copied
+        for name, value in rows.items():
+            table.add_row(name, value, style="bold" if name.startswith("held out") else None)
+        self.console.print(table, highlight=False)
+
+    def _epoch(self, number: int) -> str:
+        return f"{number:>{len(str(self.epochs))}}/{self.epochs}"

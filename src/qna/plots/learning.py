@@ -1,0 +1,39 @@
+"""The learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qna.plots._style import FIRST, QUIET, SECOND, figure
+
+
+def plot_learning(path: Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+    """Draw loss and held-out error over the epochs.
+
+    Args:
+        path: of the PNG.
+        history: per epoch: epoch, train_loss, loss (held out), top1 (held out).
+        title: above the picture.
+    """
+    epochs = [record["epoch"] for record in history]
+    with figure(path, 9, 3.6) as canvas:
+        canvas.suptitle(title, x=0.01, ha="left", fontsize=12)
+        losses, errors = canvas.subplots(1, 2)
+        marker = "o" if len(epochs) == 1 else None  # a line through one point is invisible
+        for key, colour, name in [("train_loss", FIRST, "training"), ("loss", SECOND, "held out")]:
+            losses.plot(epochs, [record[key] for record in history], color=colour, label=name, marker=marker)
+        losses.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
+        losses.legend()
+        error = [100 * (1 - record["top1"]) for record in history]
+        errors.plot(epochs, error, color=SECOND, marker=marker)
+        if min(error) > 0:
+            errors.set_yscale("log")
+            errors.yaxis.set_major_formatter("{x:g}")
+            errors.yaxis.set_minor_formatter("{x:g}")
+        errors.set(xlabel="epoch", ylabel="error (%)")
+        errors.set_title(f"Held-out images wrong: {error[-1]:.2f} % at the end")
+        for axes in (losses, errors):
+            axes.grid(axis="y", which="both", color=QUIET, alpha=0.2)
+            axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,67 @@
+"""A run's folder: never one that holds results already, and a log of one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qna._core.errors import InvalidInput
+from qna._core.files import write_text
+
+LOG = "log.jsonl"
+
+
+def claim_folder(wanted: Path) -> Path:
+    """Make a folder for a new run and return it: `wanted`, or the first free of wanted-2, wanted-3, ...
+
+    An empty folder is free; one that holds anything is left alone.
+
+    Raises:
+        InvalidInput: if it cannot be made.
+    """
+    number = 1
+    while True:
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                return folder
+        except FileExistsError:
+            pass  # a file of that name
+        except OSError as error:
+            raise InvalidInput(f"cannot make the folder {folder}: {error.strerror}") from None
+        number += 1
+
+
+class Journal:
+    """The log of a run, a line per event, written as it happens.
+
+    Args:
+        path: of the file; lines are added to it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, **values: Any) -> None:
+        """Add a line ``{"event": event, ...}``."""
+        self._file.write(json.dumps({"event": event, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Leave in a log only what happened up to update `step`, and no line that was cut short by a crash."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            if json.loads(line).get("step", 0) <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    write_text(path, "".join(kept))

@@ -1,0 +1,124 @@
+"""What `qna train` says and does, as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qna.cli import main
+from qna.cli.train import parse
+from qna.train import recipe
+
+
+def test_every_option_overrides_the_recipe():
+    config = parse(["--data", "digits", "--epochs", "3", "--lr=0.5", "--flip", "--out", "a/b"])
+    expected = json.loads(recipe("digits").to_json())
+    expected["optim"] |= {"epochs": 3, "lr": 0.5}
+    expected["augment"]["flip"] = True
+    expected["run"]["out"] = "a/b"
+    assert json.loads(config.to_json()) == expected
+
+
+def test_a_written_configuration_is_read_and_overridden(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(parse(["--epochs", "7", "--seed", "3"]).to_json())
+    config = parse(["--config", str(path), "--seed", "4"])
+    assert (config.optim.epochs, config.run.seed) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digit"], "unknown data 'digit'; did you mean 'digits'?"),
+        (["--recipe", "digts"], "unknown recipe 'digts'; did you mean 'digits'?"),
+        (["--recipe"], "--recipe needs a value"),
+        (["--model", "test_vitt"], "unknown model 'test_vitt'; did you mean"),
+        (["--config", "none.json"], "cannot read the configuration none.json: No such file or directory"),
+        (["--config", "a", "--recipe", "digits"], "--recipe and --config exclude each other"),
+        (["--batch-size", "4000"], "a batch of 4000 images in each of 1 processes needs more than the 1437"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_bad_input_ends_with_one_sentence_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"qna: {message}")
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epoch", "3"], ["Unrecognized options: --epoch", "Perhaps you meant", "--epochs"]),
+        (["--epochs", "0"], ["epochs must be at least 1, got 0"]),
+        (["--lr", "fast"], ["--lr", "fast"]),
+        (["--precision", "fp8"], ["fp8", "--precision", "fp32", "bf16"]),
+    ],
+    ids=str,
+)
+def test_bad_options_are_explained(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert all(words in error for words in said)
+
+
+def test_help_shows_the_recipes_values(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"(default: {recipe('digits').optim.epochs})" in text
+
+
+@pytest.mark.parametrize("package", ["tyro", "accelerate", "safetensors", "matplotlib", "rich", "sklearn"])
+def test_a_missing_package_is_named_with_its_extra(package, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # None in sys.modules is how Python marks a module that cannot be imported
+    for name in [package, *(n for n in sys.modules if n.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["train", "--model", "test_vit", "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert f"needs the package {package!r}: pip install 'qna[train]'" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_tells_where_everything_is(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "mine.txt").write_text("precious")
+    arguments = ["train", "--model", "test_vit", "--epochs", "1", "--batch-size", "512", "--device", "cpu"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    said = capsys.readouterr().out.replace("\n", "")
+    folder = tmp_path / "run-2"
+    for name in ("report.md", "model.safetensors", "metrics.json", "config.json", "log.jsonl"):
+        assert (folder / name).exists()
+        assert name in said
+    assert "is in use" in said
+    report = (folder / "report.md").read_text()
+    right = json.loads((folder / "metrics.json").read_text())["right"]
+    assert f"| {right} of 360 (" in report
+    for name in ("learning_curve.png", "confusion_matrix.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in report
+
+
+@pytest.mark.slow
+def test_the_demo_reads_97_percent_of_the_held_out_digits(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "qna", "train", "--data", "digits", "--out", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert metrics["held_out"] == 360
+    assert metrics["model"].startswith("qna_vit")
+    assert metrics["right"] >= 0.97 * 360
+    assert (tmp_path / "demo" / "attention_maps.png").read_bytes().startswith(b"\x89PNG")

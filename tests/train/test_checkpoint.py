@@ -1,0 +1,102 @@
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from qna._core.errors import InvalidInput
+from qna._core.files import write_whole
+from qna.train.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
+
+
+def trained(seed=0, steps=2):
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        network(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+    return network, optimizer
+
+
+def save(path, network, optimizer, progress=None):
+    save_checkpoint(
+        path,
+        network=network,
+        average=None,
+        optimizer=optimizer,
+        scaler={"scale": 2.0},
+        progress=progress or Progress(),
+    )
+
+
+def equal_states(a, b):
+    return all(torch.equal(a[n], b[n]) for n in a) and a.keys() == b.keys()
+
+
+def test_everything_comes_back_to_the_bit(tmp_path):
+    network, optimizer = trained()
+    progress = Progress(
+        epoch=1, step=7, step_in_epoch=2, loss_sum=0.1 + 0.2, images=5, history=[{"loss": 1 / 3}]
+    )
+    save(tmp_path / "c", network, optimizer, progress)
+    other, other_optimizer = trained(seed=1, steps=0)
+    back, scaler = load_checkpoint(tmp_path / "c", network=other, average=None, optimizer=other_optimizer)
+    assert back == progress
+    assert scaler == {"scale": 2.0}
+    assert equal_states(network.state_dict(), other.state_dict())
+    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+        assert equal_states(optimizer.state[a], other_optimizer.state[b])
+    # and the next update is the same
+    for n, o in [(network, optimizer), (other, other_optimizer)]:
+        o.zero_grad()
+        n(torch.ones(5, 3).cumsum(0)).square().sum().backward()
+        o.step()
+    assert equal_states(network.state_dict(), other.state_dict())
+
+
+def test_weights_reload_to_the_same_outputs(tmp_path):
+    network, _ = trained()
+    save_weights(tmp_path / "w", network, {"config": {"a": 1}})
+    other, _ = trained(seed=1)
+    assert load_weights(tmp_path / "w", other) == {"config": {"a": 1}}
+    x = torch.randn(6, 3)
+    assert torch.equal(network.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])
+def test_a_file_cut_short_is_refused(tmp_path, part):
+    network, optimizer = trained()
+    save(tmp_path / "c", network, optimizer)
+    whole = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(whole[: int(part * len(whole))])
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    with pytest.raises(InvalidInput, match="is not a checkpoint of qna"):
+        load_checkpoint(tmp_path / "c", network=network, average=None, optimizer=optimizer)
+    assert equal_states(before, network.state_dict())
+
+
+def test_a_missing_or_foreign_file_is_refused(tmp_path):
+    network, optimizer = trained()
+    with pytest.raises(InvalidInput, match="none is not a checkpoint of qna: FileNotFoundError"):
+        load_weights(tmp_path / "none", network)
+    save(tmp_path / "c", network, optimizer)
+    with pytest.raises(InvalidInput, match="has the weights of another network"):
+        load_weights(tmp_path / "c", network)
+    with pytest.raises(InvalidInput, match="is not a checkpoint of this run"):
+        load_checkpoint(tmp_path / "c", network=nn.Linear(3, 4), average=None, optimizer=optimizer)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "c"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

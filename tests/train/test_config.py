@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from qna._core.errors import InvalidInput, UnknownName
+from qna.train import RECIPES, TrainConfig, recipe
+from qna.train.config import RunOptions
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name):
+    assert TrainConfig.from_json(recipe(name).to_json()) == recipe(name)
+
+
+def test_paths_survive_json():
+    config = TrainConfig(run=RunOptions(out=Path("a") / "b"))
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_what_is_left_out_takes_its_default():
+    assert TrainConfig.from_json('{"optim": {"lr": 1}}').optim.lr == 1.0
+    assert TrainConfig.from_json("{}") == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"optim": {"epoch": 3}}', "unknown field of optim 'epoch'; did you mean 'epochs'?"),
+        ('{"optimiser": {}}', "unknown field of the configuration 'optimiser'; did you mean 'optim'?"),
+        ('{"optim": {"epochs": 3.5}}', "epochs must be int, got 3.5"),
+        ('{"optim": {"epochs": true}}', "epochs must be int, got True"),
+        ('{"optim": {"lr": "fast"}}', "lr must be float, got 'fast'"),
+        ('{"optim": 3}', "optim must be OptimOptions, got 3"),
+        ('{"run": {"precision": "fp8"}}', "unknown precision 'fp8'; did you mean"),
+        ('{"run": {"out": 3}}', "out must be Path, got 3"),
+        ("{", "the configuration is not JSON"),
+        ('{"optim": {"epochs": 0}}', "epochs must be at least 1, got 0"),
+        ('{"optim": {"lr": NaN}}', "lr must be at least 0, got nan"),
+        ('{"augment": {"smoothing": 1}}', r"smoothing must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_bad_json_is_named(text, message):
+    with pytest.raises(InvalidInput, match=message):
+        TrainConfig.from_json(text)
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(UnknownName, match="unknown recipe 'digts'; did you mean 'digits'"):
+        recipe("digts")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match=r"cannot read the configuration .*none.json: No such file"):
+        TrainConfig.from_file(tmp_path / "none.json")
+
+
+def test_field_names_are_options_and_therefore_unique():
+    groups = json.loads(TrainConfig().to_json()).values()
+    names = [name for group in groups for name in group]
+    assert len(names) == len(set(names))

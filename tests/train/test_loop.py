@@ -1,0 +1,127 @@
+import json
+
+import pytest
+import torch
+
+from qna._core.errors import InvalidInput, UnknownName
+from qna.data import Preparation
+from qna.train import Observer, TrainConfig, fit
+from qna.train.checkpoint import load_weights
+from qna.train.network import build_network
+
+
+class Recorder(Observer):
+    def __init__(self):
+        self.losses, self.records = [], []
+
+    def update(self, step, epoch, loss):
+        self.losses.append(loss)
+
+    def epoch(self, record):
+        self.records.append(record)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_loss_falls_and_the_folder_is_complete(config, changed):
+    recorder = Recorder()
+    outcome = fit(changed(config, epochs=8), recorder)
+    assert recorder.losses[-1] < 0.7 * recorder.losses[0]
+    assert outcome.scores.top1 == 1.0
+    assert outcome.scores.images == 11
+    names = {path.name for path in outcome.folder.iterdir()}
+    assert names == {
+        "checkpoint.safetensors",
+        "config.json",
+        "log.jsonl",
+        "metrics.json",
+        "model.safetensors",
+    }
+    metrics = json.loads((outcome.folder / "metrics.json").read_text())
+    assert metrics["right"] == metrics["held_out"] == 11
+    updates = [line for line in lines(outcome.folder) if line["event"] == "update"]
+    assert [line["loss"] for line in updates] == recorder.losses
+    assert [line["step"] for line in updates] == list(range(1, 17))
+    # 2 updates of warm-up to 0.02 * 8 / 256
+    assert [line["lr"] for line in updates[:3]] == [0.0, 0.02 * 8 / 256 / 2, 0.02 * 8 / 256]
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(config, changed):
+    first, again, other = Recorder(), Recorder(), Recorder()
+    a, b = fit(config, first), fit(config, again)
+    fit(changed(config, seed=1), other)
+    assert first.losses == again.losses
+    assert first.losses != other.losses
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(a.network.state_dict().values(), b.network.state_dict().values(), strict=True)
+    )
+
+
+def test_a_run_leaves_the_callers_random_numbers_alone(config):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(config)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_weights_reload_to_identical_outputs(config):
+    outcome = fit(config)
+    network = build_network(config.network, classes=2, channels=1, image_size=32)
+    about = load_weights(outcome.folder / "model.safetensors", network)
+    assert TrainConfig.from_json(json.dumps(about["config"])) == config
+    view = Preparation(32, outcome.data.mean, outcome.data.std)
+    images = view(outcome.data.held_out.pixels, 0, range(11))
+    with torch.no_grad():
+        assert torch.equal(network.eval()(images), outcome.network.eval()(images))
+
+
+def test_the_written_configuration_runs_again_to_the_same_result(config):
+    first = fit(config)
+    again = fit(TrainConfig.from_file(first.folder / "config.json"))
+    assert again.folder != first.folder
+    assert again.history[-1]["train_loss"] == first.history[-1]["train_loss"]
+
+
+def test_a_folder_in_use_is_never_written_to(config):
+    config.run.out.mkdir()
+    (config.run.out / "mine.txt").write_text("precious")
+    outcome = fit(config)
+    assert outcome.folder == config.run.out.with_name("run-2")
+    assert [p.name for p in config.run.out.iterdir()] == ["mine.txt"]
+    assert fit(config).folder.name == "run-3"
+
+
+def test_the_running_average_is_what_is_kept(config, changed):
+    averaged, plain = fit(config), fit(changed(config, ema=0.0))
+    pairs = zip(averaged.network.parameters(), plain.network.parameters(), strict=True)
+    assert averaged.history[0]["train_loss"] == plain.history[0]["train_loss"]
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_workers_change_nothing(config, changed):
+    alone, helped = Recorder(), Recorder()
+    fit(changed(config, epochs=1), alone)
+    fit(changed(config, epochs=1, workers=2), helped)
+    assert alone.losses == helped.losses
+
+
+def test_bf16_learns(config, changed):
+    recorder = Recorder()
+    fit(changed(config, epochs=8, precision="bf16"), recorder)
+    assert recorder.losses[-1] < 0.7 * recorder.losses[0]
+
+
+def test_a_model_that_takes_any_size_and_one_that_refuses(config, changed):
+    assert build_network(changed(config, model="test_convnext").network, classes=2, channels=1, image_size=32)
+    with pytest.raises(InvalidInput, match=r"model 'test_vit_relpos' cannot be built with .*image_size=1: "):
+        build_network(changed(config, model="test_vit_relpos").network, classes=2, channels=1, image_size=1)
+
+
+def test_an_unknown_model_names_the_nearest(config, changed):
+    with pytest.raises(UnknownName, match="unknown model 'test_vitt'; did you mean 'test_vit'"):
+        fit(changed(config, model="test_vitt"))
+    assert not config.run.out.exists()
