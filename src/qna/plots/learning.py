@@ -29,9 +29,12 @@ def plot_learning(path: Path, history: Sequence[Mapping[str, Any]], *, title: st
         error = [100 * (1 - record["top1"]) for record in history]
         errors.plot(epochs, error, color=SECOND, marker=marker)
         if min(error) > 0:
+            from matplotlib.ticker import LogFormatter
+
             errors.set_yscale("log")
             errors.yaxis.set_major_formatter("{x:g}")
-            errors.yaxis.set_minor_formatter("{x:g}")
+            # over many decades only some steps between powers of ten have room for a number
+            errors.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         errors.set(xlabel="epoch", ylabel="error (%)")
         errors.set_title(f"Held-out images wrong: {error[-1]:.2f} % at the end")
         for axes in (losses, errors):
