@@ -122,6 +122,13 @@ def test_compiles_with_inductor_and_dynamic_sizes(name):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-4)
 
 
+def test_exports_with_a_dynamic_batch(name):
+    mixer, x = build(name), example_map(name)
+    exported = torch.export.export(mixer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    larger = example_map(name, batch=5)
+    torch.testing.assert_close(exported.module()(larger), mixer(larger))
+
+
 def test_no_weight_decay_names_are_parameters(name):
     mixer = build(name)
     assert mixer.no_weight_decay() <= {n for n, _ in mixer.named_parameters()}

@@ -79,7 +79,7 @@ class DropPath(nn.Module):
         """(B, ...) -> (B, ...)."""
         if not self.training or self.rate == 0:
             return x
-        keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
         return x * (keep / (1 - self.rate))
 
     def extra_repr(self) -> str:

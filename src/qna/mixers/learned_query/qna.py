@@ -28,7 +28,7 @@ class QnA(nn.Module):
 
     Every window of the map is attended with the same `num_queries` learned queries per head; the queries'
     answers are weighted per tap and summed. With n positions, C channels, L queries, h heads and windows of K
-    taps, it costs n C (2 C + L h) multiply-adds for the projections and n L K (C + h) for the attention;
+    taps, the projections cost n C (2 C + L h) multiply-adds and the windows of the order of n K (C + L h);
     its memory does not depend on K.
 
     Args:

@@ -101,7 +101,9 @@ class WindowAttention2d(nn.Module):
         after = (down * rows - height, across * columns - width)
         mask = self._bias(rows, columns)
         tiled = F.pad(self.qkv(x), (0, 0, 0, after[1], 0, after[0]))
-        tiled = tiled.view(len(x), down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads)
+        tiled = tiled.view(
+            x.shape[0], down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads
+        )
         # 3, B, windows, h, n, d
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
         if any(after):
