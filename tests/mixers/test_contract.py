@@ -149,6 +149,22 @@ def test_heads_must_divide(name):
         example.build(8, **{**example.arguments, "num_heads": 3})
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_floating_dtype(name, dtype):
+    mixer, x = build(name), example_map(name)
+    expected = mixer(x)
+    y = mixer.to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    # a few tens of products in the dtype, fp32 at best
+    error = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * 16
+    assert (y.float() - expected).abs().max() <= error * expected.abs().max()
+
+
+def test_an_empty_batch(name):
+    mixer, x = build(name), example_map(name)
+    assert mixer(x[:0]).shape == (0, *mixer(x).shape[1:])
+
+
 def test_bfloat16_autocast(name):
     mixer, x = build(name), example_map(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
