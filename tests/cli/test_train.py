@@ -36,7 +36,10 @@ def test_a_written_configuration_is_read_and_overridden(tmp_path):
         (["--model", "test_vitt"], "unknown model 'test_vitt'; did you mean"),
         (["--config", "none.json"], "cannot read the configuration none.json: No such file or directory"),
         (["--config", "a", "--recipe", "digits"], "--recipe and --config exclude each other"),
-        (["--batch-size", "4000"], "a batch of 4000 images in each of 1 processes needs more than the 1437"),
+        (
+            ["--batch-size", "4000"],
+            "an update of 1 (processes) x 1 (batches) x 4000 images needs more",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

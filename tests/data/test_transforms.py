@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from qna._core.seeds import uniforms
-from qna.data import Jitter, Preparation
+from qna.data import Jitter, Preparation, TensorImages
 
 LEFT, MIDDLE, RIGHT = 0.0, 0.5, 1.0 - 2**-24  # draws for -1, 0 and 1 times the largest movement
 
 
 def draws(angle=MIDDLE, zoom=MIDDLE, x=MIDDLE, y=MIDDLE, mirror=RIGHT):
     return torch.tensor([[angle, zoom, x, y, mirror]])
+
+
+def stored(pixels):
+    return TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64))
 
 
 def spot(row, column, size=9):
@@ -29,14 +33,14 @@ def where(image):
 def test_evaluation_standardises_and_leaves_the_size_alone():
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
-    out = Preparation(8, mean, std)(pixels, 0, [0, 1])
+    out = Preparation(8, mean, std)(stored(pixels), [0, 1]).images
     expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(out, expected)
 
 
 def test_enlarging_keeps_flat_images_flat():
     pixels = torch.full((1, 1, 8, 8), 51, dtype=torch.uint8)
-    out = Preparation(30, (0.0,), (1.0,))(pixels, 0, [0])
+    out = Preparation(30, (0.0,), (1.0,))(stored(pixels), [0]).images
     torch.testing.assert_close(out, torch.full((1, 1, 30, 30), 0.2))
 
 

@@ -8,7 +8,7 @@ from qna.train import TrainConfig
 from qna.train.config import AugmentOptions, ImageOptions, NetworkOptions, OptimOptions, RunOptions
 
 
-def few(folder=None):
+def few(folder=None, *, download=False):
     """Two classes that a glance tells apart: light above or light below."""
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 100, (27, 1, 8, 8), generator=g, dtype=torch.uint8)

@@ -74,7 +74,7 @@ def test_the_weights_reload_to_identical_outputs(config):
     about = load_weights(outcome.folder / "model.safetensors", network)
     assert TrainConfig.from_json(json.dumps(about["config"])) == config
     view = Preparation(32, outcome.data.mean, outcome.data.std)
-    images = view(outcome.data.held_out.pixels, 0, range(11))
+    images = view(outcome.data.held_out, range(11)).images
     with torch.no_grad():
         assert torch.equal(network.eval()(images), outcome.network.eval()(images))
 

@@ -17,14 +17,14 @@ class TerminalObserver(Observer):
         columns = require("rich.progress", extra="train", purpose="`qna train`")
         self.bar = columns.Progress(
             columns.TextColumn("epoch {task.fields[epoch]}"),
-            columns.BarColumn(),
-            columns.TaskProgressColumn(),
+            columns.BarColumn(bar_width=20),
             columns.TimeRemainingColumn(),
             columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[top1]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.task = self.epochs = None
+        self.is_main = True
 
     def __enter__(self) -> TerminalObserver:
         self.bar.start()
@@ -35,13 +35,18 @@ class TerminalObserver(Observer):
 
     def begin(self, run: Training) -> None:
         """Say what is trained on what, and start the bar."""
+        self.is_main = run.accelerator.is_main_process
+        if not self.is_main:  # one process of several speaks
+            self.console.quiet = True
         self.epochs = run.config.optim.epochs
         self.console.print(
             f"{run.config.network.model} ({run.parameters:,} parameters) on {run.data.name}: "
             f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, {run.device}"
         )
         wanted = run.config.run.out
-        if wanted is not None and wanted != run.folder:
+        if run.progress.step:
+            self.console.print(f"going on after update {run.progress.step} of {run.total_steps}")
+        elif wanted is not None and wanted != run.folder:
             self.console.print(f"{wanted} is in use, so the results go to {run.folder}", highlight=False)
         self.task = self.bar.add_task(
             "train",
@@ -54,7 +59,7 @@ class TerminalObserver(Observer):
 
     def update(self, step: int, epoch: int, loss: float) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=step, epoch=self._epoch(epoch + 1), loss=f"{loss:.3f}")
+        self.bar.update(self.task, completed=step, epoch=self._epoch(epoch), loss=f"{loss:.3f}")
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Show the held-out accuracy."""
@@ -65,6 +70,10 @@ class TerminalObserver(Observer):
                 f"held out {record['top1']:.2%}",
                 highlight=False,
             )
+
+    def unreadable(self, line: str) -> None:
+        """Name the image."""
+        self.console.print(f"skipped an image that cannot be read: {line}", highlight=False)
 
     def table(self, rows: dict[str, str]) -> None:
         """Print the closing table."""

@@ -8,16 +8,17 @@ import torch
 
 from qna._core.files import write_text
 from qna.analysis import attention_received
-from qna.data import Preparation
+from qna.data import Batch, Images, Preparation
 from qna.plots import plot_attention, plot_confusion, plot_learning
-from qna.train import Outcome, TrainConfig
+from qna.train import Outcome
+from qna.train.setup import plain_view
 
 SHOWN = 8
 
 
-def write_report(outcome: Outcome, config: TrainConfig) -> dict[str, str]:
+def write_report(outcome: Outcome) -> dict[str, str]:
     """Write pictures and report.md to the run's folder; return the closing table, what -> where."""
-    folder, scores, data = outcome.folder, outcome.scores, outcome.data
+    folder, scores, data, config = outcome.folder, outcome.scores, outcome.data, outcome.config
     result = f"{scores.top1:.2%} of {scores.images:,} held-out images right"
     title = f"{config.network.model} on {data.name}"
     plot_learning(folder / "learning_curve.png", outcome.history, title=title)
@@ -25,9 +26,9 @@ def write_report(outcome: Outcome, config: TrainConfig) -> dict[str, str]:
         folder / "confusion_matrix.png", scores.confusion, data.classes, title=f"{title}: {result}"
     )
     pictures = {"learning curve": "learning_curve.png", "confusion matrix": "confusion_matrix.png"}
-    if _draw_attention(outcome, config):
+    if _draw_attention(outcome):
         pictures["attention maps"] = "attention_maps.png"
-    write_text(folder / "report.md", _page(outcome, config, result, pictures))
+    write_text(folder / "report.md", _page(outcome, result, pictures))
     files = {
         "report": "report.md",
         "weights": "model.safetensors",
@@ -44,26 +45,22 @@ def write_report(outcome: Outcome, config: TrainConfig) -> dict[str, str]:
     return rows | {name: str(folder / file) for name, file in files.items()}
 
 
-def _draw_attention(outcome: Outcome, config: TrainConfig) -> bool:
-    """Draw attention on the wrongly judged held-out images first, then on others; False without attention."""
-    data, network = outcome.data, outcome.network
-    prepare = Preparation(config.images.image_size, data.mean, data.std)
-    device = next(network.parameters()).device
-    indices = _one_per_class(data.held_out.labels)
-    images = prepare(data.held_out.pixels[indices], 0, indices)
-    maps = attention_received(network, images.to(device))
+def _draw_attention(outcome: Outcome) -> bool:
+    """Draw attention on held-out images of several classes; False for a network without attention maps."""
+    data, network, config = outcome.data, outcome.network, outcome.config
+    batch = _varied(plain_view(config, data), data.held_out)
+    images = batch.images.to(next(network.parameters()).device)
+    maps = attention_received(network, images)
     if not maps:
         return False
     network.eval()
     with torch.no_grad():
-        predicted = network(images.to(device)).argmax(1).tolist()
+        predicted = network(images).argmax(1).tolist()
     captions = []
-    for index, guess in zip(indices, predicted, strict=True):
-        truth = int(data.held_out.labels[index])
-        right = guess == truth
-        text = data.classes[truth] if right else f"{data.classes[truth]} taken for {data.classes[guess]}"
-        captions.append((text, right))
-    shown = images * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(data.mean).view(-1, 1, 1)
+    for truth, guess in zip(batch.labels.tolist(), predicted, strict=True):
+        text = data.classes[truth] if guess == truth else f"{data.classes[truth]}, not {data.classes[guess]}"
+        captions.append((text, guess == truth))
+    shown = batch.images * torch.tensor(data.std).view(-1, 1, 1) + torch.tensor(data.mean).view(-1, 1, 1)
     rows = [(f"{m.size[0]}x{m.size[1]}, {_layers(len(m.layers))}", m.received.cpu().numpy()) for m in maps]
     plot_attention(
         outcome.folder / "attention_maps.png",
@@ -75,22 +72,32 @@ def _draw_attention(outcome: Outcome, config: TrainConfig) -> bool:
     return True
 
 
-def _one_per_class(labels: torch.Tensor) -> list[int]:
-    """The first held-out image of each of the first classes."""
-    firsts = {int(label): i for i, label in reversed(list(enumerate(labels)))}
-    return [firsts[label] for label in sorted(firsts)][:SHOWN]
+def _varied(view: Preparation, images: Images) -> Batch:
+    """Some images of as many classes as a few samples, spread over the whole set, give."""
+    spread = range(0, len(images), max(1, len(images) // (8 * SHOWN)))
+    batch = view(images, spread)
+    firsts: dict[int, int] = {}
+    for place, label in enumerate(batch.labels.tolist()):
+        firsts.setdefault(label, place)
+    chosen = [firsts[label] for label in sorted(firsts)][:SHOWN]
+    return Batch(batch.images[chosen], batch.labels[chosen], batch.indices[chosen], [])
+
+
+def _unreadable(count: int) -> str:
+    return f"; {count:,} could not be read and were skipped (log.jsonl names them)" if count else ""
 
 
 def _layers(count: int) -> str:
     return "1 layer" if count == 1 else f"{count} layers"
 
 
-def _page(outcome: Outcome, config: TrainConfig, result: str, pictures: dict[str, str]) -> str:
+def _page(outcome: Outcome, result: str, pictures: dict[str, str]) -> str:
     m: dict[str, Any] = outcome.metrics
+    config = outcome.config
     rows = {
         "model": f"`{m['model']}`, {m['parameters']:,} parameters",
         "data": f"{m['data']}: {outcome.data.origin}",
-        "images": f"{m['trained_on']:,} trained on, {m['held_out']:,} held out",
+        "images": f"{m['trained_on']:,} trained on, {m['held_out']:,} held out{_unreadable(m['unreadable'])}",
         "held out, right": f"{m['right']:,} of {m['held_out']:,} ({m['top1']:.2%})",
         "held out, cross entropy": f"{m['loss']:.4f} nats",
         "training": f"{m['epochs']} epochs in {m['seconds']:.0f} s on {m['device']}, torch {m['torch']}",

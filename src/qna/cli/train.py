@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qna._core.errors import InvalidInput, check_choice, require
+from qna._core.errors import InvalidInput, require
 
 if TYPE_CHECKING:
     from qna.train import TrainConfig
@@ -12,23 +14,32 @@ if TYPE_CHECKING:
 DESCRIPTION = """Train an image classifier, evaluate it on held-out images, and write a folder with the
 weights, the metrics, pictures and a report.
 
-Every data set brings a recipe; each option below overrides one of its values. Two more options choose where
-the values come from: --recipe NAME takes another recipe, --config FILE the config.json of an earlier run."""
+Every data set brings a recipe; each option below overrides one of its values. Three more options choose where
+the values come from: --recipe NAME takes another recipe, --config FILE the config.json of an earlier run, and
+--resume FOLDER, alone, goes on with a run that was stopped."""
 
 
 def main(arguments: list[str]) -> int:
     """Train as told and write the report."""
-    config = parse(arguments)
+    unfinished, rest = _take(arguments, "--resume")
+    if unfinished is not None and rest:
+        raise InvalidInput(f"--resume goes on with a run as it was begun, so it takes no {rest[0]}")
+    config = parse(rest) if unfinished is None else None
     for package in ("matplotlib", "safetensors"):
         require(package, extra="train", purpose="`qna train`")  # now, not when the training is over
     from qna.cli._progress import TerminalObserver
     from qna.cli._report import write_report
-    from qna.train import fit
+    from qna.train import RunStopped, fit, resume
 
     observer = TerminalObserver()
-    with observer:
-        outcome = fit(config, observer)
-    observer.table(write_report(outcome, config))
+    try:
+        with observer:
+            outcome = fit(config, observer) if config else resume(Path(unfinished or ""), observer)
+    except RunStopped as stop:
+        print(f"qna: {stop}", file=sys.stderr)
+        return stop.status
+    if observer.is_main:
+        observer.table(write_report(outcome))
     return 0
 
 
@@ -41,23 +52,21 @@ def parse(arguments: list[str]) -> TrainConfig:
             with status 0 for --help.
     """
     tyro = require("tyro", extra="train", purpose="`qna train`")
-    from pathlib import Path
-
-    from qna.data import DATA
     from qna.train.config import TrainConfig
-    from qna.train.recipes import RECIPES, recipe
+    from qna.train.recipes import recipe, recipe_for
 
+    # --data chooses the recipe and stays an option
     data, _ = _take(arguments, "--data")
     name, arguments = _take(arguments, "--recipe")
     file, arguments = _take(arguments, "--config")
     if name is not None and file is not None:
         raise InvalidInput("--recipe and --config exclude each other: each gives all values")
-    if data is not None:
-        check_choice("data", data, DATA)
     if file is not None:
         default = TrainConfig.from_file(Path(file))
+    elif name is not None:
+        default = recipe(name)
     else:
-        default = recipe(name or data or next(iter(RECIPES)))
+        default = recipe_for(data)
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[TrainConfig],
         args=arguments,

@@ -1,17 +1,21 @@
 """Data sets of labelled images, by name, and the batches that training and evaluation read from them."""
 
-from qna.data.batches import Batch, TrainingOrder, evaluation_batches, training_batches
+from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
 from qna.data.catalog import DATA, DataSpec, load_data
-from qna.data.images import ImageData, TensorImages
-from qna.data.transforms import Jitter, Preparation
+from qna.data.images import FileImages, ImageData, Images, TensorImages, UnreadableImage
+from qna.data.transforms import Batch, Jitter, Photo, Preparation
 
 __all__ = [
     "DATA",
     "DataSpec",
     "load_data",
     "ImageData",
+    "Images",
     "TensorImages",
+    "FileImages",
+    "UnreadableImage",
     "Jitter",
+    "Photo",
     "Preparation",
     "Batch",
     "TrainingOrder",

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import derive_seed
-from qna.data.images import TensorImages
-from qna.data.transforms import Preparation
-
-
-class Batch(NamedTuple):
-    """What a network reads in one go.
-
-    Attributes:
-        images: float32 (B, C, H, W).
-        labels: int64 (B,).
-        indices: position of each image in its data set, int64 (B,).
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
+from qna.data.images import Images
+from qna.data.transforms import Batch, Preparation
 
 
 @dataclass(frozen=True)
@@ -39,6 +25,7 @@ class TrainingOrder:
         seed: of the run.
         rank: this process.
         world: processes.
+        group: batches per update; an epoch has a multiple of it.
     """
 
     total: int
@@ -46,17 +33,18 @@ class TrainingOrder:
     seed: int
     rank: int = 0
     world: int = 1
+    group: int = 1
 
     def __post_init__(self):
         if len(self) == 0:
             raise InvalidInput(
-                f"a batch of {self.batch_size} images in each of {self.world} processes needs more than the "
-                f"{self.total} training images; choose a smaller batch size"
+                f"an update of {self.world} (processes) x {self.group} (batches) x {self.batch_size} images "
+                f"needs more than the {self.total} training images; choose a smaller batch size"
             )
 
     def __len__(self) -> int:
-        """Batches per epoch and process; the rest of an epoch smaller than one batch is left out."""
-        return self.total // (self.batch_size * self.world)
+        """Batches per epoch and process; what is left of the images, less than an update's, is left out."""
+        return self.total // (self.batch_size * self.world * self.group) * self.group
 
     def epoch(self, epoch: int) -> list[list[int]]:
         """This process's batches of image indices."""
@@ -67,7 +55,7 @@ class TrainingOrder:
 
 
 def training_batches(
-    images: TensorImages,
+    images: Images,
     prepare: Preparation,
     order: TrainingOrder,
     *,
@@ -81,7 +69,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    images: TensorImages,
+    images: Images,
     prepare: Preparation,
     batch_size: int,
     *,
@@ -89,7 +77,7 @@ def evaluation_batches(
     world: int = 1,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Every image exactly once over all processes, in order; the last batch may be smaller."""
+    """Every readable image exactly once over all processes, in order; batches may differ in size."""
     mine = range(rank, len(images), world)
     plan = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
     return iter(_loader(_View(images, prepare, seed=0), plan, workers))
@@ -98,19 +86,21 @@ def evaluation_batches(
 class _View(Dataset):
     """Images as prepared for one epoch; fetched a batch at a time."""
 
-    def __init__(self, images: TensorImages, prepare: Preparation, seed: int):
+    def __init__(self, images: Images, prepare: Preparation, seed: int):
         self.images, self.prepare, self.seed = images, prepare, seed
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        pixels = self.prepare(self.images.pixels[indices], self.seed, indices)
-        return Batch(pixels, self.images.labels[indices], torch.tensor(indices))
+        return self.prepare(self.images, indices, self.seed)
 
 
 def _loader(view: _View, plan: list[list[int]], workers: int) -> DataLoader:
-    return DataLoader(view, batch_sampler=plan, num_workers=workers, collate_fn=_as_it_is)
+    # a generator of its own: the global one is left alone
+    return DataLoader(
+        view, batch_sampler=plan, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator()
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -7,13 +7,17 @@ from pathlib import Path
 import torch
 
 from qna._core.errors import InvalidInput, require
-from qna.data.images import ImageData, TensorImages, channel_statistics
+from qna.data.images import ImageData, TensorImages, tensor_data
 
 HELD_OUT = 360
 
 
-def load_digits(folder: Path | None = None) -> ImageData:
+def load_digits(folder: Path | None = None, *, download: bool = False) -> ImageData:
     """Return the digits, split once and for all: 1,437 to train on, 360 held out, all classes in both.
+
+    Args:
+        folder: must be None; the images come with scikit-learn.
+        download: there is never anything to fetch.
 
     Raises:
         InvalidInput: if a folder is named; these images come with scikit-learn.
@@ -31,13 +35,10 @@ def load_digits(folder: Path | None = None) -> ImageData:
         range(len(labels)), test_size=HELD_OUT, stratify=bunch.target, random_state=0
     )
     train, held_out = sorted(train), sorted(held_out)
-    mean, std = channel_statistics(pixels[train])
-    return ImageData(
-        name="digits",
-        classes=tuple(map(str, bunch.target_names)),
-        train=TensorImages(pixels[train], labels[train]),
-        held_out=TensorImages(pixels[held_out], labels[held_out]),
-        mean=mean,
-        std=std,
-        origin="scikit-learn's load_digits (UCI handwritten digits, 8x8 grey)",
+    return tensor_data(
+        "digits",
+        tuple(map(str, bunch.target_names)),
+        TensorImages(pixels[train], labels[train]),
+        TensorImages(pixels[held_out], labels[held_out]),
+        "scikit-learn's load_digits (UCI handwritten digits, 8x8 grey)",
     )

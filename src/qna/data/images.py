@@ -1,12 +1,33 @@
-"""Labelled images, held in memory, and the pair of training and held-out images that makes a data set."""
+"""Labelled images, in memory or in files, and the two parts of a data set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 
 from qna._core.errors import InvalidInput
+
+
+class UnreadableImage(Exception):
+    """The bytes of an image cannot be had or do not make an image; the text is its name and the cause."""
+
+
+class Images(Protocol):
+    """Labelled images that can be opened one by one, in any order."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, index: int) -> tuple[Any, int]:
+        """A PIL image and its label.
+
+        Raises:
+            UnreadableImage: with the image's name and the cause.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -14,7 +35,7 @@ class TensorImages:
     """Images of one size in memory.
 
     Attributes:
-        pixels: uint8 (N, C, H, W).
+        pixels: uint8 (N, C, H, W), C 1 or 3.
         labels: int64 (N,).
     """
 
@@ -30,6 +51,50 @@ class TensorImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def open(self, index: int) -> tuple[Any, int]:
+        """A PIL image, grey or RGB, and its label."""
+        from PIL import Image
+
+        pixels = self.pixels[index].movedim(0, -1).squeeze(-1)
+        return Image.fromarray(pixels.numpy()), int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images in files or archives, decoded when they are opened, always RGB.
+
+    Attributes:
+        names: what each image is called in messages.
+        labels: one per image.
+        read: gives the bytes of the image at an index.
+    """
+
+    names: Sequence[str]
+    labels: Sequence[int]
+    read: Callable[[int], bytes] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int) -> tuple[Any, int]:
+        """An RGB PIL image and its label."""
+        return decode(self.read, index, self.names[index]), self.labels[index]
+
+
+def decode(read: Callable[[int], bytes], index: int, name: str) -> Any:
+    """The RGB image whose bytes `read(index)` gives.
+
+    Raises:
+        UnreadableImage: with `name` and the cause.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read(index))) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -48,8 +113,8 @@ class ImageData:
 
     name: str
     classes: tuple[str, ...]
-    train: TensorImages
-    held_out: TensorImages
+    train: Images
+    held_out: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str
@@ -58,6 +123,14 @@ class ImageData:
     def channels(self) -> int:
         """Colour channels of every image."""
         return len(self.mean)
+
+
+def tensor_data(
+    name: str, classes: Sequence[str], train: TensorImages, held_out: TensorImages, origin: str
+) -> ImageData:
+    """A data set in memory, with the statistics of its training images."""
+    mean, std = channel_statistics(train.pixels)
+    return ImageData(name, tuple(classes), train, held_out, mean, std, origin)
 
 
 def channel_statistics(pixels: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

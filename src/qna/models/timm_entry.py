@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
-from qna._core.errors import require
+from qna._core.third_party import import_vision
 from qna.models.qna_vit import QnAViT
 from qna.models.variants import QNA_VIT, QnAViTVariant
-
-# schemas that a CUDA build of torchvision expects and cannot register beside a CPU-only torch
-_MISSING_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_schemas: torch.library.Library | None = None
-
-
-def load_timm() -> ModuleType:
-    """Import timm, also where torchvision's compiled operators do not fit the torch that is installed.
-
-    Raises:
-        MissingExtra: timm is not installed.
-    """
-    try:
-        return require("timm", extra="models", purpose="qna.models")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    global _schemas  # noqa: PLW0603 - a library's schemas live as long as the object
-    for name in [n for n in sys.modules if n.split(".")[0] in ("torchvision", "timm")]:
-        del sys.modules[name]
-    _schemas = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _MISSING_SCHEMAS:
-        _schemas.define(schema)
-    return require("timm", extra="models", purpose="qna.models")
 
 
 def _cfg(variant: QnAViTVariant) -> dict[str, Any]:
@@ -80,7 +50,7 @@ def _entry(name: str, variant: QnAViTVariant) -> Callable[..., nn.Module]:
     return create
 
 
-load_timm()
+import_vision("timm", extra="models", purpose="qna.models")
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
 # timm looks both up in the module of an entry function

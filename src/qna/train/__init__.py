@@ -1,7 +1,9 @@
 """Training: configuration, recipes, the loop, and checkpoints that always load."""
 
 from qna.train.config import TrainConfig
-from qna.train.loop import Observer, Outcome, fit
+from qna.train.loop import fit, resume
+from qna.train.outcome import Observer, Outcome
 from qna.train.recipes import RECIPES, recipe
+from qna.train.stop import RunStopped
 
-__all__ = ["TrainConfig", "RECIPES", "recipe", "fit", "Observer", "Outcome"]
+__all__ = ["TrainConfig", "RECIPES", "recipe", "fit", "resume", "RunStopped", "Observer", "Outcome"]

@@ -17,15 +17,20 @@ class ImageOptions:
     """Which images.
 
     Attributes:
-        data: name of a data set.
-        data_dir: where its files are; None for the usual places.
+        data: name of a data set, a folder with train/ and val/ (of classes or of tar files), or hfds/NAME.
+        data_dir: where the files of a named data set are; None for the usual places.
+        download: fetch what is missing of a named data set.
         image_size: side of the square that the network reads, in pixels.
+        crop_pct: part of a photograph's shorter side that evaluation keeps; images that are held in memory
+            are evaluated whole.
         workers: processes that prepare images; 0 prepares them in the training process.
     """
 
     data: str = "digits"
     data_dir: Path | None = None
-    image_size: int = 32
+    download: bool = False
+    image_size: int = 224
+    crop_pct: float = 0.875
     workers: int = 0
 
 
@@ -35,12 +40,25 @@ class NetworkOptions:
 
     Attributes:
         model: any name that timm.create_model knows.
+        pretrained: start from the weights that timm knows for the name.
+        weights: start from this file (safetensors, or a torch file of tensors); a classifier of another size
+            starts anew.
         drop_path: probability that a residual branch of the last block is left out, falling linearly to 0
             at the first; None for the model's own.
+        freeze: names of parts, as in the state dict, that keep their weights, for example stem stages.0.
+        grad_checkpointing: recompute activations in the backward pass instead of keeping them.
+        compile: run through torch.compile.
+        channels_last: keep images and convolutions in channels-last memory.
     """
 
     model: str = "qna_vit_tiny"
+    pretrained: bool = False
+    weights: Path | None = None
     drop_path: float | None = None
+    freeze: tuple[str, ...] = ()
+    grad_checkpointing: bool = False
+    compile: bool = False
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,17 +66,30 @@ class AugmentOptions:
     """How training images vary.
 
     Attributes:
+        crop: smallest and largest part of the area that a random crop keeps; None trains on the framing that
+            is evaluated.
         rotate: largest angle, in degrees.
         shift: largest displacement along each axis, as a part of the side.
         zoom: largest relative change of size.
         flip: mirror half of the images left to right.
+        color: largest relative change of brightness, contrast and saturation.
+        policy: RandAugment and its kin in timm's words, rand-m9-mstd0.5 for example.
+        erase: probability that a rectangle of an image is replaced by noise.
+        mixup: alpha of mixup; 0 for none.
+        cutmix: alpha of CutMix; 0 for none; with both, each batch takes one of them.
         smoothing: part of the target that is spread over all classes.
     """
 
+    crop: tuple[float, float] | None = None
     rotate: float = 0.0
     shift: float = 0.0
     zoom: float = 0.0
     flip: bool = False
+    color: float = 0.0
+    policy: str | None = None
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     smoothing: float = 0.1
 
 
@@ -68,18 +99,24 @@ class OptimOptions:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images per process and step.
-        lr: highest learning rate per 256 images of a step; scaled linearly with the images of a step.
+        batch_size: images per process and forward pass.
+        accumulate: forward passes per update.
+        lr: highest learning rate per 256 images of an update; scaled linearly with the images of an update.
+        schedule: of the rate after the warm-up: a cosine to 0, or constant.
         warmup_epochs: epochs in which the rate rises linearly from 0.
         weight_decay: of everything but position tables, query weights and what the model names.
+        clip: largest norm of the gradient; 0 for no limit.
         ema: decay of the running average of the weights that is evaluated and kept; 0 for none.
     """
 
     epochs: int = 300
     batch_size: int = 128
+    accumulate: int = 1
     lr: float = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 5
     weight_decay: float = 0.05
+    clip: float = 0.0
     ema: float = 0.0
 
 
@@ -93,6 +130,8 @@ class RunOptions:
         device: where to compute; auto takes the first accelerator.
         threads: for computing on the CPU; 0 for as many as torch takes. Results differ by rounding.
         precision: of the forward pass; the weights stay in float32.
+        save_every: updates between checkpoints, beside the one after each epoch; 0 for that one alone.
+        tensorboard: write TensorBoard's event files too, if it is installed.
     """
 
     out: Path | None = None
@@ -100,6 +139,32 @@ class RunOptions:
     device: Literal["auto", "cpu"] = "auto"
     threads: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    save_every: int = 0
+    tensorboard: bool = True
+
+
+# option -> smallest value
+_AT_LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "image_size": 1,
+    "lr": 0,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "workers": 0,
+    "threads": 0,
+    "save_every": 0,
+    "rotate": 0,
+    "shift": 0,
+    "zoom": 0,
+    "color": 0,
+    "mixup": 0,
+    "cutmix": 0,
+}
+# parts of a whole; 1 is no value for them
+_PARTS = ("ema", "smoothing", "drop_path")
 
 
 @dataclass(frozen=True)
@@ -113,21 +178,21 @@ class TrainConfig:
     run: RunOptions = RunOptions()
 
     def __post_init__(self):
-        for name, value, low in [
-            ("epochs", self.optim.epochs, 1),
-            ("batch_size", self.optim.batch_size, 1),
-            ("image_size", self.images.image_size, 1),
-            ("workers", self.images.workers, 0),
-            ("threads", self.run.threads, 0),
-            ("warmup_epochs", self.optim.warmup_epochs, 0),
-            ("lr", self.optim.lr, 0),
-            ("weight_decay", self.optim.weight_decay, 0),
-        ]:
-            if not value >= low:
-                raise InvalidInput(f"{name} must be at least {low}, got {value}")
-        for name, value in [("ema", self.optim.ema), ("smoothing", self.augment.smoothing)]:
-            if not 0 <= value < 1:
-                raise InvalidInput(f"{name} must be in [0, 1), got {value}")
+        values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
+        for name, low in _AT_LEAST.items():
+            if not values[name] >= low:
+                raise InvalidInput(f"{name} must be at least {low}, got {values[name]}")
+        for name in _PARTS:
+            if values[name] is not None and not 0 <= values[name] < 1:
+                raise InvalidInput(f"{name} must be in [0, 1), got {values[name]}")
+        if not 0 <= values["erase"] <= 1:
+            raise InvalidInput(f"erase must be in [0, 1], got {values['erase']}")
+        if not 0 < values["crop_pct"] <= 1:
+            raise InvalidInput(f"crop_pct must be in (0, 1], got {values['crop_pct']}")
+        if values["crop"] is not None and not 0 < values["crop"][0] <= values["crop"][1] <= 1:
+            raise InvalidInput(f"crop must be two numbers in (0, 1], the smaller first, got {values['crop']}")
+        if (values["mixup"] or values["cutmix"]) and values["batch_size"] % 2:
+            raise InvalidInput(f"mixup and cutmix need an even batch_size, got {values['batch_size']}")
 
     def to_json(self) -> str:
         """The configuration as JSON that `from_json` reads back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,10 @@ from typing import Any
 from qna._core.errors import InvalidInput
 from qna._core.files import write_text
 
+CONFIG = "config.json"
 LOG = "log.jsonl"
+METRICS = "metrics.json"
+EVENTS = "tensorboard"
 
 
 def claim_folder(wanted: Path) -> Path:
@@ -35,24 +40,38 @@ def claim_folder(wanted: Path) -> Path:
 
 
 class Journal:
-    """The log of a run, a line per event, written as it happens.
+    """The log of a run, a line per event, written as it happens; TensorBoard's curves beside it.
 
     Args:
-        path: of the file; lines are added to it.
+        folder: of the run; lines are added to its log. None writes nothing, in all processes but the first.
+        tensorboard: write event files too, if TensorBoard is installed.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, folder: Path | None, *, tensorboard: bool):
+        self._file = None if folder is None else (folder / LOG).open("a", encoding="utf-8")
+        self._board: Any = None
+        # optional: the log has all of it
+        if folder is not None and tensorboard:
+            with contextlib.suppress(ImportError):
+                boards = importlib.import_module("torch.utils.tensorboard")
+                self._board = boards.SummaryWriter(folder / EVENTS)
 
     def write(self, event: str, **values: Any) -> None:
-        """Add a line ``{"event": event, ...}``."""
-        self._file.write(json.dumps({"event": event, **values}) + "\n")
-        self._file.flush()
+        """Add a line ``{"event": event, ...}``, and its numbers to the curves over "step"."""
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, **values}) + "\n")
+            self._file.flush()
+        if self._board is not None and "step" in values:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{event}/{name}", value, values["step"])
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def cut_log(path: Path, step: int) -> None:

@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qna._core.errors import InvalidInput, require
-from qna._core.files import write_text
+from qna._core.errors import InvalidInput
+from qna._core.files import remove_leftovers, write_text
 from qna._core.seeds import derive_seed, seeded
-from qna.data import (
-    Batch,
-    ImageData,
-    Jitter,
-    Preparation,
-    TrainingOrder,
-    evaluation_batches,
-    load_data,
-    training_batches,
-)
+from qna.data import Batch, TrainingOrder, evaluation_batches, load_data, training_batches
 from qna.eval import Scores, evaluate
-from qna.train.checkpoint import CHECKPOINT, WEIGHTS, Progress, save_checkpoint, save_weights
+from qna.train import setup
+from qna.train.checkpoint import (
+    CHECKPOINT,
+    WEIGHTS,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
 from qna.train.config import TrainConfig
-from qna.train.folder import LOG, Journal, claim_folder
-from qna.train.network import build_network
+from qna.train.folder import CONFIG, LOG, METRICS, Journal, claim_folder, cut_log
+from qna.train.mixing import BatchMixer
+from qna.train.network import build_network, train_mode
 from qna.train.optimizer import build_optimizer, learning_rate
-
-
-class Observer:
-    """Told what happens in a run; this one does nothing."""
-
-    def begin(self, run: Training) -> None:
-        """The run has been set up."""
-
-    def update(self, step: int, epoch: int, loss: float) -> None:
-        """An update was made."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """An epoch is complete and evaluated."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run left.
-
-    Attributes:
-        folder: where everything is.
-        network: as evaluated: the running average if there is one.
-        data: the images.
-        scores: on the held-out images.
-        history: one record per epoch.
-        metrics: what metrics.json holds.
-    """
-
-    folder: Path
-    network: nn.Module
-    data: ImageData
-    scores: Scores
-    history: list[dict[str, Any]]
-    metrics: dict[str, Any]
+from qna.train.outcome import Observer, Outcome
+from qna.train.stop import RunStopped, StopRequest
 
 
 def fit(config: TrainConfig, observer: Observer | None = None) -> Outcome:
@@ -74,10 +43,28 @@ def fit(config: TrainConfig, observer: Observer | None = None) -> Outcome:
 
     Raises:
         InvalidInput: if the configuration names something that does not exist or does not fit.
+        RunStopped: if a signal, a full disk or a loss that is not finite ended it; what was saved is whole.
     """
-    with seeded(derive_seed(config.run.seed, "run")), _threads(config.run.threads):
-        run = Training(config)
-        return run.start(observer or Observer())
+    with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
+        run = Training(config, observer or Observer())
+        run.claim()
+        return run.go_on()
+
+
+def resume(folder: Path, observer: Observer | None = None) -> Outcome:
+    """Go on with the run in `folder` from its last checkpoint; the result is that of a run without the break.
+
+    Raises:
+        InvalidInput: if there is no run that can go on.
+        RunStopped: as `fit`.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / CHECKPOINT).is_file():
+        raise InvalidInput(f"no run to go on with in {folder}: it needs {CONFIG} and {CHECKPOINT}")
+    config = TrainConfig.from_file(folder / CONFIG)
+    with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
+        run = Training(config, observer or Observer())
+        run.restore(folder)
+        return run.go_on()
 
 
 class Training:
@@ -85,37 +72,43 @@ class Training:
 
     Args:
         config: what to do.
+        observer: is told what happens.
 
     Attributes:
+        folder: where the results go, once it has been claimed.
         total_steps: updates that the whole run makes.
     """
 
-    def __init__(self, config: TrainConfig):
-        self.config = config
-        self.accelerator = _accelerator(config)
+    folder: Path
+    journal: Journal
+
+    def __init__(self, config: TrainConfig, observer: Observer):
+        self.config, self.observer = config, observer
+        self.accelerator = setup.build_accelerator(config)
         self.device = self.accelerator.device
-        self.data = load_data(config.images.data, config.images.data_dir)
-        size, mean, std = config.images.image_size, self.data.mean, self.data.std
-        a, o = config.augment, config.optim
-        self.training_view = Preparation(size, mean, std, Jitter(a.rotate, a.shift, a.zoom, a.flip))
-        self.plain_view = Preparation(size, mean, std)
-        self.order = TrainingOrder(
-            len(self.data.train),
-            o.batch_size,
-            config.run.seed,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
+        images, o = config.images, config.optim
+        self.data = load_data(images.data, images.data_dir, download=images.download)
+        self.classes = len(self.data.classes)
+        self.training_view = setup.training_view(config, self.data)
+        self.plain_view = setup.plain_view(config, self.data)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        total = len(self.data.train)
+        self.order = TrainingOrder(total, o.batch_size, config.run.seed, rank, world, o.accumulate)
         self.network = build_network(
-            config.network, classes=len(self.data.classes), channels=self.data.channels, image_size=size
+            config.network, classes=self.classes, channels=self.data.channels, image_size=images.image_size
         ).to(self.device)
-        self.average = _average(self.network, o.ema)
+        self.average = setup.build_average(self.network, o.ema)
         self.optimizer = build_optimizer(self.network, o)
         self.model, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
-        self.steps_per_epoch = len(self.order)
+        if config.network.compile:
+            self.model.compile()
+        self.mixer = BatchMixer(config.augment, self.classes)
+        self.steps_per_epoch = len(self.order) // o.accumulate
         self.total_steps = self.steps_per_epoch * o.epochs
-        self.peak = o.lr * o.batch_size * self.order.world / 256
+        self.peak = o.lr * o.batch_size * o.accumulate * world / 256
         self.progress = Progress()
+        self._told: set[str] = set()
+        self._saved_step = 0
 
     @property
     def evaluated(self) -> nn.Module:
@@ -124,42 +117,72 @@ class Training:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers of the network."""
+        """Numbers in the network's parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
-    def start(self, observer: Observer) -> Outcome:
-        """Claim the folder, train all epochs, and write what came of it."""
+    def claim(self) -> None:
+        """Take a new folder and write the configuration and a first checkpoint."""
         model = self.config.network.model.replace("/", "-").replace(":", "-")
-        wanted = self.config.run.out or Path("runs") / f"{self.config.images.data}-{model}"
-        self.folder = claim_folder(wanted)
-        write_text(self.folder / "config.json", self.config.to_json())
-        self.journal = Journal(self.folder / LOG)
-        self.observer = observer
-        observer.begin(self)
+        data = Path(self.config.images.data).name
+        wanted = self.config.run.out or Path("runs") / f"{data}-{model}"
+        if self.accelerator.is_main_process:
+            self.folder = claim_folder(wanted)
+            write_text(self.folder / CONFIG, self.config.to_json())
+        self.folder = setup.from_main_process(getattr(self, "folder", None))
+        self.save()
+
+    def restore(self, folder: Path) -> None:
+        """Take the state of the run in `folder`; what its log says of later updates is cut off."""
+        self.folder = folder
+        average = None if self.average is None else self.average.module
+        self.progress, scaler = load_checkpoint(
+            folder / CHECKPOINT, network=self.network, average=average, optimizer=self.optimizer
+        )
+        if scaler is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
+        self._saved_step = self.progress.step
+        if self.accelerator.is_main_process:
+            remove_leftovers(folder)
+            cut_log(folder / LOG, self.progress.step)
+
+    def go_on(self) -> Outcome:
+        """Train what is left of the epochs and write what came of it."""
+        self.journal = Journal(
+            self.folder if self.accelerator.is_main_process else None, tensorboard=self.config.run.tensorboard
+        )
+        self.observer.begin(self)
         scores = None
         try:
-            for _ in range(self.progress.epoch, self.config.optim.epochs):
-                scores = self._epoch()
+            with StopRequest() as stop:
+                while self.progress.epoch < self.config.optim.epochs:
+                    scores = self._epoch(stop)
+            return self._finish(scores or self.evaluate())
+        except OSError as error:
+            raise RunStopped(f"cannot write to {self.folder}: {error}; {self._way_on()}") from error
         finally:
             self.journal.close()
-        assert scores is not None
-        return self._finish(scores)
 
-    def _epoch(self) -> Scores:
+    def _epoch(self, stop: StopRequest) -> Scores:
         progress, begun = self.progress, time.perf_counter()
         batches = training_batches(
             self.data.train,
             self.training_view,
             self.order,
             epoch=progress.epoch,
-            start=progress.step_in_epoch,
+            start=progress.step_in_epoch * self.config.optim.accumulate,
             workers=self.config.images.workers,
         )
-        self.model.train()
-        for batch in batches:
-            self._update(batch)
+        train_mode(self.network)
+        for group in _groups(batches, self.config.optim.accumulate):
+            asked = self._update(group, stop.signal or 0)
+            begun = self._clock(begun)
+            if asked:
+                self.save()
+                raise RunStopped(f"stopped by {signal.Signals(asked).name}; {self._way_on()}", 128 + asked)
+            if self.config.run.save_every and progress.step % self.config.run.save_every == 0:
+                self.save()
         scores = self.evaluate()
-        progress.seconds += time.perf_counter() - begun
+        self._clock(begun)
         record = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
@@ -172,38 +195,69 @@ class Training:
         progress.history.append(record)
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         progress.loss_sum, progress.images = 0.0, 0
-        self._save()
         self.journal.write("epoch", **record)
+        self.save()
         self.observer.epoch(record)
         return scores
 
-    def _update(self, batch: Batch) -> None:
-        progress = self.progress
-        # dropout and stochastic depth draw from here
-        torch.manual_seed(derive_seed(self.config.run.seed, "update", progress.step, self.order.rank))
+    def _update(self, group: list[Batch], asked: int) -> int:
+        """Make one update from `group`; return the signal that any process was asked to stop with, or 0."""
+        progress, config = self.progress, self.config
         rate = self._rate(progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        logits = self.model(batch.images.to(self.device))
-        loss = F.cross_entropy(
-            logits.float(), batch.labels.to(self.device), label_smoothing=self.config.augment.smoothing
-        )
-        self.accelerator.backward(loss)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        total, images = 0.0, sum(len(batch.labels) for batch in group)
+        for number, batch in enumerate(group):
+            self._note_skipped(batch)
+            seed = derive_seed(config.run.seed, "update", progress.step, number, self.order.rank)
+            # dropout and stochastic depth draw from here
+            torch.manual_seed(seed)
+            last = number == len(group) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self._loss(batch, seed)
+                self.accelerator.backward(loss * (len(batch.labels) / images))
+            total += float(loss.detach()) * len(batch.labels)
+        # all processes see the same sums, so that they stop together
+        total, images, asked = self._over_processes(total, images, asked)
+        if not math.isfinite(total):
+            raise RunStopped(self._diverged(f"the loss is {total}"))
+        if config.optim.clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), config.optim.clip)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         progress.step += 1
+        progress.step_in_epoch += 1
         if self.average is not None:
             self.average.update(self.network, step=progress.step)
-        value = float(loss.detach())
-        progress.step_in_epoch += 1
-        progress.loss_sum += value * len(batch.labels)
-        progress.images += len(batch.labels)
-        self.journal.write("update", step=progress.step, epoch=progress.epoch, lr=rate, loss=value)
-        self.observer.update(progress.step, progress.epoch, value)
+        progress.loss_sum += total
+        progress.images += images
+        epoch, loss = progress.epoch + 1, total / images
+        self.journal.write("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
+        self.observer.update(progress.step, epoch, loss)
+        return asked
+
+    def _over_processes(self, total: float, images: int, asked: int) -> tuple[float, int, int]:
+        """Sums of loss and images over all processes, and the signal that any of them got."""
+        if self.order.world == 1:
+            return total, images, asked
+        real = torch.float32 if self.device.type == "mps" else torch.float64
+        sums = torch.tensor([total, images, bool(asked)], dtype=real, device=self.device)
+        total, count, stopping = self.accelerator.reduce(sums).tolist()
+        return total, int(count), asked or (signal.SIGTERM if stopping else 0)
+
+    def _loss(self, batch: Batch, seed: int) -> torch.Tensor:
+        images, targets = self.mixer(batch.images, batch.labels, seed)
+        images = images.to(self.device)
+        if self.config.network.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        logits = self.model(images).float()
+        smoothing = 0.0 if self.mixer.smooths else self.config.augment.smoothing
+        return F.cross_entropy(logits, targets.to(self.device), label_smoothing=smoothing)
 
     def _rate(self, step: int) -> float:
-        warmup = round(self.config.optim.warmup_epochs * self.steps_per_epoch)
-        return learning_rate(step, peak=self.peak, warmup=warmup, total=self.total_steps)
+        o = self.config.optim
+        warmup = round(o.warmup_epochs * self.steps_per_epoch)
+        return learning_rate(step, peak=self.peak, warmup=warmup, total=self.total_steps, schedule=o.schedule)
 
     def evaluate(self) -> Scores:
         """Judge the network on every held-out image once, over all processes."""
@@ -217,14 +271,21 @@ class Training:
         )
         return evaluate(
             self.evaluated,
-            batches,
-            len(self.data.classes),
+            map(self._note_skipped, batches),
+            self.classes,
             device=self.device,
             reduce=self.accelerator.reduce if self.order.world > 1 else None,
             autocast=self.accelerator.autocast,
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            RunStopped: if the weights are not finite; the checkpoint before is kept.
+        """
+        if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+            raise RunStopped(self._diverged("a weight is not finite"))
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             save_checkpoint(
@@ -235,6 +296,7 @@ class Training:
                 scaler=None if scaler is None else scaler.state_dict(),
                 progress=self.progress,
             )
+        self._saved_step = self.progress.step
 
     def _finish(self, scores: Scores) -> Outcome:
         config = self.config
@@ -244,6 +306,7 @@ class Training:
             "data": self.data.name,
             "trained_on": len(self.data.train),
             "held_out": scores.images,
+            "unreadable": len(self._told),
             "right": scores.right,
             "top1": scores.top1,
             "top5": scores.top5,
@@ -256,34 +319,34 @@ class Training:
             "classes": self.data.classes,
         }
         save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
-        write_text(self.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        return Outcome(self.folder, self.evaluated, self.data, scores, self.progress.history, metrics)
+        write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+        return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
+
+    def _note_skipped(self, batch: Batch) -> Batch:
+        for line in batch.skipped:
+            if line not in self._told:
+                self._told.add(line)
+                self.journal.write("unreadable", step=self.progress.step, image=line)
+                self.observer.unreadable(line)
+        return batch
+
+    def _clock(self, begun: float) -> float:
+        now = time.perf_counter()
+        self.progress.seconds += now - begun
+        return now
+
+    def _diverged(self, what: str) -> str:
+        p = self.progress
+        where = f"update {p.step + 1} (learning rate {self._rate(p.step):.3g}, epoch {p.epoch + 1})"
+        return f"{what} at {where}; {self._way_on()}"
+
+    def _way_on(self) -> str:
+        kept = f"{self.folder / CHECKPOINT} is whole and holds the run up to update {self._saved_step}"
+        return f"{kept} of {self.total_steps}; go on with `qna train --resume {self.folder}`"
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _accelerator(config: TrainConfig) -> Any:
-    accelerate = require("accelerate", extra="train", purpose="training")
-    precision = {"fp32": "no"}.get(config.run.precision, config.run.precision)
-    # accelerate keeps the first precision of a process for all later runs unless told to forget it
-    accelerate.state.AcceleratorState._reset_state()
-    try:
-        return accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
-    except ValueError as error:
-        raise InvalidInput(f"precision {config.run.precision} cannot be used here: {error}") from None
-
-
-def _average(network: nn.Module, decay: float) -> Any:
-    if not decay:
-        return None
-    timm_utils = require("timm.utils", extra="train", purpose="training")
-    # the warm-up lets the average follow the first, fast steps: decay 1 - (1 + step)^(-2/3), at most `decay`
-    return timm_utils.ModelEmaV3(network, decay=decay, use_warmup=True)
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; what is left at the end is left out."""
+    iterator = iter(batches)
+    while len(group := list(itertools.islice(iterator, size))) == size:
+        yield group

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-import qna.models  # noqa: F401 - registers qna's names in timm, and makes timm importable beside a CPU-only torch
+import qna.models  # noqa: F401 - registers qna's names in timm
 from qna._core.errors import InvalidInput, check_choice, require
 from qna.train.config import NetworkOptions
 
 
 def build_network(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
-    """Return the network with fresh weights: (B, channels, image_size, image_size) -> (B, classes).
+    """Return the network: (B, channels, image_size, image_size) -> (B, classes).
 
     Raises:
-        UnknownName: for a model that timm does not know, with the nearest names.
-        InvalidInput: if the model refuses the options.
+        UnknownName: for a model that timm does not know, or a part to freeze that the network does not have,
+            with the nearest names.
+        InvalidInput: if the model refuses the options, or the weights are of another network.
     """
+    network = _create(options, classes=classes, channels=channels, image_size=image_size)
+    if options.weights is not None:
+        load_start(network, options.weights)
+    freeze(network, options.freeze)
+    if options.grad_checkpointing:
+        if not hasattr(network, "set_grad_checkpointing"):
+            raise InvalidInput(f"model {options.model!r} has no gradient checkpointing")
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    if options.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _create(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
     timm = require("timm", extra="train", purpose="training")
     if ":" not in options.model:  # hf_hub:... and local-dir:... are not in the registry
         check_choice("model", options.model.split(".")[0], timm.list_models())
     arguments: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if options.pretrained:
+        arguments["pretrained"] = True
     if options.drop_path is not None:
         arguments["drop_path_rate"] = options.drop_path
     try:
@@ -31,8 +50,79 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
             if "img_size" not in str(error):
                 raise
             return timm.create_model(options.model, **arguments)  # takes any size
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
         raise InvalidInput(
             f"model {options.model!r} cannot be built with {given}, image_size={image_size}: {error}"
         ) from error
+
+
+def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Let the named parts keep their weights.
+
+    Args:
+        network: changed in place.
+        parts: names of modules or parameters.
+
+    Raises:
+        UnknownName: for a part that is not there.
+        InvalidInput: if nothing would be left to train.
+    """
+    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    for part in parts:
+        check_choice("part to freeze", part, [*filter(None, modules), *parameters])
+        for parameter in modules[part].parameters() if part in modules else [parameters[part]]:
+            parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in parameters.values()):
+        raise InvalidInput(f"freezing {', '.join(parts)} leaves nothing to train")
+
+
+def train_mode(network: nn.Module) -> None:
+    """Put `network` in training mode, all but frozen parts: they keep their statistics."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def load_start(network: nn.Module, path: Path) -> None:
+    """Start from the weights in `path`; a classifier for another number of classes keeps its fresh weights.
+
+    Args:
+        network: changed in place.
+        path: a safetensors file, or a torch file that holds tensors only.
+
+    Raises:
+        InvalidInput: if the file cannot be read, or its first tensor that does not fit.
+    """
+    given, own = _read(path), network.state_dict()
+    classifier = getattr(network, "default_cfg", {}).get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    for name in own:
+        is_head = any(name.startswith(f"{head}.") for head in heads)
+        if is_head and (name not in given or given[name].shape != own[name].shape):
+            given[name] = own[name]
+    for name in [*own, *given]:
+        if name not in given:
+            raise InvalidInput(f"{path} has no tensor {name!r}")
+        if name not in own:
+            raise InvalidInput(f"{path} has a tensor {name!r} that the network does not have")
+        if given[name].shape != own[name].shape:
+            shapes = f"{tuple(given[name].shape)}, the network's is {tuple(own[name].shape)}"
+            raise InvalidInput(f"{path}: the shape of {name!r} is {shapes}")
+    network.load_state_dict(given)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    torch_format = require("safetensors.torch", extra="train", purpose="loading weights")
+    try:
+        if path.suffix == ".safetensors":
+            return torch_format.load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
+        raise InvalidInput(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from None
+    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
+        raise InvalidInput(f"{path} must hold tensors by name, got {type(loaded).__name__}")
+    return loaded

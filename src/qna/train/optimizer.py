@@ -32,15 +32,18 @@ def build_optimizer(network: nn.Module, options: OptimOptions) -> torch.optim.Ad
     return torch.optim.AdamW(decay_groups(network, options.weight_decay), lr=0.0)
 
 
-def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
+def learning_rate(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
     """Rate of the update after `step` updates: linear from 0 to `peak` over `warmup`, then cosine to 0.
 
     Args:
         step: updates made.
         peak: highest rate.
         warmup: updates of the rise.
-        total: updates of the whole run; the rate would be 0 there.
+        total: updates of the whole run; the cosine's rate would be 0 there.
+        schedule: "cosine", or "constant" for `peak` to the end.
     """
     if step < warmup:
         return peak * step / warmup
+    if schedule == "constant":
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))

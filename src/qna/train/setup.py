@@ -1,0 +1,74 @@
+"""What a run is made of before its first update, all of it following from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from qna._core.errors import InvalidInput, require
+from qna.data import ImageData, Jitter, Photo, Preparation, TensorImages
+from qna.train.config import TrainConfig
+
+
+def build_accelerator(config: TrainConfig) -> Any:
+    """accelerate's view of devices, processes and precision.
+
+    Raises:
+        InvalidInput: if the precision cannot be had on the device.
+    """
+    accelerate = require("accelerate", extra="train", purpose="training")
+    precision = {"fp32": "no"}.get(config.run.precision, config.run.precision)
+    # accelerate keeps the first precision of a process for all later runs unless told to forget it
+    accelerate.state.AcceleratorState._reset_state()
+    try:
+        return accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
+    except ValueError as error:
+        raise InvalidInput(f"precision {config.run.precision} cannot be used here: {error}") from None
+
+
+def from_main_process(value: Any) -> Any:
+    """What the first process has as `value`, in every process."""
+    accelerate_utils = require("accelerate.utils", extra="train", purpose="training")
+    return accelerate_utils.broadcast_object_list([value])[0]
+
+
+def build_average(network: nn.Module, decay: float) -> Any:
+    """timm's running average of the weights, or None for a decay of 0."""
+    if not decay:
+        return None
+    timm_utils = require("timm.utils", extra="train", purpose="training")
+    # the warm-up lets the average follow the first, fast steps: decay 1 - (1 + step)^(-2/3), at most `decay`
+    return timm_utils.ModelEmaV3(network, decay=decay, use_warmup=True)
+
+
+def training_view(config: TrainConfig, data: ImageData) -> Preparation:
+    """How images are prepared to be trained on."""
+    a, size = config.augment, config.images.image_size
+    photo = None
+    if a.crop is not None or a.color or a.policy is not None or not isinstance(data.train, TensorImages):
+        crop_pct = 1.0 if isinstance(data.train, TensorImages) else config.images.crop_pct
+        photo = Photo(size, crop_pct, a.crop, a.color, a.policy, data.mean)
+    jitter = Jitter(a.rotate, a.shift, a.zoom, a.flip)
+    return Preparation(size, data.mean, data.std, photo, jitter, replace=True)
+
+
+def plain_view(config: TrainConfig, data: ImageData) -> Preparation:
+    """How images are prepared to be judged."""
+    size = config.images.image_size
+    photo = None if isinstance(data.held_out, TensorImages) else Photo(size, config.images.crop_pct)
+    return Preparation(size, data.mean, data.std, photo)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads inside the block; 0 changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
