@@ -174,7 +174,7 @@ class Training:
         )
         train_mode(self.network)
         for group in _groups(batches, self.config.optim.accumulate):
-            asked = self._update(group, stop.signal or 0)
+            asked = self._update(group, stop)
             begun = self._clock(begun)
             if asked:
                 self.save()
@@ -200,8 +200,8 @@ class Training:
         self.observer.epoch(record)
         return scores
 
-    def _update(self, group: list[Batch], asked: int) -> int:
-        """Make one update from `group`; return the signal that any process was asked to stop with, or 0."""
+    def _update(self, group: list[Batch], stop: StopRequest) -> int:
+        """Make one update from `group`; return the signal that asks to stop after it, or 0."""
         progress, config = self.progress, self.config
         rate = self._rate(progress.step)
         for parameters in self.optimizer.param_groups:
@@ -218,7 +218,7 @@ class Training:
                 self.accelerator.backward(loss * (len(batch.labels) / images))
             total += float(loss.detach()) * len(batch.labels)
         # all processes see the same sums, so that they stop together
-        total, images, asked = self._over_processes(total, images, asked)
+        total, images, asked = self._over_processes(total, images, stop.signal or 0)
         if not math.isfinite(total):
             raise RunStopped(self._diverged(f"the loss is {total}"))
         if config.optim.clip:
@@ -234,7 +234,7 @@ class Training:
         epoch, loss = progress.epoch + 1, total / images
         self.journal.write("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
         self.observer.update(progress.step, epoch, loss)
-        return asked
+        return asked if self.order.world > 1 else stop.signal or 0
 
     def _over_processes(self, total: float, images: int, asked: int) -> tuple[float, int, int]:
         """Sums of loss and images over all processes, and the signal that any of them got."""

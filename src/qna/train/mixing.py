@@ -47,9 +47,10 @@ class BatchMixer:
         """
         if self._erase is None and self._mix is None:
             return images, labels
+        images = images.clone()  # timm writes into what it gets
         with seeded(seed):
             if self._erase is not None:
-                images = self._erase(images.clone())
+                images = self._erase(images)
             if self._mix is not None:
                 images, labels = self._mix(images, labels)
         return images, labels

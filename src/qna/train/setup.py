@@ -25,9 +25,12 @@ def build_accelerator(config: TrainConfig) -> Any:
     # accelerate keeps the first precision of a process for all later runs unless told to forget it
     accelerate.state.AcceleratorState._reset_state()
     try:
-        return accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
+        accelerator = accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
     except ValueError as error:
-        raise InvalidInput(f"precision {config.run.precision} cannot be used here: {error}") from None
+        raise InvalidInput(f"precision {precision} cannot be used here: {error}") from None
+    if precision != "no" and not accelerator.native_amp:  # accelerate would train in fp32 without a word
+        raise InvalidInput(f"precision {precision} cannot be used on {accelerator.device}; take fp32 or bf16")
+    return accelerator
 
 
 def from_main_process(value: Any) -> Any:
