@@ -35,6 +35,18 @@ def test_a_written_configuration_is_read_and_overridden(tmp_path):
         (["--recipe"], "--recipe needs a value"),
         (["--model", "test_vitt"], "unknown model 'test_vitt'; did you mean"),
         (["--config", "none.json"], "cannot read the configuration none.json: No such file or directory"),
+        (["--resume", "none"], "no run to go on with in none: it needs config.json"),
+        (
+            ["--resume", "a", "--epochs", "3"],
+            "--resume goes on with a run as it was begun, so it takes",
+        ),
+        (
+            ["--precision", "fp16", "--device", "cpu"],
+            "precision fp16 cannot be used on cpu",
+        ),
+        (["--freeze", "stm"], "unknown part to freeze 'stm'; did you mean 'stem'"),
+        (["--weights", "none.pth"], "none.pth cannot be read as weights: FileNotFoundError"),
+        (["--data", "cifar10"], "data 'cifar10' was not found: looked for"),
         (["--config", "a", "--recipe", "digits"], "--recipe and --config exclude each other"),
         (
             ["--batch-size", "4000"],
@@ -59,6 +71,7 @@ def test_bad_input_ends_with_one_sentence_and_status_2(arguments, message, capsy
         (["--epochs", "0"], ["epochs must be at least 1, got 0"]),
         (["--lr", "fast"], ["--lr", "fast"]),
         (["--precision", "fp8"], ["fp8", "--precision", "fp32", "bf16"]),
+        (["--crop", "0.9", "0.1"], ["crop must be two numbers"]),
     ],
     ids=str,
 )
