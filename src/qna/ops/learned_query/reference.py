@@ -15,10 +15,7 @@ def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, w
     A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32.
     """
     dtype = torch.promote_types(value.dtype, torch.float32)
-    size = scores.shape[1:-2]
-    margins = [
-        m for b, a in zip(reversed(window.before), reversed(window.after(size)), strict=True) for m in (b, a)
-    ]
+    margins = window.margins(scores.shape[1:-2])
     # outside the map: e^-inf = 0 counts in neither sum
     s = F.pad(scores.to(dtype), [0, 0, 0, 0, *margins], value=float("-inf"))
     v = F.pad(value.to(dtype), [0, 0, 0, 0, *margins])

@@ -63,14 +63,14 @@ class Window:
         out = tuple((n + p - s - 1) // st + 1 for n, p, s, st in zip(size, total, span, stride_, strict=True))
         return cls(tuple(kernel), stride_, dilation_, before, out)
 
-    def after(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Map positions that the last window hangs over the end of a map of `size`, per axis, at least 0."""
-        return tuple(
-            max(0, (o - 1) * s + d * (k - 1) + 1 - b - n)
-            for o, s, d, k, b, n in zip(
-                self.out, self.stride, self.dilation, self.kernel, self.before, size, strict=True
-            )
-        )
+    def margins(self, size: Sequence[int]) -> list[int]:
+        """Positions that the windows hang over a map of `size`, as `F.pad` takes them: last axis first."""
+        margins = []
+        for o, s, d, k, before, n in zip(
+            self.out, self.stride, self.dilation, self.kernel, self.before, size, strict=True
+        ):
+            margins = [before, max(0, (o - 1) * s + d * (k - 1) + 1 - before - n), *margins]
+        return margins
 
     def taps(self) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """Each tap with the slices of the padded map that hold its position in every window."""
