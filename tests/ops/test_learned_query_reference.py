@@ -5,12 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qna.ops import learned_query_attention
+from qna.ops import learned_query_attention, use_backend
 from qna.ops.learned_query.cases import CASES, Case
 from tests.ops.oracle import assert_close_to_oracle, attend_by_loops
 
 NAMES = ("scores", "value", "bias", "weight")
 SMALL = [c for c in CASES if c.batch * c.taps * c.heads * torch.tensor(c.space).prod() < 6000]
+
+
+@pytest.fixture(autouse=True)
+def only_the_reference():
+    with use_backend("reference"):
+        yield
 
 
 def by_name(cases):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
-from qna.ops.learned_query import reference
+from qna.ops.learned_query import cpu, reference
 from qna.ops.learned_query.window import Window
 
 __all__ = ["BACKENDS", "NAME", "Inputs", "learned_query_attention"]
@@ -45,6 +45,7 @@ class Inputs:
 
 # fastest first
 BACKENDS = (
+    Backend("cpu", device="cpu", missing=cpu.missing, declines=cpu.declines, run=cpu.attend),
     Backend("reference", device=None, missing=list, declines=lambda inputs: [], run=reference.attend),
 )
 
@@ -79,7 +80,7 @@ def learned_query_attention(
         padding: "same" pads ``dilation * (kernel - 1)`` per axis, the smaller half first, and gives
             ``ceil(size / stride)`` windows; an integer (or one per axis) pads both sides.
         dilation: positions between taps; an integer or one per axis.
-        backend: "reference", or another that `qna doctor` lists; None takes the fastest that can run.
+        backend: "cpu", "reference", or another that `qna doctor` lists; None takes the fastest that can run.
 
     Returns:
         (B, *space', h, d) in the dtype of `value`.

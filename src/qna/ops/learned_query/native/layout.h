@@ -1,0 +1,161 @@
+// How heads, queries and channels are spread over vector lanes.
+//
+// The kernels want the heads to be the fastest axis: one vector of attention weights (one lane per head) then serves
+// every vector of channels. A map whose heads are the fastest axis and fit the lanes is read in place; any other is
+// copied, tile by tile, into rows of that form. Heads are worked on in blocks of at most one vector.
+//
+//   hv    head lanes of a block, a power of two (fewer heads are padded)
+//   pack  queries that share one score vector:  lane = query * hv + head  (the rest of the lanes repeats)
+//   dup   channel slices that share one channel vector:  lane = slice * hv + head
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "buffer.h"
+#include "problem.h"
+#include "simd.h"
+
+namespace {
+
+using qna::Geometry;
+
+template <class T> struct Layout {
+  static constexpr int V = Simd<T>::width;
+  int64_t queries, heads, depth;
+  int hv, pack, groups, dup, blocks;  // groups: score vectors per position (queries = groups * pack, padded)
+  int dvec;                           // channel vectors of a block
+  int lanes;                          // groups * V
+  int pixels;                         // output positions worked on together
+  bool full_heads;                    // no padded head lane
+  bool direct_scores;                 // a block's score vectors are plain loads
+  IVec<T> swap[6];                    // lane ^ (hv << i)
+  int pack_steps, dup_steps;
+  std::vector<int64_t> source;        // lane -> query * heads + head, or -1 (one block after the other)
+
+  explicit Layout(const Geometry& g) : queries(g.queries), heads(g.heads), depth(g.depth) {
+    hv = 1;
+    while (hv < V && hv < heads) hv *= 2;
+    pack = 1;
+    if (kVectorBytes > 16)
+      while (pack < 4 && pack < queries && hv * pack < V) pack *= 2;
+    groups = int((queries + pack - 1) / pack);
+    dup = V / hv;
+    blocks = int((heads + hv - 1) / hv);
+    dvec = int((depth + dup - 1) / dup);
+    lanes = groups * V;
+    pixels = (V == 16 && dvec % 8 != 0 && dvec < 8) ? 4 : 2;
+    full_heads = heads % hv == 0;
+    pack_steps = dup_steps = 0;
+    while ((1 << pack_steps) < pack) ++pack_steps;
+    while ((1 << dup_steps) < dup) ++dup_steps;
+    for (int s = 0; s < 6; ++s)
+      for (int k = 0; k < V; ++k) swap[s][k] = (k ^ (hv << s)) & (V - 1);
+    source.resize(size_t(blocks) * lanes);
+    direct_scores = true;
+    for (int b = 0; b < blocks; ++b)
+      for (int k = 0; k < lanes; ++k) {
+        int64_t query = int64_t(k / V) * pack + (k % V) / hv % pack, head = int64_t(b) * hv + k % hv;
+        int64_t s = query < queries && head < heads ? query * heads + head : -1;
+        source[size_t(b) * lanes + k] = s;
+        int64_t first = source[size_t(b) * lanes + k / V * V];
+        if (s < 0 || s != first + k % V) direct_scores = false;
+      }
+  }
+
+  // The value map can be read (or written) in place: T in memory, heads fastest, whole vectors.
+  bool in_place(int64_t stride_head, int64_t stride_depth) const {
+    return full_heads && depth % dup == 0 && (heads == 1 || stride_head == 1) && (depth == 1 || stride_depth == heads);
+  }
+  int64_t vector_step() const { return int64_t(blocks) * V; }  // between channel vectors of a block, in place
+  int64_t block_step() const { return V; }                     // between blocks, in place (blocks > 1)
+};
+
+// One position's row of a block, from storage to T with the heads fastest; padded lanes are left alone.
+template <class T, class S>
+inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, int64_t sd, bool plain, T* dst) {
+  constexpr int V = Simd<T>::width;
+  if (plain) {
+    src += block * lay.block_step();
+    for (int c = 0; c < lay.dvec; ++c) store(dst + c * V, load_as<T>(src + c * lay.vector_step()));
+    return;
+  }
+  int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  src += first * sh;
+  for (int64_t i = 0; i < lay.depth; ++i, src += sd, dst += lay.hv)
+    for (int64_t k = 0; k < n; ++k) dst[k] = widen(src[k * sh]);
+}
+
+template <class T, class S>
+inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64_t sd, bool plain, const T* src) {
+  constexpr int V = Simd<T>::width;
+  if (plain) {
+    dst += block * lay.block_step();
+    for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
+    return;
+  }
+  int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  dst += first * sh;
+  for (int64_t i = 0; i < lay.depth; ++i, dst += sd, src += lay.hv)
+    for (int64_t k = 0; k < n; ++k) narrow(src[k], dst + k * sh);
+}
+
+template <class T, class S>
+inline void read_scores(const Layout<T>& lay, int block, const S* src, T* dst) {
+  constexpr int V = Simd<T>::width;
+  const int64_t* from = lay.source.data() + size_t(block) * lay.lanes;
+  if (lay.direct_scores) {
+    for (int k = 0; k < lay.lanes; k += V) store(dst + k, load_as<T>(src + from[k]));
+    return;
+  }
+  for (int k = 0; k < lay.lanes; ++k) dst[k] = from[k] < 0 ? T(0) : widen(src[from[k]]);
+}
+
+template <class T, class S>
+inline void write_scores(const Layout<T>& lay, int block, S* dst, const T* src) {
+  constexpr int V = Simd<T>::width;
+  const int64_t* to = lay.source.data() + size_t(block) * lay.lanes;
+  if (lay.direct_scores) {
+    for (int k = 0; k < lay.lanes; k += V) store_as<T>(dst + to[k], load(src + k));
+    return;
+  }
+  for (int k = 0; k < lay.lanes; ++k)
+    if (to[k] >= 0) narrow(src[k], dst + to[k]);
+}
+
+// Lanes that only repeat another lane (or pad) must not be added twice: keeps the first holder of each number.
+template <class T> inline bool first_holder(const Layout<T>& lay, int k) {
+  return (k % Simd<T>::width) < lay.hv * lay.pack;
+}
+
+// The static kernels of a block: e^bias (relative to its maximum per lane), times weight, and the exact pair.
+template <class T> struct Kernel {
+  Array<T> eb, ebw, mantissa, exponent, weight, top;  // [taps][lanes]; top: [lanes]
+
+  Kernel(const Layout<T>& lay, int block, int64_t taps, const T* bias, const T* w) {
+    constexpr int V = Simd<T>::width;
+    size_t n = size_t(taps) * lay.lanes;
+    eb.resize(n), ebw.resize(n), mantissa.resize(n), exponent.resize(n), weight.resize(n);
+    top.assign(lay.lanes, -ExpLimits<T>::largest * 2);
+    int64_t row = lay.queries * lay.heads;
+    const int64_t* from = lay.source.data() + size_t(block) * lay.lanes;
+    for (int64_t t = 0; t < taps; ++t)
+      for (int k = 0; k < lay.lanes; ++k) {
+        mantissa[t * lay.lanes + k] = from[k] < 0 ? T(0) : bias[t * row + from[k]];
+        weight[t * lay.lanes + k] = from[k] < 0 ? T(0) : w ? w[t * row + from[k]] : T(1);
+      }
+    for (size_t i = 0; i < n; i += V) {
+      Vec<T> m, e;
+      exp_split(load(&mantissa[i]), m, e);
+      store(&mantissa[i], m), store(&exponent[i], e);
+      T* best = &top[i % lay.lanes];
+      store(best, vmax(e, load(best)));
+    }
+    for (size_t i = 0; i < n; i += V) {
+      Vec<T> v = scale2(load(&mantissa[i]), load(&exponent[i]) - load(&top[i % lay.lanes]));
+      store(&eb[i], v), store(&ebw[i], v * load(&weight[i]));
+    }
+  }
+};
+
+}  // namespace

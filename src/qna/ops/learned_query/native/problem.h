@@ -1,0 +1,53 @@
+// What one call is asked to do: sizes, strides (in elements) and raw pointers. Shared by every instruction set.
+// One or two space axes are passed as three, with leading axes of size 1.
+#pragma once
+
+#include <cstdint>
+
+namespace qna {
+
+enum class Storage : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+
+struct Geometry {
+  int64_t batch, queries, heads, depth;
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3];  // pad: before the first position
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+};
+
+struct ScoreMap {  // (batch, z, y, x, queries * heads), the last dense
+  void* data;
+  int64_t stride[4];
+};
+
+struct ValueMap {  // (batch, z, y, x, heads, depth)
+  void* data;
+  int64_t stride[6];
+};
+
+struct Forward {
+  Geometry geo;
+  ScoreMap scores;
+  ValueMap value, out;
+  int threads;
+  const void *bias, *weight;  // (taps, queries, heads) dense, in the arithmetic type; weight may be null
+};
+
+struct Backward {
+  Geometry geo;
+  ScoreMap scores, grad_scores;
+  ValueMap value, grad_out, grad_value;
+  int threads;
+  const void *bias, *weight;
+  void *grad_bias, *grad_weight;  // dense, arithmetic type; grad_weight may be null
+};
+
+using ForwardFn = void (*)(Storage, const Forward&);
+using BackwardFn = void (*)(Storage, const Backward&);
+
+struct Kernels {
+  ForwardFn forward;
+  BackwardFn backward;
+  int vector_bytes;
+};
+
+}  // namespace qna

@@ -1,0 +1,272 @@
+// Vectors of one register, written with GCC/Clang vector extensions: the width follows the instruction set the
+// file is compiled for. Everything lives in an unnamed namespace, so that copies for several sets do not collide.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define QNA_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// Storage types of half width: arithmetic is always float or double.
+struct bf16 { uint16_t bits; };
+struct fp16 { uint16_t bits; };
+
+template <class T> struct Simd;
+
+template <> struct Simd<float> {
+  using Int = int32_t;
+  typedef float Vec __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t IVec __attribute__((vector_size(kVectorBytes)));
+  typedef float Unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  static constexpr int width = kVectorBytes / 4;
+};
+
+template <> struct Simd<double> {
+  using Int = int64_t;
+  typedef double Vec __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t IVec __attribute__((vector_size(kVectorBytes)));
+  typedef double Unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  static constexpr int width = kVectorBytes / 8;
+};
+
+template <class T> using Vec = typename Simd<T>::Vec;
+template <class T> using IVec = typename Simd<T>::IVec;
+
+template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename Simd<T>::Unaligned*>(p); }
+template <class T> inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v; }
+template <class T> inline Vec<T> splat(T x) { return Vec<T>{} + x; }
+
+// -- half-width storage ------------------------------------------------------------------------------------------
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline float widen(bf16 x) {
+  uint32_t u = uint32_t(x.bits) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+inline float widen(fp16 x) {
+  uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, rest = x.bits & 0x7fffu, u;
+  float f;
+  if (rest >= 0x7c00u) {  // infinity or NaN
+    u = 0x7f800000u | ((rest & 0x3ffu) << 13);
+  } else {  // the exponents differ by 112; multiplying handles subnormal numbers too
+    u = rest << 13;
+    std::memcpy(&f, &u, 4);
+    f *= 0x1p112f;
+    std::memcpy(&u, &f, 4);
+  }
+  u |= sign;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+
+inline void narrow(float x, float* p) { *p = x; }
+inline void narrow(double x, double* p) { *p = x; }
+inline void narrow(float x, bf16* p) {
+  uint32_t u;
+  std::memcpy(&u, &x, 4);
+  p->bits = (u & 0x7fffffffu) > 0x7f800000u ? uint16_t(0x7fc0) : uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+inline void narrow(float x, fp16* p) {
+  uint32_t u;
+  std::memcpy(&u, &x, 4);
+  uint16_t sign = uint16_t((u >> 16) & 0x8000u);
+  u &= 0x7fffffffu;
+  if (u > 0x7f800000u) {
+    p->bits = 0x7e00;
+  } else if (u >= 0x477ff000u) {  // rounds to 65536 or more
+    p->bits = sign | 0x7c00;
+  } else if (u < 0x38800000u) {  // subnormal: let a float addition do the rounding
+    float f;
+    std::memcpy(&f, &u, 4);
+    f += 0.5f;
+    std::memcpy(&u, &f, 4);
+    p->bits = sign | uint16_t(u - 0x3f000000u);
+  } else {
+    u += 0xc8000fffu + ((u >> 13) & 1u);
+    p->bits = sign | uint16_t(u >> 13);
+  }
+}
+
+// One vector of arithmetic type T from (to) memory of storage type S.
+template <class T> inline Vec<T> load_as(const T* p) { return load(p); }
+template <class T> inline void store_as(T* p, Vec<T> v) { store(p, v); }
+
+typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+
+template <class T> inline Vec<float> load_as(const bf16* p) {
+  Words w = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
+  return (Vec<float>)w;
+}
+template <class T> inline void store_as(bf16* p, Vec<float> v) {
+  Words u = (Words)v;
+  Words nan = (Words)((u & 0x7fffffffu) > 0x7f800000u);
+  Words r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  r = (nan & 0x7fc0u) | (~nan & r);
+  *reinterpret_cast<Halves*>(p) = __builtin_convertvector(r, Halves);
+}
+template <class T> inline Vec<float> load_as(const fp16* p) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  Vec<float> v;
+  for (int i = 0; i < Simd<float>::width; ++i) v[i] = widen(p[i]);
+  return v;
+#endif
+}
+template <class T> inline void store_as(fp16* p, Vec<float> v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  for (int i = 0; i < Simd<float>::width; ++i) narrow(float(v[i]), p + i);
+#endif
+}
+
+// -- comparisons and lane exchange -------------------------------------------------------------------------------
+
+template <class V> inline V vmax(V a, V b) { return a > b ? a : b; }
+
+template <class T> inline bool any_below(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
+  else return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ) != 0;
+#else
+  auto m = a < b;
+  typename Simd<T>::Int any = 0;
+  for (int i = 0; i < Simd<T>::width; ++i) any |= m[i];
+  return any != 0;
+#endif
+}
+
+// x[lane ^ step] in every lane; `index` holds those numbers.
+template <class T> inline Vec<T> exchange(Vec<T> x, IVec<T> index) { return __builtin_shuffle(x, index); }
+
+// -- exponentials as (mantissa, exponent) -------------------------------------------------------------------------
+
+template <class T> struct ExpLimits;
+template <> struct ExpLimits<float> {
+  static constexpr float largest = 2097152.0f;      // |x| is clamped here; neighbours are 0.25 apart at this size
+  static constexpr float zero_below = -126.0f;      // exponents under this give 0
+  static constexpr float negligible = -200.0f;      // 2^this times anything in range is 0
+  static constexpr float vanishing = 0x1p-80f;      // a sum under this has lost terms worth 2^-46 of it
+};
+template <> struct ExpLimits<double> {
+  static constexpr double largest = 1099511627776.0;
+  static constexpr double zero_below = -1022.0;
+  static constexpr double negligible = -1200.0;
+  static constexpr double vanishing = 0x1p-900;
+};
+
+// e^x = mantissa * 2^exponent with mantissa in [0.70, 1.42]; about 1 ulp over the whole clamped range, because the
+// argument is reduced with log(2) in parts. x = -inf gives mantissa 0.
+QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& exponent) {
+  using V = Vec<float>;
+  const V magic = splat(12582912.0f);
+  V n = (x * splat(1.44269504088896341f) + magic) - magic;
+#if defined(__FMA__)
+  V r = x - n * splat(0.693147182464599609375f);
+  r = r - n * splat(-1.904654299957768e-09f);
+#else
+  V r = x - n * splat(0.693359375f);
+  r = r - n * splat(-0x1.bdp-13f);
+  r = r - n * splat(-1.9046543e-9f);
+#endif
+  V p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * (r * r) + (r + 1.0f);
+  mantissa = p;
+  exponent = n;
+}
+
+QNA_INLINE void exp_reduced(Vec<double> x, Vec<double>& mantissa, Vec<double>& exponent) {
+  using V = Vec<double>;
+  const V magic = splat(6755399441055744.0);
+  V n = (x * splat(1.44269504088896338700) + magic) - magic;
+#if defined(__FMA__)
+  V r = x - n * splat(0.693147180559945286227);
+  r = r - n * splat(2.3190468138462995584e-17);
+#else
+  V r = x - n * splat(6.93147180369123816490e-01);
+  r = r - n * splat(1.90821492927058770002e-10);
+#endif
+  constexpr double taylor[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
+                               1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,     1.0 / 6,     0.5};
+  V p = splat(1.0 / 6227020800.0);
+  for (double c : taylor) p = p * r + splat(c);
+  p = p * (r * r) + (r + 1.0);
+  mantissa = p;
+  exponent = n;
+}
+
+template <class T> inline void exp_split_any(Vec<T> x, Vec<T>& mantissa, Vec<T>& exponent) {
+  const Vec<T> top = splat(ExpLimits<T>::largest);
+  auto masked = x < splat(std::numeric_limits<T>::lowest());
+  x = x > top ? top : x;
+  x = x < -top ? -top : x;
+  exp_reduced(x, mantissa, exponent);
+  mantissa = masked ? Vec<T>{} : mantissa;
+}
+inline void exp_split(Vec<float> x, Vec<float>& m, Vec<float>& e) { exp_split_any<float>(x, m, e); }
+inline void exp_split(Vec<double> x, Vec<double>& m, Vec<double>& e) { exp_split_any<double>(x, m, e); }
+
+// x * 2^n for whole numbers n; 0 where n is under the smallest normal exponent.
+inline Vec<float> scale2(Vec<float> x, Vec<float> n) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_scalef_ps((__m512)x, (__m512)n);
+#endif
+  auto none = n < splat(ExpLimits<float>::zero_below);
+  Vec<float> top = splat(127.0f), low = splat(-126.0f);
+  n = n > top ? top : n;
+  n = n < low ? low : n;
+  IVec<float> bits = (__builtin_convertvector(n, IVec<float>) + 127) << 23;
+  x = x * (Vec<float>)bits;
+  return none ? Vec<float>{} : x;
+}
+inline Vec<double> scale2(Vec<double> x, Vec<double> n) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+#endif
+  auto none = n < splat(ExpLimits<double>::zero_below);
+  Vec<double> top = splat(1023.0), low = splat(-1022.0);
+  n = n > top ? top : n;
+  n = n < low ? low : n;
+  // adding 1.5 * 2^52 leaves the whole number in the low bits
+  IVec<double> whole = (IVec<double>)(n + splat(6755399441055744.0)) - (IVec<double>)splat(6755399441055744.0);
+  x = x * (Vec<double>)((whole + 1023) << 52);
+  return none ? Vec<double>{} : x;
+}
+
+// e^x / 2^top for scores x that are at most about top * log(2); 0 for scores under `low`, which lies so far below that
+// the result has no significance.
+template <class T> QNA_INLINE Vec<T> exp_below(Vec<T> x, Vec<T> top, Vec<T> low) {
+  Vec<T> m, n;
+  exp_reduced(x < low ? low : x, m, n);
+  return scale2(m, n - top);
+}
+
+}  // namespace

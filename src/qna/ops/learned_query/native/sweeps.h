@@ -1,0 +1,337 @@
+// The two sweeps of the backward pass over tiles.
+#pragma once
+
+#include "backward.h"
+
+namespace {
+
+// Rows of grad_out: in place where the layout allows, else converted into `rows`.
+template <class T, class S> struct GradRows {
+  const Layout<T>& lay;
+  const qna::ValueMap& map;
+  bool plain, direct;
+  int64_t step, pitch;
+
+  GradRows(const Layout<T>& l, const qna::ValueMap& m) : lay(l), map(m) {
+    plain = lay.in_place(m.stride[4], m.stride[5]);
+    direct = plain && std::is_same<S, T>::value;
+    step = direct ? lay.vector_step() : Simd<T>::width;
+    pitch = int64_t(lay.dvec) * Simd<T>::width;
+  }
+  const T* row(int64_t batch, int block, int64_t z, int64_t y, int64_t x, T* room) const {
+    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] + x * map.stride[3];
+    if constexpr (std::is_same<S, T>::value)
+      if (direct) return src + block * lay.block_step();
+    read_row(lay, block, src, map.stride[4], map.stride[5], plain, room);
+    return room;
+  }
+};
+
+template <class T, class S> struct Sweep1 {
+  static constexpr int V = Simd<T>::width;
+  const qna::Backward& f;
+  const Layout<T>& lay;
+  const std::vector<Kernel<T>>& kernels;
+  Statistics<T>& stats;
+  ForwardTable<T> forward;
+  BackwardTable<T> backward;
+  Window<T> w;
+  GradRows<T, S> grads;
+  Array<T> den, num, top, room;
+
+  Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
+      : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
+    forward = lay.pixels == 4 ? forward_table<T, 4>(lay, w.runs) : forward_table<T, 2>(lay, w.runs);
+    backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
+    den.resize(size_t(kMaxPixels) * lay.lanes), num.resize(den.size()), top.resize(lay.lanes);
+    room.assign(size_t(kMaxPixels * grads.pitch), T(0));
+  }
+
+  void run(int64_t batch, int block, int64_t tile) {
+    int64_t lo[3], hi[3];
+    stats.tiles.bounds(tile, lo, hi);
+    const Kernel<T>& ker = kernels[block];
+    const S* scores = static_cast<const S*>(f.scores.data);
+    w.place(lo, hi);
+    w.load_scores(scores, f.scores.stride, batch, block);
+    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    const int64_t owner = batch * lay.blocks + block, slot = owner * stats.tiles.total() + tile;
+    for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
+    std::unique_ptr<Array<T>>& exact = stats.exact[slot];
+    Span<T> span{w.e.data(), ker.eb.data(), ker.ebw.data(), w.value.data(), nullptr, 0, f.geo.stride[2], w.step, w.runs ? f.geo.kernel[2] : 0, &lay};
+    w.list_taps(lo, hi);
+    for (int64_t x = lo[2]; x < hi[2]; x += lay.pixels) {
+      int64_t l = 0;
+      for (int64_t z = lo[0]; z < hi[0]; ++z)
+        for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
+          span.taps = w.line_taps(l), span.count = w.line_count(l);
+          const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
+          const int64_t cell = (x - lo[2]) * f.geo.stride[2];
+          const T* g[kMaxPixels];
+          for (int p = 0; p < lay.pixels; ++p)
+            g[p] = p < live ? grads.row(batch, block, z, y, x + p, &room[p * grads.pitch]) : w.zero.data();
+          forward.den(span, cell, den.data());
+          bool rare = false;
+          for (int k = 0; k < live * lay.lanes; k += V) {
+            Vec<T> s = load(&den[k]);
+            rare |= any_below<T>(s, splat(ExpLimits<T>::vanishing));
+            store(&den[k], splat(T(1)) / s), store(&num[k], Vec<T>{});
+          }
+          if (!rare) {
+            int64_t c = 0;
+            for (int i = 0, n = 8; i < 4; ++i, n /= 2)
+              while (backward.products[i] && c + n <= lay.dvec) {
+                backward.products[i](span, cell, g, grads.step, c, num.data());
+                c += n;
+              }
+            for (int k = 0; k < live * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
+          }
+          T* r = &stats.r[(owner * stats.positions + (z * f.geo.out[1] + y) * f.geo.out[2] + x) * lay.lanes];
+          T* d = &stats.d[(owner * stats.positions + (z * f.geo.out[1] + y) * f.geo.out[2] + x) * lay.lanes];
+          if (rare) {
+            if (!exact) start_exact(exact, slot, scores, batch, block, lo, hi);
+            int64_t at = (((z - lo[0]) * (hi[1] - lo[1]) + (y - lo[1])) * (hi[2] - lo[2]) + (x - lo[2])) * lay.lanes;
+            for (int p = 0; p < live; ++p)
+              exact_row(ker, span, cell + p * f.geo.stride[2], g[p], &den[p * lay.lanes], &num[p * lay.lanes], &(*exact)[at + p * lay.lanes]);
+          }
+          for (int k = 0; k < live * lay.lanes; k += V) store(r + k, load(&den[k])), store(d + k, load(&num[k]));
+        }
+      }
+  }
+
+  void start_exact(std::unique_ptr<Array<T>>& exact, int64_t slot, const S* scores, int64_t batch, int block,
+                   const int64_t (&lo)[3], const int64_t (&hi)[3]) {
+    w.load_exact(scores, f.scores.stride, batch, block);
+    exact.reset(new Array<T>(size_t((hi[0] - lo[0]) * (hi[1] - lo[1]) * (hi[2] - lo[2]) * lay.lanes)));
+    for (size_t i = 0; i < exact->size(); ++i) (*exact)[i] = stats.top[slot * lay.lanes + i % lay.lanes];
+  }
+
+  void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
+    forward_exact<T>(w, ker, s, cell, own, r, nullptr, 0);
+    std::fill(d, d + lay.lanes, T(0));
+    for (int64_t i = 0; i < s.count; ++i) {
+      const Tap& t = s.taps[i];
+      const T* v = w.value[cell + t.cell];
+      Vec<T> dot{};
+      for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
+      dot = add_slices<T, -1>(lay, dot);
+      for (int k = 0; k < lay.lanes; k += V) {
+        int64_t at = (cell + t.cell) * lay.lanes + k;
+        Vec<T> x = scale2(load(&w.mantissa[at]) * load(&ker.mantissa[t.weight + k]),
+                          load(&w.exponent[at]) + load(&ker.exponent[t.weight + k]) - load(own + k));
+        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[t.weight + k]) * dot);
+      }
+    }
+  }
+};
+
+template <class T, class S> struct Sweep2 {
+  static constexpr int V = Simd<T>::width;
+  const qna::Backward& f;
+  const Geometry& geo;
+  const Layout<T>& lay;
+  const std::vector<Kernel<T>>& kernels;
+  const Statistics<T>& stats;
+  BackwardTable<T> table;
+  Window<T> w;
+  GradRows<T, S> grads;
+  int64_t lo[3], n[3];             // the box of windows
+  Array<T> r, d, top, rows, ds, room, sum_bias, sum_weight;
+  Array<const T*> grad;
+  Array<Tap> taps;
+  int64_t pitch;
+
+  Sweep2(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, const Statistics<T>& s)
+      : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
+    table = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
+    ds.resize(size_t(kMaxPixels) * lay.lanes);
+    pitch = int64_t(lay.dvec) * lay.vector_step();
+    room.assign(size_t(kMaxPixels * pitch), T(0));
+    sum_bias.resize(size_t(geo.taps() * lay.lanes)), sum_weight.resize(sum_bias.size());
+  }
+
+  static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+  // Blocks of a line that share their taps lie stride apart: this many, rounded up to whole blocks.
+  int64_t line_blocks(int64_t width) const {
+    int64_t q = (width + geo.stride[2] - 1) / geo.stride[2];
+    return (q + lay.pixels - 1) / lay.pixels * lay.pixels;
+  }
+
+  void place(const int64_t (&jlo)[3], const int64_t (&jhi)[3]) {
+    for (int a = 0; a < 3; ++a) {
+      int64_t first = -floor_div(-(jlo[a] + geo.pad[a] - (geo.kernel[a] - 1) * geo.dilation[a]), geo.stride[a]);
+      int64_t last = floor_div(jhi[a] - 1 + geo.pad[a], geo.stride[a]) + 1, margin = 0;
+      if (a == 2) margin = line_blocks(jhi[2] - jlo[2]), last += margin;
+      lo[a] = std::max(first, -margin);
+      n[a] = std::max<int64_t>(std::min(last, geo.out[a] + margin) - lo[a], 0);
+    }
+  }
+
+  // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with their own).
+  // False if an r is too large for that.
+  bool load_windows(int64_t batch, int block, const Kernel<T>& ker, bool exact) {
+    const int lanes = lay.lanes;
+    const int64_t owner = batch * lay.blocks + block;
+    const size_t cells = size_t(n[0] * n[1] * n[2]);
+    r.resize(cells * lanes), d.resize(cells * lanes);
+    if (exact) top.resize(cells * lanes);
+    bool fits = true;
+    for (int64_t z = 0; z < n[0]; ++z)
+      for (int64_t y = 0; y < n[1]; ++y)
+        for (int64_t x = 0; x < n[2]; ++x) {
+          const int64_t cell = (z * n[1] + y) * n[2] + x, i[3] = {lo[0] + z, lo[1] + y, lo[2] + x};
+          T *to = &r[cell * lanes], *to_d = &d[cell * lanes];
+          if (i[2] < 0 || i[2] >= geo.out[2]) {
+            std::fill(to, to + lanes, T(0)), std::fill(to_d, to_d + lanes, T(0));
+            if (exact) std::fill(&top[cell * lanes], &top[cell * lanes] + lanes, 4 * ExpLimits<T>::largest);  // no share
+            continue;
+          }
+          const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + i[2];
+          int64_t tile = 0, inside = 0;
+          for (int a = 0; a < 3; ++a) {
+            int64_t q = i[a] / stats.tiles.size[a], start = q * stats.tiles.size[a];
+            tile = tile * stats.tiles.count[a] + q;
+            inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
+          }
+          tile += owner * stats.tiles.total();
+          const T* own = stats.exact[tile] ? stats.exact[tile]->data() + inside * lanes : &stats.top[tile * lanes];
+          for (int k = 0; k < lanes; k += V) {
+            Vec<T> v = load(&stats.r[at * lanes + k]);
+            store(to_d + k, load(&stats.d[at * lanes + k]));
+            if (exact) {
+              store(to + k, v), store(&top[cell * lanes + k], load(own + k));
+            } else {
+              Vec<T> up = load(&w.top[k]) + load(&ker.top[k]) - load(own + k);
+              v = scale2(v, up);
+              store(to + k, v);
+              fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
+            }
+          }
+        }
+    return fits;
+  }
+
+  void load_grads(int64_t batch, int block) {
+    grad.resize(size_t(n[0] * n[1] * n[2]));
+    if (!grads.direct && rows.size() < grad.size() * grads.pitch) rows.assign(grad.size() * grads.pitch, T(0));
+    for (int64_t z = 0, cell = 0; z < n[0]; ++z)
+      for (int64_t y = 0; y < n[1]; ++y)
+        for (int64_t x = 0; x < n[2]; ++x, ++cell) {
+          bool outside = lo[2] + x < 0 || lo[2] + x >= geo.out[2];
+          grad[cell] = outside ? w.zero.data()
+                               : grads.row(batch, block, lo[0] + z, lo[1] + y, lo[2] + x,
+                                           grads.direct ? nullptr : &rows[cell * grads.pitch]);
+        }
+  }
+
+  // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase.
+  void list_taps(int64_t z, int64_t y, int64_t x, int64_t width) {
+    taps.clear();
+    const int64_t j[3] = {z, y, x};
+    int64_t i[3], t = 0;
+    auto window = [&](int a, int64_t tap) {
+      int64_t at = j[a] + geo.pad[a] - tap * geo.dilation[a];
+      i[a] = floor_div(at, geo.stride[a]);
+      return i[a] * geo.stride[a] == at;
+    };
+    for (int64_t a = 0; a < geo.kernel[0]; ++a) {
+      bool fits_z = window(0, a) && i[0] >= 0 && i[0] < geo.out[0];
+      for (int64_t b = 0; b < geo.kernel[1]; ++b) {
+        bool fits = fits_z && window(1, b) && i[1] >= 0 && i[1] < geo.out[1];
+        for (int64_t c = 0; c < geo.kernel[2]; ++c, ++t)
+          if (fits && window(2, c) && i[2] < geo.out[2] && i[2] + width > 0)
+            taps.push_back({((i[0] - lo[0]) * n[1] + i[1] - lo[1]) * n[2] + i[2] - lo[2], t * lay.lanes});
+      }
+    }
+  }
+
+  void run(int64_t batch, int block, const int64_t (&jlo)[3], const int64_t (&jhi)[3]) {
+    const Kernel<T>& ker = kernels[block];
+    const S* scores = static_cast<const S*>(f.scores.data);
+    place(jlo, jhi);
+    w.place_positions(jlo, jhi);
+    w.load_scores(scores, f.scores.stride, batch, block);
+    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    bool exact = !load_windows(batch, block, ker, false);
+    if (exact) {
+      w.load_exact(scores, f.scores.stride, batch, block);
+      load_windows(batch, block, ker, true);
+    }
+    load_grads(batch, block);
+    std::fill(sum_bias.begin(), sum_bias.end(), T(0)), std::fill(sum_weight.begin(), sum_weight.end(), T(0));
+    const int64_t(&vs)[6] = f.grad_value.stride;
+    const int64_t(&ss)[4] = f.grad_scores.stride;
+    const bool plain = lay.in_place(vs[4], vs[5]);
+    constexpr bool same = std::is_same<S, T>::value;
+    const int64_t step = plain && same ? lay.vector_step() : V, stride = geo.stride[2];
+    const int64_t width = jhi[2] - jlo[2], blocks = line_blocks(width);
+    Gather<T> s{w.e.data(), r.data(), d.data(), ker.eb.data(), ker.ebw.data(), grad.data(), nullptr, 0, stride,
+                w.step, grads.step, sum_bias.data(), sum_weight.data(), &lay};
+    for (int64_t z = jlo[0]; z < jhi[0]; ++z)
+      for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
+        S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
+        S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
+        const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
+        for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
+          list_taps(z, y, jlo[2] + phase, blocks);
+          s.taps = taps.data(), s.count = int64_t(taps.size());
+          for (int64_t q = 0; phase + q * stride < width; q += lay.pixels) {
+            const int64_t x = phase + q * stride;
+            T* dst[kMaxPixels];
+            const T* v[kMaxPixels];
+            int live = 0;
+            for (int p = 0; p < lay.pixels; ++p) {
+              const int64_t at = x + p * stride;
+              live += at < width;
+              v[p] = w.value[line + at];
+              dst[p] = &room[p * pitch];
+              if constexpr (same)
+                if (plain && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
+            }
+            std::fill(ds.begin(), ds.end(), T(0));
+            if (!exact) {
+              int64_t c = 0;
+              for (int i = 0, m = 8; i < 4; ++i, m /= 2)
+                while (table.gather[i] && c + m <= lay.dvec) {
+                  table.gather[i](s, line + x, q, v, c, ds.data(), dst, step);
+                  c += m;
+                }
+            } else {
+              for (int p = 0; p < live; ++p) exact_row(s, ker, line + x + p * stride, q + p, v[p], &ds[p * lay.lanes], dst[p], step);
+            }
+            for (int p = 0; p < live; ++p) {
+              const int64_t at = jlo[2] + x + p * stride;
+              write_scores(lay, block, score_line + at * ss[3], &ds[p * lay.lanes]);
+              if (!(same && plain)) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], plain, dst[p]);
+            }
+          }
+        }
+      }
+  }
+
+  void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t cell, const T* v, T* grad_scores, T* dst, int64_t step) {
+    for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, Vec<T>{});
+    for (const Tap& t : taps) {
+      const int64_t at = cell + t.cell;
+      const T* g = grad[at];
+      Vec<T> dot{}, a{};
+      for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * s.grad_step) * load(v + c * s.value_step);
+      dot = add_slices<T, -1>(lay, dot);
+      for (int k = 0; k < lay.lanes; k += V) {
+        const int64_t from = e_cell * lay.lanes + k, i = at * lay.lanes + k, tk = t.weight + k;
+        Vec<T> share = scale2(load(&w.mantissa[from]) * load(&ker.mantissa[tk]),
+                              load(&w.exponent[from]) + load(&ker.exponent[tk]) - load(&top[i])) * load(&r[i]);
+        Vec<T> x = share * load(&ker.weight[tk]), logit = x * dot - share * load(&d[i]);
+        a += x;
+        store(grad_scores + k, load(grad_scores + k) + logit);
+        store(&sum_bias[tk], load(&sum_bias[tk]) + logit);
+        store(&sum_weight[tk], load(&sum_weight[tk]) + share * dot);
+      }
+      a = add_queries<T, -1>(lay, a);
+      for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, load(dst + c * step) + a * load(g + c * s.grad_step));
+    }
+  }
+};
+
+}  // namespace
