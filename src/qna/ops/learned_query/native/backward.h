@@ -38,31 +38,30 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
   static void products(const Span<T>& s, int64_t cell, const T* const* grad, int64_t grad_step, int64_t first, T* num) {
     const int groups = G > 0 ? G : s.lay->groups, lanes = groups * V;
     Vec<T> g[P][NCV], sum[P][G > 0 ? G : 1];
-    for (int p = 0; p < P; ++p) {
-      for (int c = 0; c < NCV; ++c) g[p][c] = load(grad[p] + (first + c) * grad_step);
-      for (int k = 0; k < G; ++k) sum[p][k] = Vec<T>{};
-    }
+    repeat<P>(QNA_EACH(p) {
+      repeat<NCV>(QNA_EACH(c) { g[p][c] = load(grad[p] + (first + c) * grad_step); });
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { sum[p][k] = Vec<T>{}; });
+    });
     for (int64_t i = 0; i < s.count; ++i) {
       const int64_t at = cell + s.taps[i].cell;
       const T* w = s.ebw + s.taps[i].weight;
-      for (int p = 0; p < P; ++p) {
+      repeat<P>(QNA_EACH(p) {
         const T* e = s.e + (at + p * s.stride) * lanes;
         const T* v = s.value[at + p * s.stride] + first * s.step;
         Vec<T> dot = g[p][0] * load(v);
-        for (int c = 1; c < NCV; ++c) dot += g[p][c] * load(v + c * s.step);
+        repeat<NCV - 1>(QNA_EACH(c_) { constexpr int c = 1 + decltype(c_)::value; dot += g[p][c] * load(v + c * s.step); });
         dot = add_slices<T, DS>(*s.lay, dot);
         if constexpr (G > 0)
-          for (int k = 0; k < G; ++k) sum[p][k] += load(e + k * V) * load(w + k * V) * dot;
+          repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { sum[p][k] += load(e + k * V) * load(w + k * V) * dot; });
         else
           for (int k = 0; k < groups; ++k) {
             T* to = num + p * lanes + k * V;
             store(to, load(to) + load(e + k * V) * load(w + k * V) * dot);
           }
-      }
+      });
     }
     if constexpr (G > 0)
-      for (int p = 0; p < P; ++p)
-        for (int k = 0; k < G; ++k) store(num + p * lanes + k * V, load(num + p * lanes + k * V) + sum[p][k]);
+      repeat<P>(QNA_EACH(p) { repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { store(num + p * lanes + k * V, load(num + p * lanes + k * V) + sum[p][k]); }); });
   }
 
   // All gradients of a block of positions from these channels; the term with D counts once, with the first channels.
@@ -73,21 +72,21 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
     Vec<T> acc[P][NCV], ds[P][GG], e[P][GG];
     const T* from = s.e + e_cell * lanes;
     const T own = first == 0 ? T(1) : T(0);
-    for (int p = 0; p < P; ++p) {
-      for (int c = 0; c < NCV; ++c) acc[p][c] = Vec<T>{};
-      for (int k = 0; k < G; ++k) ds[p][k] = Vec<T>{}, e[p][k] = load(from + p * s.stride * lanes + k * V);
-    }
+    repeat<P>(QNA_EACH(p) {
+      repeat<NCV>(QNA_EACH(c) { acc[p][c] = Vec<T>{}; });
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { ds[p][k] = Vec<T>{}, e[p][k] = load(from + p * s.stride * lanes + k * V); });
+    });
     for (int64_t i = 0; i < s.count; ++i) {
       const int64_t at = cell + s.taps[i].cell, t = s.taps[i].weight;
       Vec<T> sb[GG], sw[GG];
-      for (int k = 0; k < G; ++k) sb[k] = load(s.sum_bias + t + k * V), sw[k] = load(s.sum_weight + t + k * V);
-      for (int p = 0; p < P; ++p) {
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { sb[k] = load(s.sum_bias + t + k * V), sw[k] = load(s.sum_weight + t + k * V); });
+      repeat<P>(QNA_EACH(p) {
         const T* g = s.grad[at + p] + first * s.grad_step;
         const T* v = value[p] + first * s.value_step;
         Vec<T> gc[NCV];
-        for (int c = 0; c < NCV; ++c) gc[c] = load(g + c * s.grad_step);
+        repeat<NCV>(QNA_EACH(c) { gc[c] = load(g + c * s.grad_step); });
         Vec<T> dot = gc[0] * load(v);
-        for (int c = 1; c < NCV; ++c) dot += gc[c] * load(v + c * s.value_step);
+        repeat<NCV - 1>(QNA_EACH(c_) { constexpr int c = 1 + decltype(c_)::value; dot += gc[c] * load(v + c * s.value_step); });
         dot = add_slices<T, DS>(*s.lay, dot);
         const T* r = s.r + (at + p) * lanes;
         const T* d = s.d + (at + p) * lanes;
@@ -105,14 +104,14 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
           }
         }
         a = add_queries<T, PS>(*s.lay, a);
-        for (int c = 0; c < NCV; ++c) acc[p][c] += a * gc[c];
-      }
-      for (int k = 0; k < G; ++k) store(s.sum_bias + t + k * V, sb[k]), store(s.sum_weight + t + k * V, sw[k]);
+        repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * gc[c]; });
+      });
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { store(s.sum_bias + t + k * V, sb[k]), store(s.sum_weight + t + k * V, sw[k]); });
     }
-    for (int p = 0; p < P; ++p) {
-      for (int c = 0; c < NCV; ++c) store(dst[p] + (first + c) * dst_step, acc[p][c]);
-      for (int k = 0; k < G; ++k) store(grad_scores + p * lanes + k * V, load(grad_scores + p * lanes + k * V) + ds[p][k]);
-    }
+    repeat<P>(QNA_EACH(p) {
+      repeat<NCV>(QNA_EACH(c) { store(dst[p] + (first + c) * dst_step, acc[p][c]); });
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { store(grad_scores + p * lanes + k * V, load(grad_scores + p * lanes + k * V) + ds[p][k]); });
+    });
   }
 };
 

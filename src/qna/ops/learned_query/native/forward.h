@@ -36,46 +36,44 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardLoops {
     const int groups = G > 0 ? G : s.lay->groups, lanes = groups * V;
     for (int g = 0; g < groups; ++g) {
       Vec<T> sum[P], odd[P];  // two chains each: an addition takes four cycles
-      for (int p = 0; p < P; ++p) sum[p] = odd[p] = Vec<T>{};
+      repeat<P>(QNA_EACH(p) { sum[p] = odd[p] = Vec<T>{}; });
       int64_t i = 0;
       for (; i + 1 < s.count; i += 2) {
         const T* e = s.e + (cell + s.taps[i].cell) * lanes + g * V;
         const T* f = s.e + (cell + s.taps[i + 1].cell) * lanes + g * V;
         Vec<T> b = load(s.eb + s.taps[i].weight + g * V), c = load(s.eb + s.taps[i + 1].weight + g * V);
-        for (int p = 0; p < P; ++p) {
+        repeat<P>(QNA_EACH(p) {
           sum[p] += load(e + p * s.stride * lanes) * b;
           odd[p] += load(f + p * s.stride * lanes) * c;
-        }
+        });
       }
       if (i < s.count) {
         const T* e = s.e + (cell + s.taps[i].cell) * lanes + g * V;
         Vec<T> b = load(s.eb + s.taps[i].weight + g * V);
-        for (int p = 0; p < P; ++p) sum[p] += load(e + p * s.stride * lanes) * b;
+        repeat<P>(QNA_EACH(p) { sum[p] += load(e + p * s.stride * lanes) * b; });
       }
-      for (int p = 0; p < P; ++p) sum[p] += odd[p];
-      for (int p = 0; p < P; ++p) store(den + p * lanes + g * V, sum[p]);
+      repeat<P>(QNA_EACH(p) { sum[p] += odd[p]; });
+      repeat<P>(QNA_EACH(p) { store(den + p * lanes + g * V, sum[p]); });
     }
   }
 
   static void values(const Span<T>& s, int64_t cell, const T* r, int64_t first, T* const* dst, int64_t dst_step) {
     const int groups = G > 0 ? G : s.lay->groups, lanes = groups * V;
     Vec<T> acc[P][NCV];
-    for (int p = 0; p < P; ++p)
-      for (int c = 0; c < NCV; ++c) acc[p][c] = Vec<T>{};
+    repeat<P>(QNA_EACH(p) { repeat<NCV>(QNA_EACH(c) { acc[p][c] = Vec<T>{}; }); });
     Vec<T> rr[P][G > 0 ? G : 1];
     if constexpr (G > 0)
-      for (int p = 0; p < P; ++p)
-        for (int g = 0; g < G; ++g) rr[p][g] = load(r + p * lanes + g * V);
+      repeat<P>(QNA_EACH(p) { repeat<(G > 0 ? G : 0)>(QNA_EACH(g) { rr[p][g] = load(r + p * lanes + g * V); }); });
     for (int64_t i = 0; i < s.count; ++i) {
       const int64_t at = cell + s.taps[i].cell;
       const T* e = s.e + at * lanes;
       const T* const* vp = s.value + at;
       const T* w = s.ebw + s.taps[i].weight;
-      for (int p = 0; p < P; ++p) {
+      repeat<P>(QNA_EACH(p) {
         Vec<T> a;
         if constexpr (G > 0) {
           a = load(e + p * s.stride * lanes) * load(w) * rr[p][0];
-          for (int g = 1; g < G; ++g) a += load(e + p * s.stride * lanes + g * V) * load(w + g * V) * rr[p][g];
+          repeat<(G > 1 ? G - 1 : 0)>(QNA_EACH(g_) { constexpr int g = 1 + decltype(g_)::value; a += load(e + p * s.stride * lanes + g * V) * load(w + g * V) * rr[p][g]; });
         } else {
           a = load(e + p * s.stride * lanes) * load(w) * load(r + p * lanes);
           for (int g = 1; g < groups; ++g)
@@ -83,11 +81,10 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardLoops {
         }
         a = add_queries<T, PS>(*s.lay, a);
         const T* v = vp[p * s.stride] + first * s.step;
-        for (int c = 0; c < NCV; ++c) acc[p][c] += a * load(v + c * s.step);
-      }
+        repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * load(v + c * s.step); });
+      });
     }
-    for (int p = 0; p < P; ++p)
-      for (int c = 0; c < NCV; ++c) store(dst[p] + (first + c) * dst_step, acc[p][c]);
+    repeat<P>(QNA_EACH(p) { repeat<NCV>(QNA_EACH(c) { store(dst[p] + (first + c) * dst_step, acc[p][c]); }); });
   }
 };
 
@@ -99,15 +96,15 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
 
   template <int P0, int P1> QNA_INLINE static void denominator(const T* e, const T* b, Vec<T> (&sum)[P]) {
     const Vec<T> ev = load(e);
-    for (int p = P0; p < P1; ++p) sum[p] += ev * load(b - p * G * V);
+    repeat<P1 - P0>(QNA_EACH(p_) { constexpr int p = P0 + decltype(p_)::value; sum[p] += ev * load(b - p * G * V); });
   }
 
   static void denominators(const Span<T>& s, int64_t cell, T* den) {
     constexpr int lanes = G * V;
     const int64_t run = s.run;
-    for (int g = 0; g < G; ++g) {
+    repeat<(G > 0 ? G : 0)>(QNA_EACH(g) {
       Vec<T> sum[P], odd[P];
-      for (int p = 0; p < P; ++p) sum[p] = odd[p] = Vec<T>{};
+      repeat<P>(QNA_EACH(p) { sum[p] = odd[p] = Vec<T>{}; });
       for (int64_t i = 0; i < s.count; i += run) {
         const T* e = s.e + (cell + s.taps[i].cell) * lanes + g * V;
         const T* b = s.eb + s.taps[i].weight + g * V;
@@ -125,31 +122,31 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
           denominator<3, P>(e + (run + 2) * lanes, b + (run + 2) * lanes, sum);
         }
       }
-      for (int p = 0; p < P; ++p) store(den + p * lanes + g * V, sum[p] + odd[p]);
-    }
+      repeat<P>(QNA_EACH(p) { store(den + p * lanes + g * V, sum[p] + odd[p]); });
+    });
   }
 
   template <int P0, int P1>
   QNA_INLINE static void value(const Span<T>& s, const T* e, const T* w, const T* v, const Vec<T> (&r)[P][G], Vec<T> (&acc)[P][NCV]) {
     Vec<T> ev[G], vv[NCV];
-    for (int g = 0; g < G; ++g) ev[g] = load(e + g * V);
-    for (int c = 0; c < NCV; ++c) vv[c] = load(v + c * s.step);
-    for (int p = P0; p < P1; ++p) {
+    repeat<(G > 0 ? G : 0)>(QNA_EACH(g) { ev[g] = load(e + g * V); });
+    repeat<NCV>(QNA_EACH(c) { vv[c] = load(v + c * s.step); });
+    repeat<P1 - P0>(QNA_EACH(p_) { constexpr int p = P0 + decltype(p_)::value;
       Vec<T> a = ev[0] * load(w - p * G * V) * r[p][0];
-      for (int g = 1; g < G; ++g) a += ev[g] * load(w - p * G * V + g * V) * r[p][g];
+      repeat<(G > 1 ? G - 1 : 0)>(QNA_EACH(g_) { constexpr int g = 1 + decltype(g_)::value; a += ev[g] * load(w - p * G * V + g * V) * r[p][g]; });
       a = add_queries<T, PS>(*s.lay, a);
-      for (int c = 0; c < NCV; ++c) acc[p][c] += a * vv[c];
-    }
+      repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * vv[c]; });
+    });
   }
 
   static void values(const Span<T>& s, int64_t cell, const T* rp, int64_t first, T* const* dst, int64_t dst_step) {
     constexpr int lanes = G * V;
     const int64_t run = s.run;
     Vec<T> acc[P][NCV], r[P][G];
-    for (int p = 0; p < P; ++p) {
-      for (int c = 0; c < NCV; ++c) acc[p][c] = Vec<T>{};
-      for (int g = 0; g < G; ++g) r[p][g] = load(rp + p * lanes + g * V);
-    }
+    repeat<P>(QNA_EACH(p) {
+      repeat<NCV>(QNA_EACH(c) { acc[p][c] = Vec<T>{}; });
+      repeat<(G > 0 ? G : 0)>(QNA_EACH(g) { r[p][g] = load(rp + p * lanes + g * V); });
+    });
     const int64_t at = first * s.step;
     for (int64_t i = 0; i < s.count; i += run) {
       const T* e = s.e + (cell + s.taps[i].cell) * lanes;
@@ -168,8 +165,7 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
         value<3, P>(s, e + 2 * lanes, w + 2 * lanes, v[2] + at, r, acc);
       }
     }
-    for (int p = 0; p < P; ++p)
-      for (int c = 0; c < NCV; ++c) store(dst[p] + (first + c) * dst_step, acc[p][c]);
+    repeat<P>(QNA_EACH(p) { repeat<NCV>(QNA_EACH(c) { store(dst[p] + (first + c) * dst_step, acc[p][c]); }); });
   }
 };
 
@@ -253,7 +249,7 @@ template <class T> inline bool invert(T* den, int64_t n) {
   for (int64_t k = 0; k < n; k += Simd<T>::width) {
     Vec<T> s = load(den + k);
     rare |= any_below<T>(s, splat(ExpLimits<T>::vanishing));
-    store(den + k, splat(T(1)) / s);
+    store(den + k, inverse<T>(s));
   }
   return rare;
 }
@@ -291,43 +287,43 @@ template <class T, class S> struct ForwardTask {
     const int64_t step = plain && same ? lay.vector_step() : V;
     Span<T> span{w.e.data(), ker.eb.data(), ker.ebw.data(), w.value.data(), nullptr, 0, f.geo.stride[2], w.step, w.runs ? f.geo.kernel[2] : 0, &lay};
     w.list_taps(lo, hi);
-    const int64_t lines = (hi[0] - lo[0]) * (hi[1] - lo[1]), block_lanes = int64_t(lay.pixels) * lay.lanes;
-    den.resize(size_t(lines * block_lanes)), rare.resize(lines);
-    for (int64_t x = lo[2]; x < hi[2]; x += lay.pixels) {
-      const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
-      const int64_t cell = (x - lo[2]) * f.geo.stride[2];
-      // all denominators of the column first: no line waits for its own division
-      for (int64_t l = 0; l < lines; ++l) {
-        span.taps = w.line_taps(l), span.count = w.line_count(l);
-        table.den(span, cell, &den[l * block_lanes]);
-      }
-      for (int64_t l = 0; l < lines; ++l) rare[l] = invert(&den[l * block_lanes], live * lay.lanes);
-      for (int64_t l = 0; l < lines; ++l) {
-        const int64_t z = lo[0] + l / (hi[1] - lo[1]), y = lo[1] + l % (hi[1] - lo[1]);
+    const int64_t block_lanes = int64_t(lay.pixels) * lay.lanes, blocks = (hi[2] - lo[2] + lay.pixels - 1) / lay.pixels;
+    den.resize(size_t(blocks * block_lanes)), rare.resize(blocks);
+    int64_t l = 0;
+    for (int64_t z = lo[0]; z < hi[0]; ++z)
+      for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
         span.taps = w.line_taps(l), span.count = w.line_count(l);
         S* line = static_cast<S*>(f.out.data) + batch * os[0] + z * os[1] + y * os[2];
-        T* dst[kMaxPixels];
-        for (int p = 0; p < lay.pixels; ++p) {
-          dst[p] = scratch.data() + p * pitch;
-          if constexpr (same)
-            if (plain && p < live) dst[p] = line + (x + p) * os[3] + block * lay.block_step();
+        // all denominators of the line first: no block waits for its own division
+        for (int64_t i = 0; i < blocks; ++i) table.den(span, i * lay.pixels * f.geo.stride[2], &den[i * block_lanes]);
+        for (int64_t i = 0; i < blocks; ++i)
+          rare[i] = invert(&den[i * block_lanes], std::min<int64_t>(lay.pixels, hi[2] - lo[2] - i * lay.pixels) * lay.lanes);
+        for (int64_t i = 0; i < blocks; ++i) {
+          const int64_t x = lo[2] + i * lay.pixels, cell = i * lay.pixels * f.geo.stride[2];
+          const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
+          T* r = &den[i * block_lanes];
+          T* dst[kMaxPixels];
+          for (int p = 0; p < lay.pixels; ++p) {
+            dst[p] = scratch.data() + p * pitch;
+            if constexpr (same)
+              if (plain && p < live) dst[p] = line + (x + p) * os[3] + block * lay.block_step();
+          }
+          if (!rare[i]) {
+            int64_t c = 0;
+            for (int k = 0, n = 8; k < 4; ++k, n /= 2)
+              while (table.val[k] && c + n <= lay.dvec) {
+                table.val[k](span, cell, r, c, dst, step);
+                c += n;
+              }
+          } else {
+            if (!exact_ready) w.load_exact(scores, f.scores.stride, batch, block), exact_ready = true;
+            for (int p = 0; p < live; ++p)
+              forward_exact(w, ker, span, cell + p * f.geo.stride[2], top.data(), r + p * lay.lanes, dst[p], step);
+          }
+          if (!(same && plain))
+            for (int p = 0; p < live; ++p) write_row(lay, block, line + (x + p) * os[3], os[4], os[5], plain, dst[p]);
         }
-        if (!rare[l]) {
-          int64_t c = 0;
-          for (int i = 0, n = 8; i < 4; ++i, n /= 2)
-            while (table.val[i] && c + n <= lay.dvec) {
-              table.val[i](span, cell, &den[l * block_lanes], c, dst, step);
-              c += n;
-            }
-        } else {
-          if (!exact_ready) w.load_exact(scores, f.scores.stride, batch, block), exact_ready = true;
-          for (int p = 0; p < live; ++p)
-            forward_exact(w, ker, span, cell + p * f.geo.stride[2], top.data(), &den[l * block_lanes], dst[p], step);
-        }
-        if (!(same && plain))
-          for (int p = 0; p < live; ++p) write_row(lay, block, line + (x + p) * os[3], os[4], os[5], plain, dst[p]);
       }
-    }
   }
 };
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -24,6 +25,14 @@ constexpr int kVectorBytes = 16;
 // Storage types of half width: arithmetic is always float or double.
 struct bf16 { uint16_t bits; };
 struct fp16 { uint16_t bits; };
+
+// f(0), f(1), .. f(N - 1) with constant arguments: arrays indexed by them stay in registers, which a loop that is
+// unrolled late does not achieve.
+template <class F, int... I> QNA_INLINE void repeat_each(F&& f, std::integer_sequence<int, I...>) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+template <int N, class F> QNA_INLINE void repeat(F&& f) { repeat_each(f, std::make_integer_sequence<int, N>{}); }
+#define QNA_EACH(name) [&](auto name) __attribute__((always_inline))
 
 template <class T> struct Simd;
 
@@ -259,6 +268,17 @@ inline Vec<double> scale2(Vec<double> x, Vec<double> n) {
   IVec<double> whole = (IVec<double>)(n + splat(6755399441055744.0)) - (IVec<double>)splat(6755399441055744.0);
   x = x * (Vec<double>)((whole + 1023) << 52);
   return none ? Vec<double>{} : x;
+}
+
+// 1 / x for x in the middle of the exponent range, to about 1 ulp.
+template <class T> QNA_INLINE Vec<T> inverse(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    Vec<T> r = (Vec<T>)_mm512_rcp14_ps((__m512)x);
+    return r + r * (splat(T(1)) - x * r);
+  }
+#endif
+  return splat(T(1)) / x;
 }
 
 // e^x / 2^top for scores x that are at most about top * log(2); 0 for scores under `low`, which lies so far below that

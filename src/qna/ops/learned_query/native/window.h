@@ -80,7 +80,7 @@ template <class T> struct Window {
     // pass 1: the maximum (and, where scores are no plain loads, a copy)
     std::fill(top.begin(), top.end(), -ExpLimits<T>::largest);
     Vec<T> best[kMaxGroups][2];
-    for (int g = 0; g < groups; ++g) best[g][0] = best[g][1] = splat(-ExpLimits<T>::largest);
+    for (int g = 0; g < kMaxGroups; ++g) best[g][0] = best[g][1] = splat(-ExpLimits<T>::largest);
     each_line([&](int64_t z, int64_t y, int64_t cell) {
       const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3];
       if (direct) {
@@ -172,10 +172,7 @@ template <class T> struct Window {
       if constexpr (std::is_same<S, T>::value) {
         if (direct) {
           src += block * lay.block_step();
-          for (int64_t x = x0; x < x1; ++x, src += st[3]) {
-            at[x] = src;
-            for (int c = 0; c < lay.dvec; ++c) __builtin_prefetch(src + c * step, 0, 3);
-          }
+          for (int64_t x = x0; x < x1; ++x, src += st[3]) at[x] = src;
           return;
         }
       }
