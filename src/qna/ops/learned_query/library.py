@@ -1,0 +1,139 @@
+"""A kernel pair as a `torch.library` op: schema, fake, autograd and FLOPs, written once for every backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from qna.ops.learned_query.window import Window
+
+Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None, Window], tuple[Tensor, Tensor]]
+Backward = Callable[
+    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Window, bool], tuple[Tensor, Tensor, Tensor, Tensor]
+]
+
+_GEOMETRY = "SymInt[] stride, SymInt[] dilation, SymInt[] before, SymInt[] out"
+_INPUTS = "Tensor scores, Tensor value, Tensor bias, Tensor? weight"
+
+
+def register(name: str, forward: Forward, backward: Backward) -> Callable[..., Tensor]:
+    """Register ``qna::learned_query_<name>`` and its backward; return the function that a `Backend` runs.
+
+    Args:
+        name: the backend's name.
+        forward: (scores, value, bias, weight, window) -> (out, lse): the output, laid out as `empty_output`
+            does, and the fp32 log-sum-exp of every window (B, *space', L, h), +inf where a window holds no
+            position.
+        backward: (grad, scores, value, bias, weight, lse, window, parameters) -> gradients of scores, value,
+            bias and weight in their dtypes; those of bias and weight have no elements where they are not
+            wanted (`parameters` is False, or there is no weight).
+    """
+
+    def run_forward(scores, value, bias, weight, stride, dilation, before, out):
+        return forward(scores, value, bias, weight, _window(bias, stride, dilation, before, out))
+
+    def run_backward(grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters):
+        window = _window(bias, stride, dilation, before, out)
+        return backward(grad, scores, value, bias, weight, lse, window, parameters)
+
+    op = torch.library.custom_op(
+        f"qna::learned_query_{name}",
+        run_forward,
+        mutates_args=(),
+        schema=f"({_INPUTS}, {_GEOMETRY}) -> (Tensor, Tensor)",
+    )
+    op_backward = torch.library.custom_op(
+        f"qna::learned_query_{name}_backward",
+        run_backward,
+        mutates_args=(),
+        schema=f"(Tensor grad, {_INPUTS}, Tensor lse, {_GEOMETRY}, bool parameters)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+    )
+    op.register_fake(_fake_forward)
+    op_backward.register_fake(_fake_backward)
+
+    def setup(ctx, inputs, output):
+        *tensors, stride, dilation, before, out = inputs
+        _, lse = output
+        ctx.save_for_backward(*tensors, lse)
+        ctx.geometry = (stride, dilation, before, out)
+        ctx.mark_non_differentiable(lse)
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx, grad, _):
+        scores, value, bias, weight, lse = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if grad is None or not any(needs[:4]):
+            return (None,) * 8
+        grads = op_backward(
+            grad, scores, value, bias, weight, lse, *ctx.geometry, bool(needs[2] or needs[3])
+        )
+        return (*(g if need else None for g, need in zip(grads, needs[:4], strict=True)), *(None,) * 4)
+
+    def refuse(ctx, *grads):
+        raise NotImplementedError(
+            f"backend={name!r} of qna.ops.learned_query_attention has no second derivative: "
+            'call it with backend="reference" to differentiate a gradient'
+        )
+
+    op.register_autograd(differentiate, setup_context=setup)
+    op_backward.register_autograd(refuse)
+    register_flop_formula(getattr(torch.ops.qna, f"learned_query_{name}"))(_flops_forward)
+    register_flop_formula(getattr(torch.ops.qna, f"learned_query_{name}_backward"))(_flops_backward)
+
+    def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window) -> Tensor:
+        geometry = (list(axis) for axis in (window.stride, window.dilation, window.before, window.out))
+        return op(scores, value, bias, weight, *geometry)[0]
+
+    return attend
+
+
+def heads_fastest(value: Tensor) -> bool:
+    """Whether the channels of `value` (..., h, d) lie in memory as (d, h), the layout of the layers."""
+    return value.shape[-2] > 1 and value.stride(-2) == 1
+
+
+def empty_output(value: Tensor, space: Sequence[int]) -> Tensor:
+    """An uninitialised (B, *space, h, d) whose channels lie in memory as those of `value` do."""
+    batch, (h, d) = value.shape[0], value.shape[-2:]
+    if heads_fastest(value):
+        return value.new_empty(batch, *space, d, h).transpose(-1, -2)
+    return value.new_empty(batch, *space, h, d)
+
+
+def _window(bias: Tensor, stride, dilation, before, out) -> Window:
+    return Window(tuple(bias.shape[:-2]), tuple(stride), tuple(dilation), tuple(before), tuple(out))
+
+
+def _fake_forward(scores, value, bias, weight, stride, dilation, before, out):
+    lse = scores.new_empty(scores.shape[0], *out, *scores.shape[-2:], dtype=torch.float32)
+    return empty_output(value, out), lse
+
+
+def _fake_backward(grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters):
+    weighted = parameters and weight is not None
+    return (
+        scores.new_empty(scores.shape),
+        empty_output(value, value.shape[1:-2]),
+        bias.new_empty(bias.shape if parameters else (0,)),
+        weight.new_empty(weight.shape) if weighted else bias.new_empty((0,)),
+    )
+
+
+def _flops_forward(scores, value, bias, weight, stride, dilation, before, out, *_, **__) -> int:
+    # per window and tap: one multiply-add per channel, and per query and head one for each of the two sums
+    windows, taps = scores[0] * math.prod(out), math.prod(bias[:-2])
+    return 2 * windows * taps * (math.prod(value[-2:]) + 2 * math.prod(bias[-2:]))
+
+
+def _flops_backward(
+    grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters, *_, **__
+) -> int:
+    # per window and tap: a dot product of grad and value, a multiply-add into value's gradient; per query
+    # and head one each into the gradients of scores, bias and weight and one into the softmax's inner sum
+    windows, taps = scores[0] * math.prod(out), math.prod(bias[:-2])
+    return 2 * windows * taps * (2 * math.prod(value[-2:]) + 4 * math.prod(bias[-2:]))

@@ -1,0 +1,249 @@
+"""The Triton backend: what it needs and declines, and the launch of its kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qna._core.backends import Backend
+from qna.ops.learned_query.library import empty_output, heads_fastest, register
+from qna.ops.learned_query.triton_table import tile
+from qna.ops.learned_query.window import Window
+
+if TYPE_CHECKING:
+    from qna.ops.learned_query import Inputs
+
+INSTALLED = importlib.util.find_spec("triton") is not None
+# set before the first import, triton runs its kernels in Python on the CPU: slow, and for tests
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_HEAD_DIM = 4096
+MAX_QUERIES = 256
+# rows of partial sums for the gradients of bias and weight, whatever the size of the map
+PARTIALS = 1024
+
+
+def missing() -> list[str]:
+    """What this machine lacks."""
+    reasons = []
+    if not INSTALLED:
+        reasons.append("triton is not installed: pip install triton")
+    if not (INTERPRETED or torch.cuda.is_available()):
+        reasons.append("torch sees no GPU (torch.cuda.is_available() is False)")
+    return reasons
+
+
+def declines(inputs: Inputs) -> list[str]:
+    """Why these inputs cannot run."""
+    reasons = []
+    kind = "cpu" if INTERPRETED and not torch.cuda.is_available() else "cuda"
+    if inputs.device.type != kind:
+        reasons.append(f"device is {inputs.device.type}, needs {kind}")
+    if inputs.value.dtype not in DTYPES:
+        names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        reasons.append(f"dtype is {str(inputs.value.dtype).removeprefix('torch.')}, needs one of ({names})")
+    if inputs.value.shape[-1] > MAX_HEAD_DIM:
+        reasons.append(f"head size is {inputs.value.shape[-1]}, needs at most {MAX_HEAD_DIM}")
+    if inputs.scores.shape[-2] > MAX_QUERIES:
+        reasons.append(f"there are {inputs.scores.shape[-2]} queries, needs at most {MAX_QUERIES}")
+    return reasons
+
+
+class Launch(NamedTuple):
+    """One kernel launch, with everything that the compiler specialises on."""
+
+    kernel: str
+    programs: int
+    arguments: tuple
+    constants: dict[str, tuple | int]
+    warps: int
+    device: torch.device
+
+
+def forward(
+    scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of every window."""
+    out = empty_output(value, window.out)
+    lse = scores.new_empty(scores.shape[0], *window.out, *scores.shape[-2:], dtype=torch.float32)
+    if out.numel():
+        _launch(plan_forward(scores, value, bias, weight, out, lse, window))
+    return out, lse
+
+
+def backward(
+    grad: Tensor,
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    lse: Tensor,
+    window: Window,
+    parameters: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of scores, value, bias and weight; the last two empty where not wanted."""
+    d_scores = scores.new_empty(scores.shape)
+    d_value = empty_output(value, value.shape[1:-2])
+    tables = (bias, weight)
+    if grad.numel():
+        plan = plan_backward(grad, scores, value, bias, weight, lse, (d_scores, d_value), window, parameters)
+        for launch in plan:
+            _launch(launch)
+        partials = plan[-1].arguments[4]
+    else:
+        partials = tuple(
+            t.new_zeros(1, t.numel()) if parameters and t is not None else None for t in tables
+        )
+    d_bias, d_weight = (
+        bias.new_empty(0) if rows is None or t is None else rows.sum(0).view(t.shape).to(t.dtype)
+        for rows, t in zip(partials, tables, strict=True)
+    )
+    return d_scores, d_value, d_bias, d_weight
+
+
+def plan_forward(
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    window: Window,
+) -> Launch:
+    """The launch that fills `out` and `lse`."""
+    layout = heads_fastest(value)
+    scores, value = _dense(scores, False), _dense(value, layout)
+    geometry = _Geometry(scores, value, window, layout, (scores, value, out))
+    return geometry.launch(
+        "attend", window.out, (scores, value, _table(bias), _table(weight), out, lse)
+    )
+
+
+def plan_backward(
+    grad: Tensor,
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    lse: Tensor,
+    grads: tuple[Tensor, Tensor],
+    window: Window,
+    parameters: bool,
+) -> list[Launch]:
+    """The launches that fill the gradients of scores and value, then the partial sums of bias and weight."""
+    layout = heads_fastest(value)
+    scores, value, grad = _dense(scores, False), _dense(value, layout), _dense(grad, layout)
+    geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads))
+    bias, weight = _table(bias), _table(weight)
+    delta = torch.empty_like(lse)
+    inner = geometry.launch("inner", window.out, (scores, value, bias, weight, grad, lse, delta))
+    gather = geometry.launch("gather", scores.shape[1:-2], ())
+    rows = min(gather.programs // geometry.head_blocks(gather), PARTIALS)
+    partials = tuple(
+        lse.new_empty(rows, t.numel()) if parameters and t is not None else None for t in (bias, weight)
+    )
+    arguments = ((scores, value), (bias, weight), (grad, lse, delta), grads, partials)
+    return [
+        inner,
+        gather._replace(
+            programs=rows * geometry.head_blocks(gather), arguments=(*arguments, *gather.arguments)
+        ),
+    ]
+
+
+class _Geometry:
+    """Sizes, strides and window of one call, in the form that the kernels take."""
+
+    def __init__(
+        self, scores: Tensor, value: Tensor, window: Window, layout: bool, maps: tuple[Tensor, ...]
+    ):
+        self.channels = (*scores.shape[-2:], value.shape[-1])
+        self.layout = layout
+        self.batch = scores.shape[0]
+        self.taps = math.prod(window.kernel)
+        self.bits = value.element_size() * 8
+        self.device = value.device
+        self.sizes = (*_three(scores.shape[1:-2], 1), *_three(window.out, 1), self.batch)
+        self.window = (
+            *_three(window.kernel, 1),
+            *_three(window.stride, 1),
+            *_three(window.dilation, 1),
+            *_three(window.before, 0),
+        )
+        # an axis of one position has no stride: what torch reports for it must not cost alignment
+        strides = [
+            [0 if n == 1 else s for n, s in zip(m.shape[:-2], m.stride()[:-2], strict=True)] for m in maps
+        ]
+        self.unit = math.gcd(16, *(s for row in strides for s in row))
+        self.strides = tuple(
+            (row[0] // self.unit, *_three([s // self.unit for s in row[1:]], 0)) for row in strides
+        )
+
+    def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
+        """A launch with one program per block of a map of size `space` and block of heads."""
+        queries, heads, head_dim = self.channels
+        chosen = tile(kernel, architecture(self.device), self.bits, self.taps, head_dim)
+        planes, *size = _three(space, 1)
+        block = chosen.block((size[0], size[1]), queries, heads, head_dim)
+        exact = block[2] == queries and heads % block[3] == 0 and block[4] == head_dim
+        blocks = self.batch * planes * -(-size[0] // block[0]) * -(-size[1] // block[1])
+        constants = {"CHANNELS": (*self.channels, self.layout, exact, self.unit), "BLOCK": block}
+        arguments = (*tensors, self.strides, self.sizes, self.window)
+        return Launch(kernel, blocks * -(-heads // block[3]), arguments, constants, chosen.warps, self.device)
+
+    def head_blocks(self, launch: Launch) -> int:
+        """Blocks of heads in a launch."""
+        return -(-self.channels[1] // launch.constants["BLOCK"][3])
+
+
+def architecture(device: torch.device) -> str:
+    """The name by which the table knows a card: "sm_90", "gfx942"; "cpu" for the interpreter."""
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return properties.gcnArchName.split(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
+
+
+def kernels() -> dict[str, object]:
+    """The compiled-on-demand kernels by name; here triton is imported."""
+    from qna.ops.learned_query.triton_backward import gather, inner
+    from qna.ops.learned_query.triton_forward import attend
+
+    return {"attend": attend, "inner": inner, "gather": gather}
+
+
+def _launch(launch: Launch) -> None:
+    kernel = kernels()[launch.kernel]
+    with torch.cuda.device(launch.device) if launch.device.type == "cuda" else nullcontext():
+        kernel[(launch.programs,)](*launch.arguments, **launch.constants, num_warps=launch.warps)
+
+
+def _three(axes, fill: int) -> tuple[int, ...]:
+    """One to three axes as three, the new ones first."""
+    return (*(fill,) * (3 - len(axes)), *axes)
+
+
+def _table(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.float().contiguous()
+
+
+def _dense(t: Tensor, transposed: bool) -> Tensor:
+    """`t` (..., m, n) itself if its last two axes lie densely in this order, transposed or not, else a copy."""
+    if transposed:
+        return _dense(t.transpose(-1, -2), False).transpose(-1, -2)
+    (m, n), (sm, sn) = t.shape[-2:], t.stride()[-2:]
+    dense = (n == 1 or sn == 1) and (m == 1 or sm == n)
+    return t if dense else t.contiguous()
+
+
+attend = register("triton", forward, backward)
+
+BACKEND = Backend("triton", device="cuda", missing=missing, declines=declines, run=attend)
