@@ -142,9 +142,9 @@ def plan_backward(
     geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads))
     bias, weight = _table(bias), _table(weight)
     delta = torch.empty_like(lse)
-    inner = geometry.launch("inner", window.out, (scores, value, bias, weight, grad, lse, delta))
+    inner = geometry.launch("sum_inside", window.out, (scores, value, bias, weight, grad, lse, delta))
     gather = geometry.launch("gather", scores.shape[1:-2], ())
-    rows = min(gather.programs // geometry.head_blocks(gather), PARTIALS)
+    rows = min(gather.programs // geometry.parts(gather), PARTIALS)
     partials = tuple(
         lse.new_empty(rows, t.numel()) if parameters and t is not None else None for t in (bias, weight)
     )
@@ -152,7 +152,7 @@ def plan_backward(
     return [
         inner,
         gather._replace(
-            programs=rows * geometry.head_blocks(gather), arguments=(*arguments, *gather.arguments)
+            programs=rows * geometry.parts(gather), arguments=(*arguments, *gather.arguments)
         ),
     ]
 
@@ -190,16 +190,23 @@ class _Geometry:
         queries, heads, head_dim = self.channels
         chosen = tile(kernel, architecture(self.device), self.bits, self.taps, head_dim)
         planes, *size = _three(space, 1)
-        block = chosen.block((size[0], size[1]), queries, heads, head_dim)
-        exact = block[2] == queries and heads % block[3] == 0 and block[4] == head_dim
-        blocks = self.batch * planes * -(-size[0] // block[0]) * -(-size[1] // block[1])
-        constants = {"CHANNELS": (*self.channels, self.layout, exact, self.unit), "BLOCK": block}
-        arguments = (*tensors, self.strides, self.sizes, self.window)
-        return Launch(kernel, blocks * -(-heads // block[3]), arguments, constants, chosen.warps, self.device)
+        block = chosen.block((size[0], size[1]), self.channels, self.layout)
+        rows, columns, *_ = block
+        parts = -(-heads // (block[3] * block[4]))
+        exact = (block[2], parts * block[3] * block[4], block[5]) == self.channels
+        programs = self.batch * planes * -(-size[0] // rows) * -(-size[1] // columns) * parts
+        constants = {
+            "WINDOW": self.window,
+            "CHANNELS": (*self.channels, self.layout, exact, self.unit),
+            "BLOCK": block,
+        }
+        arguments = (*tensors, self.strides, self.sizes)
+        return Launch(kernel, programs, arguments, constants, chosen.warps, self.device)
 
-    def head_blocks(self, launch: Launch) -> int:
-        """Blocks of heads in a launch."""
-        return -(-self.channels[1] // launch.constants["BLOCK"][3])
+    def parts(self, launch: Launch) -> int:
+        """Programs that share the heads of one block of positions."""
+        block = launch.constants["BLOCK"]
+        return -(-self.channels[1] // (block[3] * block[4]))
 
 
 def architecture(device: torch.device) -> str:
@@ -214,10 +221,10 @@ def architecture(device: torch.device) -> str:
 
 def kernels() -> dict[str, object]:
     """The compiled-on-demand kernels by name; here triton is imported."""
-    from qna.ops.learned_query.triton_backward import gather, inner
+    from qna.ops.learned_query.triton_backward import gather, sum_inside
     from qna.ops.learned_query.triton_forward import attend
 
-    return {"attend": attend, "inner": inner, "gather": gather}
+    return {"attend": attend, "sum_inside": sum_inside, "gather": gather}
 
 
 def _launch(launch: Launch) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 PATH = Path(__file__).with_name("triton_table.json")
-KERNELS = ("attend", "inner", "gather")
+KERNELS = ("attend", "sum_inside", "gather")
 
 
 @dataclass(frozen=True)
@@ -19,34 +19,41 @@ class Tile:
     """How one kernel cuts its work.
 
     Attributes:
-        elements: channels of value-like maps that one thread holds, about; a power of two.
-        heads: heads per program, at most.
+        elements: channels of value-like maps per thread, about; a power of two.
+        heads: of those, heads, at most; what is left are positions, which share the loads of bias and weight.
         columns: positions per program along the last axis, at most; the rest are rows.
         warps: warps per program.
+        registers: cap on the registers of a thread (CUDA), or None.
     """
 
     elements: int
     heads: int
     columns: int
     warps: int
+    registers: int | None = None
 
     def block(
-        self, size: tuple[int, int], queries: int, heads: int, head_dim: int
-    ) -> tuple[int, int, int, int, int]:
-        """(rows, columns, L, h, d) of a program's tile on a map of `size`, all powers of two."""
-        d, l = _power(head_dim), _power(queries)
-        room = max(self.elements * self.warps * 32 // max(d, l), 1)  # positions times heads
-        h = min(self.heads, _power(heads), room)
-        spots = room // h
+        self, size: tuple[int, int], channels: tuple[int, int, int], heads_fastest: bool
+    ) -> tuple[int, int, int, int, int, int]:
+        """(rows, columns, L, groups, heads, d) of a program's tile on a map of `size`, all powers of two.
+
+        `channels` is (L, h, d). Where d is fastest, a thread takes one head: its loads run along d.
+        """
+        l, h, d = map(_power, channels)
+        width = max(d, 4 * l)  # scores have fewer channels than values, but more temporaries
+        room = max(1, self.elements * self.warps * 32 // width)  # positions times heads
+        heads = min(self.heads, h, max(1, self.elements // width)) if heads_fastest else 1
+        groups = min(h // heads, room // heads)
+        spots = room // (heads * groups)
         columns = min(self.columns, _power(size[1]), spots)
         rows = min(spots // columns, _power(size[0]))
-        # a map with few rows: what they leave goes to the columns
-        columns = min(spots // rows, max(columns, min(_power(size[1]), spots // rows)))
-        return rows, columns, l, h, d
+        # what a map of few rows leaves over goes to the columns
+        columns = min(spots // rows, max(columns, _power(size[1])))
+        return rows, columns, l, groups, heads, d
 
 
 def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> Tile:
-    """The row for `kernel` ("attend", "inner", "gather") that fits best.
+    """The row for `kernel` ("attend", "sum_inside", "gather") that fits best.
 
     A row fits if its architecture, if any, is this one ("sm_90", "gfx942"), and its dtype bits, if any; among
     those the row with the smallest window and then head size that still cover the case. The safe row has none.

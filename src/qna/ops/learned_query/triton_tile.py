@@ -1,10 +1,15 @@
 """What the Triton kernels share: which positions a program owns, and the loads of one tap.
 
-Every map is seen with three space axes. A tile is (channels, positions, heads): `BLOCK = (rows, columns, L, h,
-d)` holds its sizes, powers of two; `CHANNELS = (L, h, d, heads_fastest, exact, unit)` the true sizes, how the
-channels of value-like maps lie in memory, whether L, h and d fill their tile, and a power of two that divides
-every position stride, in which the strides are given so that the compiler sees the alignment.
-`SIZES = (Z, Y, X, Z', Y', X')`, `WINDOW = (kernel, stride, dilation, before)` of three axes each.
+Every map is seen with three space axes. A tile has four axes: channels of one head (queries L, or d), positions,
+groups of heads, heads of one group. One thread holds all channels of one group of heads, for one or a few
+positions, so that a position's attention weights are computed once and meet its channels in registers; neighbouring
+threads hold neighbouring groups, then positions.
+
+- `BLOCK = (rows, columns, L, groups, heads, d)`: sizes of the tile, powers of two.
+- `CHANNELS = (L, h, d, heads_fastest, exact, unit)`: true sizes; whether the channels of value-like maps lie in
+  memory as (d, h); whether L, h and d fill their tile; and a power of two that divides every position stride. The
+  strides are given in this unit, so that the compiler sees their alignment.
+- `SIZES = (Z, Y, X, Z', Y', X', B)`; `WINDOW = (*kernel, *stride, *dilation, *before)`.
 """
 
 import triton
@@ -13,7 +18,7 @@ import triton.language as tl
 
 @triton.jit
 def positions(block, size_z, size_y, size_x, BLOCK: tl.constexpr):
-    """Batch item, plane, and rows and columns (P,) of the positions of one block of a map."""
+    """Batch item, plane, rows (P,) and columns (P,) of the positions of one block of a map."""
     columns = tl.cdiv(size_x, BLOCK[1])
     rows = tl.cdiv(size_y, BLOCK[0])
     plane = block // (rows * columns)
@@ -24,31 +29,45 @@ def positions(block, size_z, size_y, size_x, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def offsets(b, z, y, x, strides, CHANNELS: tl.constexpr):
-    """Element offsets (P,) of positions in a map with these strides; 64-bit."""
-    at = b * strides[0] + z.to(tl.int64) * strides[1] + y.to(tl.int64) * strides[2]
-    return (at + x.to(tl.int64) * strides[3]) * CHANNELS[5]
+def over_channels(t):
+    """Spread (P,) over a tile."""
+    return t[None, :, None, None]
 
 
 @triton.jit
-def channels(head, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
-    """Offsets and mask of score channels (L, 1, h), then of value channels (d, 1, h), from head `head` on."""
+def offsets(b, z, y, x, strides, CHANNELS: tl.constexpr):
+    """Element offsets (1, P, 1, 1) of positions in a map with these strides; 64-bit."""
+    at = b * strides[0] + z.to(tl.int64) * strides[1] + y.to(tl.int64) * strides[2]
+    return over_channels((at + x.to(tl.int64) * strides[3]) * CHANNELS[5])
+
+
+@triton.jit
+def window_offsets(b, z, y, x, SIZES, CHANNELS: tl.constexpr):
+    """Element offsets (1, P, 1, 1) of windows in a contiguous (B, *space', L, h); 64-bit."""
+    at = ((b * SIZES[3] + z) * SIZES[4] + y) * SIZES[5] + x
+    return over_channels(at) * (CHANNELS[0] * CHANNELS[1])
+
+
+@triton.jit
+def channels(part, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    """Offsets and mask of score channels, then of value channels, in part `part` of the heads."""
     L: tl.constexpr = CHANNELS[0]
     H: tl.constexpr = CHANNELS[1]
     D: tl.constexpr = CHANNELS[2]
-    h = (head + tl.arange(0, BLOCK[3]))[None, None, :]
-    l = tl.arange(0, BLOCK[2])[:, None, None]
-    d = tl.arange(0, BLOCK[4])[:, None, None]
+    group = (part * BLOCK[3] + tl.arange(0, BLOCK[3]))[None, None, :, None]
+    h = group * BLOCK[4] + tl.arange(0, BLOCK[4])[None, None, None, :]
+    l = tl.arange(0, BLOCK[2])[:, None, None, None]
+    d = tl.arange(0, BLOCK[5])[:, None, None, None]
     if CHANNELS[3]:
         at_value = d * H + h
     else:
-        at_value = d + h * D
+        at_value = h * D + d
     return l * H + h, (l < L) & (h < H), at_value, (d < D) & (h < H)
 
 
 @triton.jit
 def load(pointer, inside, mask, EXACT: tl.constexpr, OTHER: tl.constexpr):
-    """Load a tile in fp32, `OTHER` where the position is not `inside` (1, P, 1) or the channel is masked."""
+    """Load a tile in fp32, `OTHER` where the position is not `inside` (1, P, 1, 1) or the channel is masked."""
     if not EXACT:
         inside = inside & mask
     return tl.load(pointer, mask=inside, other=OTHER).to(tl.float32)
@@ -56,7 +75,7 @@ def load(pointer, inside, mask, EXACT: tl.constexpr, OTHER: tl.constexpr):
 
 @triton.jit
 def load_table(pointer, mask, EXACT: tl.constexpr):
-    """Load one tap's row (L, 1, h) of an fp32 table; 0 where the channel is masked."""
+    """Load one tap of an fp32 table (L, 1, groups, heads); 0 where the channel is masked."""
     if EXACT:
         row = tl.load(pointer)
     else:
