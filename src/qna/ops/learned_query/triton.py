@@ -62,7 +62,7 @@ class Launch(NamedTuple):
     programs: int
     arguments: tuple
     constants: dict[str, tuple | int]
-    warps: int
+    options: dict[str, int]
     device: torch.device
 
 
@@ -200,8 +200,11 @@ class _Geometry:
             "CHANNELS": (*self.channels, self.layout, exact, self.unit),
             "BLOCK": block,
         }
-        arguments = (*tensors, self.strides, self.sizes)
-        return Launch(kernel, programs, arguments, constants, chosen.warps, self.device)
+        arguments = (*tensors, tuple(map(_odd, self.strides)), _odd(self.sizes))
+        options = {"num_warps": chosen.warps}
+        if chosen.registers is not None and not torch.version.hip:
+            options["maxnreg"] = chosen.registers
+        return Launch(kernel, programs, arguments, constants, options, self.device)
 
     def parts(self, launch: Launch) -> int:
         """Programs that share the heads of one block of positions."""
@@ -230,12 +233,17 @@ def kernels() -> dict[str, object]:
 def _launch(launch: Launch) -> None:
     kernel = kernels()[launch.kernel]
     with torch.cuda.device(launch.device) if launch.device.type == "cuda" else nullcontext():
-        kernel[(launch.programs,)](*launch.arguments, **launch.constants, num_warps=launch.warps)
+        kernel[(launch.programs,)](*launch.arguments, **launch.constants, **launch.options)
 
 
 def _three(axes, fill: int) -> tuple[int, ...]:
     """One to three axes as three, the new ones first."""
     return (*(fill,) * (3 - len(axes)), *axes)
+
+
+def _odd(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """As the kernels take integers: neither 1 nor a multiple of 16, for which they would be compiled anew."""
+    return tuple(2 * n + 1 for n in numbers)
 
 
 def _table(t: Tensor | None) -> Tensor | None:

@@ -15,6 +15,7 @@ import triton.language as tl
 from qna.ops.learned_query.triton_forward import under
 from qna.ops.learned_query.triton_tile import (
     channels,
+    halve,
     load,
     load_table,
     offsets,
@@ -24,7 +25,7 @@ from qna.ops.learned_query.triton_tile import (
 )
 
 
-@triton.jit(do_not_specialize=["STRIDES", "SIZES"])
+@triton.jit
 def sum_inside(
     scores, value, bias, weight, grad, lse, inner, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -33,6 +34,7 @@ def sum_inside(
 
     `STRIDES` are those of scores, value and grad.
     """
+    SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]
@@ -63,7 +65,7 @@ def sum_inside(
     tl.store(inner + at_w, result, mask=real & score_mask)
 
 
-@triton.jit(do_not_specialize=["STRIDES", "SIZES"])
+@triton.jit
 def gather(
     maps, tables, windows, grads, partials, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -80,13 +82,15 @@ def gather(
         STRIDES: of scores, value, grad, and the gradients of scores and value.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
     """
+    SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]
     parts = tl.cdiv(CHANNELS[1], BLOCK[3] * BLOCK[4])
     program = tl.program_id(0) // parts
     programs = tl.num_programs(0) // parts
-    at_score, score_mask, at_value, value_mask = channels(tl.program_id(0) % parts, CHANNELS, BLOCK)
+    part = tl.program_id(0) % parts
+    at_score, score_mask, at_value, value_mask = channels(part, CHANNELS, BLOCK)
     row = program.to(tl.int64) * (WINDOW[0] * WINDOW[1] * WINDOW[2] * STEP)
     blocks = tl.cdiv(SIZES[1], BLOCK[0]) * tl.cdiv(SIZES[2], BLOCK[1]) * SIZES[0] * SIZES[6]
     for block in range(program, blocks, programs):

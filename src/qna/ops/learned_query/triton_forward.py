@@ -5,6 +5,7 @@ import triton.language as tl
 
 from qna.ops.learned_query.triton_tile import (
     channels,
+    halve,
     load,
     load_table,
     offsets,
@@ -14,7 +15,7 @@ from qna.ops.learned_query.triton_tile import (
 )
 
 
-@triton.jit(do_not_specialize=["STRIDES", "SIZES"])
+@triton.jit
 def attend(
     scores, value, bias, weight, out, lse, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -23,6 +24,7 @@ def attend(
 
     The second pass finds the scores in the cache. `STRIDES` are those of scores, value and out.
     """
+    SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]

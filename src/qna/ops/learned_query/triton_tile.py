@@ -10,10 +10,18 @@ threads hold neighbouring groups, then positions.
   memory as (d, h); whether L, h and d fill their tile; and a power of two that divides every position stride. The
   strides are given in this unit, so that the compiler sees their alignment.
 - `SIZES = (Z, Y, X, Z', Y', X', B)`; `WINDOW = (*kernel, *stride, *dilation, *before)`.
+
+Sizes and strides come as 2n + 1: for an argument that is 1 or a multiple of 16 Triton would build the kernel anew.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def halve(n):
+    """The sizes that are meant by seven of 2n + 1."""
+    return n[0] >> 1, n[1] >> 1, n[2] >> 1, n[3] >> 1, n[4] >> 1, n[5] >> 1, n[6] >> 1
 
 
 @triton.jit
@@ -37,8 +45,8 @@ def over_channels(t):
 @triton.jit
 def offsets(b, z, y, x, strides, CHANNELS: tl.constexpr):
     """Element offsets (1, P, 1, 1) of positions in a map with these strides; 64-bit."""
-    at = b * strides[0] + z.to(tl.int64) * strides[1] + y.to(tl.int64) * strides[2]
-    return over_channels((at + x.to(tl.int64) * strides[3]) * CHANNELS[5])
+    at = b * (strides[0] >> 1) + z.to(tl.int64) * (strides[1] >> 1) + y.to(tl.int64) * (strides[2] >> 1)
+    return over_channels((at + x.to(tl.int64) * (strides[3] >> 1)) * CHANNELS[5])
 
 
 @triton.jit
@@ -58,11 +66,15 @@ def channels(part, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
     h = group * BLOCK[4] + tl.arange(0, BLOCK[4])[None, None, None, :]
     l = tl.arange(0, BLOCK[2])[:, None, None, None]
     d = tl.arange(0, BLOCK[5])[:, None, None, None]
+    at_score = l * H + h
     if CHANNELS[3]:
         at_value = d * H + h
     else:
         at_value = h * D + d
-    return l * H + h, (l < L) & (h < H), at_value, (d < D) & (h < H)
+        # times a 1 that the compiler cannot see: else it would hand out the scores to threads by runs of heads,
+        # the values by runs of channels, and carry the values from one to the other through shared memory
+        at_score = l * H + h * tl.num_programs(1)
+    return at_score, (l < L) & (h < H), at_value, (d < D) & (h < H)
 
 
 @triton.jit
