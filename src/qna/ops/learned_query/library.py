@@ -13,7 +13,8 @@ from qna.ops.learned_query.window import Window
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None, Window], tuple[Tensor, Tensor]]
 Backward = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Window, bool], tuple[Tensor, Tensor, Tensor, Tensor]
+    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Window, bool],
+    tuple[Tensor, Tensor, Tensor, Tensor],
 ]
 
 _GEOMETRY = "SymInt[] stride, SymInt[] dilation, SymInt[] before, SymInt[] out"
@@ -69,9 +70,7 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
         needs = ctx.needs_input_grad
         if grad is None or not any(needs[:4]):
             return (None,) * 8
-        grads = op_backward(
-            grad, scores, value, bias, weight, lse, *ctx.geometry, bool(needs[2] or needs[3])
-        )
+        grads = op_backward(grad, scores, value, bias, weight, lse, *ctx.geometry, bool(needs[2] or needs[3]))
         return (*(g if need else None for g, need in zip(grads, needs[:4], strict=True)), *(None,) * 4)
 
     def refuse(ctx, *grads):
@@ -92,9 +91,18 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
     return attend
 
 
+def declines_transforms() -> list[str]:
+    """Why no kernel runs here, if this is inside torch.func: grad, vmap, jvp and what is made of them."""
+    # torch.compile has transforms of its own, and cannot trace the question
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return ["a torch.func transform is active, which only the reference can follow"]
+    return []
+
+
 def heads_fastest(value: Tensor) -> bool:
     """Whether the channels of `value` (..., h, d) lie in memory as (d, h), the layout of the layers."""
-    return value.shape[-2] > 1 and value.stride(-2) == 1
+    heads = value.shape[-2]
+    return heads > 1 and value.stride(-2) == 1 and value.stride(-1) == heads
 
 
 def empty_output(value: Tensor, space: Sequence[int]) -> Tensor:
@@ -115,12 +123,11 @@ def _fake_forward(scores, value, bias, weight, stride, dilation, before, out):
 
 
 def _fake_backward(grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters):
-    weighted = parameters and weight is not None
     return (
         scores.new_empty(scores.shape),
         empty_output(value, value.shape[1:-2]),
         bias.new_empty(bias.shape if parameters else (0,)),
-        weight.new_empty(weight.shape) if weighted else bias.new_empty((0,)),
+        bias.new_empty((0,)) if weight is None or not parameters else weight.new_empty(weight.shape),
     )
 
 
@@ -133,7 +140,7 @@ def _flops_forward(scores, value, bias, weight, stride, dilation, before, out, *
 def _flops_backward(
     grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters, *_, **__
 ) -> int:
-    # per window and tap: a dot product of grad and value, a multiply-add into value's gradient; per query
-    # and head one each into the gradients of scores, bias and weight and one into the softmax's inner sum
+    # per window and tap: a dot product of grad and value, a multiply-add into value's gradient; per query and
+    # head the share again, one into the softmax's inner sum, and one each into scores, bias and weight
     windows, taps = scores[0] * math.prod(out), math.prod(bias[:-2])
-    return 2 * windows * taps * (2 * math.prod(value[-2:]) + 4 * math.prod(bias[-2:]))
+    return 2 * windows * taps * (2 * math.prod(value[-2:]) + 5 * math.prod(bias[-2:]))

@@ -6,13 +6,13 @@ import importlib.util
 import math
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
-from qna.ops.learned_query.library import empty_output, heads_fastest, register
+from qna.ops.learned_query.library import declines_transforms, empty_output, heads_fastest, register
 from qna.ops.learned_query.triton_table import tile
 from qna.ops.learned_query.window import Window
 
@@ -41,8 +41,8 @@ def missing() -> list[str]:
 
 def declines(inputs: Inputs) -> list[str]:
     """Why these inputs cannot run."""
-    reasons = []
-    kind = "cpu" if INTERPRETED and not torch.cuda.is_available() else "cuda"
+    reasons = declines_transforms()
+    kind = "cpu" if INTERPRETED else "cuda"
     if inputs.device.type != kind:
         reasons.append(f"device is {inputs.device.type}, needs {kind}")
     if inputs.value.dtype not in DTYPES:
@@ -61,7 +61,7 @@ class Launch(NamedTuple):
     kernel: str
     programs: int
     arguments: tuple
-    constants: dict[str, tuple | int]
+    constants: dict[str, tuple]
     options: dict[str, int]
     device: torch.device
 
@@ -97,9 +97,7 @@ def backward(
             _launch(launch)
         partials = plan[-1].arguments[4]
     else:
-        partials = tuple(
-            t.new_zeros(1, t.numel()) if parameters and t is not None else None for t in tables
-        )
+        partials = tuple(t.new_zeros(1, t.numel()) if parameters and t is not None else None for t in tables)
     d_bias, d_weight = (
         bias.new_empty(0) if rows is None or t is None else rows.sum(0).view(t.shape).to(t.dtype)
         for rows, t in zip(partials, tables, strict=True)
@@ -120,9 +118,7 @@ def plan_forward(
     layout = heads_fastest(value)
     scores, value = _dense(scores, False), _dense(value, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, out))
-    return geometry.launch(
-        "attend", window.out, (scores, value, _table(bias), _table(weight), out, lse)
-    )
+    return geometry.launch("attend", window.out, (scores, value, _table(bias), _table(weight), out, lse))
 
 
 def plan_backward(
@@ -140,30 +136,24 @@ def plan_backward(
     layout = heads_fastest(value)
     scores, value, grad = _dense(scores, False), _dense(value, layout), _dense(grad, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads))
-    bias, weight = _table(bias), _table(weight)
-    delta = torch.empty_like(lse)
-    inner = geometry.launch("sum_inside", window.out, (scores, value, bias, weight, grad, lse, delta))
+    tables = (_table(bias), _table(weight))
+    inner = torch.empty_like(lse)
+    first = geometry.launch("sum_inside", window.out, (scores, value, *tables, grad, lse, inner))
     gather = geometry.launch("gather", scores.shape[1:-2], ())
     rows = min(gather.programs // geometry.parts(gather), PARTIALS)
-    partials = tuple(
-        lse.new_empty(rows, t.numel()) if parameters and t is not None else None for t in (bias, weight)
-    )
-    arguments = ((scores, value), (bias, weight), (grad, lse, delta), grads, partials)
+    partials = tuple(lse.new_empty(rows, t.numel()) if parameters and t is not None else None for t in tables)
+    arguments = ((scores, value), tables, (grad, lse, inner), grads, partials)
     return [
-        inner,
-        gather._replace(
-            programs=rows * geometry.parts(gather), arguments=(*arguments, *gather.arguments)
-        ),
+        first,
+        gather._replace(programs=rows * geometry.parts(gather), arguments=(*arguments, *gather.arguments)),
     ]
 
 
 class _Geometry:
     """Sizes, strides and window of one call, in the form that the kernels take."""
 
-    def __init__(
-        self, scores: Tensor, value: Tensor, window: Window, layout: bool, maps: tuple[Tensor, ...]
-    ):
-        self.channels = (*scores.shape[-2:], value.shape[-1])
+    def __init__(self, scores: Tensor, value: Tensor, window: Window, layout: bool, maps: tuple[Tensor, ...]):
+        self.channels = (scores.shape[-2], scores.shape[-1], value.shape[-1])
         self.layout = layout
         self.batch = scores.shape[0]
         self.taps = math.prod(window.kernel)
@@ -187,8 +177,8 @@ class _Geometry:
 
     def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
         """A launch with one program per block of a map of size `space` and block of heads."""
-        queries, heads, head_dim = self.channels
-        chosen = tile(kernel, architecture(self.device), self.bits, self.taps, head_dim)
+        heads = self.channels[1]
+        chosen = tile(kernel, architecture(self.device), self.bits, self.taps, self.channels[2])
         planes, *size = _three(space, 1)
         block = chosen.block((size[0], size[1]), self.channels, self.layout)
         rows, columns, *_ = block
@@ -222,7 +212,7 @@ def architecture(device: torch.device) -> str:
     return f"sm_{properties.major}{properties.minor}"
 
 
-def kernels() -> dict[str, object]:
+def kernels() -> dict[str, Any]:
     """The compiled-on-demand kernels by name; here triton is imported."""
     from qna.ops.learned_query.triton_backward import gather, sum_inside
     from qna.ops.learned_query.triton_forward import attend
@@ -251,7 +241,7 @@ def _table(t: Tensor | None) -> Tensor | None:
 
 
 def _dense(t: Tensor, transposed: bool) -> Tensor:
-    """`t` (..., m, n) itself if its last two axes lie densely in this order, transposed or not, else a copy."""
+    """`t` (..., m, n), copied unless its last two axes lie densely in this order, or `transposed`."""
     if transposed:
         return _dense(t.transpose(-1, -2), False).transpose(-1, -2)
     (m, n), (sm, sn) = t.shape[-2:], t.stride()[-2:]

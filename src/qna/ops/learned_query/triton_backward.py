@@ -95,7 +95,7 @@ def gather(
     blocks = tl.cdiv(SIZES[1], BLOCK[0]) * tl.cdiv(SIZES[2], BLOCK[1]) * SIZES[0] * SIZES[6]
     for block in range(program, blocks, programs):
         later = score_mask & (block > program)
-        b, z, y, x = positions(block, SIZES[0], SIZES[1], SIZES[2], BLOCK)
+        b, z, y, x = positions(block, SIZES[0], SIZES[1], SIZES[2], BLOCK)  # pyright: ignore
         real = over_channels((y < SIZES[1]) & (x < SIZES[2]))
         at_s = offsets(b, z, y, x, STRIDES[0], CHANNELS) + at_score
         at_v = offsets(b, z, y, x, STRIDES[1], CHANNELS) + at_value

@@ -1,4 +1,4 @@
-"""The forward kernel in Triton: one program per block of windows and part of the heads, with all of L and d."""
+"""The forward kernel in Triton: a program owns a block of windows, part of the heads, and all of L and d."""
 
 import triton
 import triton.language as tl

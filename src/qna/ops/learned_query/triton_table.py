@@ -55,8 +55,8 @@ class Tile:
 def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> Tile:
     """The row for `kernel` ("attend", "sum_inside", "gather") that fits best.
 
-    A row fits if its architecture, if any, is this one ("sm_90", "gfx942"), and its dtype bits, if any; among
-    those the row with the smallest window and then head size that still cover the case. The safe row has none.
+    A row fits if its architecture ("sm_90", "gfx942") and dtype bits, where it names any, are these. Among
+    those wins the row of the smallest window, then head size, that covers the case. Safe rows name nothing.
     """
     fitting = [
         row

@@ -1,17 +1,17 @@
 """What the Triton kernels share: which positions a program owns, and the loads of one tap.
 
-Every map is seen with three space axes. A tile has four axes: channels of one head (queries L, or d), positions,
-groups of heads, heads of one group. One thread holds all channels of one group of heads, for one or a few
-positions, so that a position's attention weights are computed once and meet its channels in registers; neighbouring
-threads hold neighbouring groups, then positions.
+Every map is seen with three space axes. A tile has four axes: channels of one head (queries L, or d),
+positions, groups of heads, heads of one group. A thread holds all channels of one group of heads, for one or
+a few positions, so that a position's attention weights are computed once and meet its channels in registers;
+neighbouring threads hold neighbouring groups, then positions.
 
 - `BLOCK = (rows, columns, L, groups, heads, d)`: sizes of the tile, powers of two.
-- `CHANNELS = (L, h, d, heads_fastest, exact, unit)`: true sizes; whether the channels of value-like maps lie in
-  memory as (d, h); whether L, h and d fill their tile; and a power of two that divides every position stride. The
-  strides are given in this unit, so that the compiler sees their alignment.
+- `CHANNELS = (L, h, d, heads_fastest, exact, unit)`: true sizes; whether the channels of value-like maps lie
+  in memory as (d, h); whether L, h and d fill their tile; and a power of two that divides every position
+  stride. The strides are given in this unit, so that the compiler sees their alignment.
 - `SIZES = (Z, Y, X, Z', Y', X', B)`; `WINDOW = (*kernel, *stride, *dilation, *before)`.
 
-Sizes and strides come as 2n + 1: for an argument that is 1 or a multiple of 16 Triton would build the kernel anew.
+Sizes and strides come as 2n + 1: for an argument of 1 or a multiple of 16 Triton would compile a kernel anew.
 """
 
 import triton
@@ -71,15 +71,15 @@ def channels(part, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
         at_value = d * H + h
     else:
         at_value = h * D + d
-        # times a 1 that the compiler cannot see: else it would hand out the scores to threads by runs of heads,
-        # the values by runs of channels, and carry the values from one to the other through shared memory
+        # times a 1 that the compiler cannot see: else it would hand out the scores to threads by runs of
+        # heads, the values by runs of channels, and exchange them through shared memory under every tap
         at_score = l * H + h * tl.num_programs(1)
     return at_score, (l < L) & (h < H), at_value, (d < D) & (h < H)
 
 
 @triton.jit
 def load(pointer, inside, mask, EXACT: tl.constexpr, OTHER: tl.constexpr):
-    """Load a tile in fp32, `OTHER` where the position is not `inside` (1, P, 1, 1) or the channel is masked."""
+    """Load a tile in fp32, `OTHER` where not `inside` (1, P, 1, 1) or where the channel is masked."""
     if not EXACT:
         inside = inside & mask
     return tl.load(pointer, mask=inside, other=OTHER).to(tl.float32)
@@ -88,8 +88,4 @@ def load(pointer, inside, mask, EXACT: tl.constexpr, OTHER: tl.constexpr):
 @triton.jit
 def load_table(pointer, mask, EXACT: tl.constexpr):
     """Load one tap of an fp32 table (L, 1, groups, heads); 0 where the channel is masked."""
-    if EXACT:
-        row = tl.load(pointer)
-    else:
-        row = tl.load(pointer, mask=mask, other=0.0)
-    return row
+    return tl.load(pointer) if EXACT else tl.load(pointer, mask=mask, other=0.0)
