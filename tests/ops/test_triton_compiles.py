@@ -12,7 +12,10 @@ from qna.ops.learned_query import triton as backend
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.window import Window
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="triton compiles on Linux alone")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or backend.INTERPRETED,
+    reason="needs triton's compiler: Linux, without TRITON_INTERPRET",
+)
 
 ARCHITECTURES = (80, 90, 100)
 FLOAT32, HALF = torch.float32, torch.bfloat16
@@ -111,24 +114,24 @@ def resources(binary, folder):
     return int(registers[1]), len(re.findall(r"\bSTL\b", tool("nvdisasm", "-c")))
 
 
-def check(case, dtype, heads_fastest, folder, report, *, weighted=True):
+def check(case, dtype, heads_fastest, folder, *, weighted=True):
     for launch in launches(case, dtype, heads_fastest, weighted):
         binary = compiled(launch)
         registers, spills = resources(binary, folder)
         shared = binary.metadata.shared
         line = f"{case.name} {launch.kernel} {dtype} heads_fastest={heads_fastest}: "
         line += f"{registers} registers, {shared} bytes shared, {spills} spills"
-        report("kernel", line)
+        sys.stdout.write(line + "\n")  # shown by pytest -rP
         assert spills == 0, line
         assert shared <= 48 * 1024, line
-        if case.head_dim == 8 and launch.kernel != "gather":
+        if launch.kernel == "attend" and (heads_fastest or case.head_dim * dtype.itemsize <= 16):
             # a thread holds all channels of its heads: nothing is exchanged
             assert shared == 0, line
 
 
 @pytest.mark.usefixtures("card")
-def test_the_model_stage_of_the_paper(tmp_path, record_property):
-    check(WORKLOADS[0], HALF, True, tmp_path, record_property)
+def test_the_model_stage_of_the_paper(tmp_path):
+    check(WORKLOADS[0], HALF, True, tmp_path)
 
 
 @pytest.mark.slow
@@ -136,15 +139,15 @@ def test_the_model_stage_of_the_paper(tmp_path, record_property):
 @pytest.mark.parametrize("heads_fastest", [True, False], ids=["heads-fastest", "contiguous"])
 @pytest.mark.parametrize("case", WORKLOADS, ids=lambda c: c.name)
 @pytest.mark.usefixtures("card")
-def test_every_workload(case, heads_fastest, dtype, tmp_path, record_property):
-    check(case, dtype, heads_fastest, tmp_path, record_property)
+def test_every_workload(case, heads_fastest, dtype, tmp_path):
+    check(case, dtype, heads_fastest, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.usefixtures("card")
-def test_every_shared_case(case, tmp_path, record_property):
-    check(case, FLOAT32, True, tmp_path, record_property, weighted=False)
+def test_every_shared_case(case, tmp_path):
+    check(case, FLOAT32, True, tmp_path, weighted=False)
 
 
 @pytest.mark.usefixtures("card")

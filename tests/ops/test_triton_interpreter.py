@@ -4,9 +4,11 @@ Triton reads TRITON_INTERPRET when it is imported, so these tests run in a proce
 tests at the end start.
 """
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import NoBackend
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import library, triton
+from qna.ops.learned_query import library, triton, triton_table, triton_tune
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.triton_table import Tile
 from tests.ops.kernels import NAMES, assert_equals_reference, run
@@ -81,19 +83,13 @@ SMALL_TILE = Tile(elements=16, heads=2, columns=2, warps=1)
 
 
 @inside
-@pytest.mark.parametrize(
-    ("case", "block"),
-    [
-        (Case("rows-and-columns", (5, 6), (3, 2), heads=10, window={"stride": (1, 2)}), (2, 2, 2, 8, 2, 8)),
-        (Case("parts-of-the-heads", (2, 3), (1, 3), heads=70, queries=1), (1, 1, 1, 32, 2, 8)),
-    ],
-    ids=lambda x: getattr(x, "name", ""),
-)
-def test_several_programs_and_blocks(case, block, monkeypatch):
+@by_name([Case("blocks", (5, 6), (3, 2), heads=10, window={"stride": (1, 2)})])
+def test_several_programs_and_blocks(case, monkeypatch):
     """Tiles smaller than the map, heads shared by programs, and programs that visit several blocks."""
-    monkeypatch.setattr(triton, "tile", lambda *_: SMALL_TILE)
+    for plan in (triton.plan_forward, triton.plan_backward):
+        monkeypatch.setattr(plan, "__defaults__", (lambda *_: SMALL_TILE,))
     monkeypatch.setattr(triton, "PARTIALS", 3)
-    assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == block
+    assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == (4, 2, 2, 4, 2, 8)
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
     assert_equals_reference(case, case.make(torch.float32), "triton")
 
@@ -285,6 +281,27 @@ def test_two_runs_agree_bit_for_bit():
     first, second = (run(inputs, {}, "triton") for _ in range(2))
     for name in NAMES:
         assert torch.equal(first[name], second[name]), name
+
+
+@inside
+def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypatch):
+    case = Case("tuned", (2, 3), (1, 3), heads=2, head_dim=2)
+    monkeypatch.setattr(triton_tune, "CHOICES", {"heads": (1, 2), "warps": (1, 4)})
+    times = iter([4.0, 5.0, 3.0] * 3)  # the tile of the table, one head, one warp; then nothing is left but
+    path = tmp_path / "table.json"
+    path.write_text(triton_table.PATH.read_text())
+    rows = triton_tune.tune([case], torch.float32, "cpu", timer=lambda call: next(times, 9.0))
+    triton_table.save(rows, path)
+    monkeypatch.setattr(triton_table, "PATH", path)
+    before = Tile(elements=1024, heads=4, columns=16, warps=4)
+    assert triton_table.tile("attend", "cpu", 32, 3, 2) == replace(before, heads=2)
+    assert triton_table.tile("attend", "cpu", 32, 4, 2) == before
+    assert triton_table.tile("attend", "cpu", 16, 3, 2) == before
+    assert [row["kernel"] for row in rows] == list(triton_table.KERNELS)
+    assert "measured: 3 ms (before 4)" in rows[0]["source"]
+    triton_table.save(rows, path)
+    assert len(json.loads(path.read_text())["rows"]) == 9
+    triton_table._rows.cache_clear()
 
 
 def in_a_process_of_its_own(expression):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from qna._core.backends import Backend
 from qna.ops.learned_query.library import declines_transforms, empty_output, heads_fastest, register
-from qna.ops.learned_query.triton_table import tile
+from qna.ops.learned_query.triton_table import Tile, tile
 from qna.ops.learned_query.window import Window
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def declines(inputs: Inputs) -> list[str]:
     return reasons
 
 
+# (kernel, architecture, bits, taps, head size) -> tile, as `triton_table.tile`
+Tiles = Callable[[str, str, int, int, int], Tile]
+
+
 class Launch(NamedTuple):
     """One kernel launch, with everything that the compiler specialises on."""
 
@@ -73,7 +78,7 @@ def forward(
     out = empty_output(value, window.out)
     lse = scores.new_empty(scores.shape[0], *window.out, *scores.shape[-2:], dtype=torch.float32)
     if out.numel():
-        _launch(plan_forward(scores, value, bias, weight, out, lse, window))
+        run(plan_forward(scores, value, bias, weight, out, lse, window))
     return out, lse
 
 
@@ -94,7 +99,7 @@ def backward(
     if grad.numel():
         plan = plan_backward(grad, scores, value, bias, weight, lse, (d_scores, d_value), window, parameters)
         for launch in plan:
-            _launch(launch)
+            run(launch)
         partials = plan[-1].arguments[4]
     else:
         partials = tuple(t.new_zeros(1, t.numel()) if parameters and t is not None else None for t in tables)
@@ -113,11 +118,12 @@ def plan_forward(
     out: Tensor,
     lse: Tensor,
     window: Window,
+    tiles: Tiles = tile,
 ) -> Launch:
-    """The launch that fills `out` and `lse`."""
+    """The launch that fills `out` and `lse`; `tiles` is what is asked for the size of its tile."""
     layout = heads_fastest(value)
     scores, value = _dense(scores, False), _dense(value, layout)
-    geometry = _Geometry(scores, value, window, layout, (scores, value, out))
+    geometry = _Geometry(scores, value, window, layout, (scores, value, out), tiles)
     return geometry.launch("attend", window.out, (scores, value, _table(bias), _table(weight), out, lse))
 
 
@@ -131,11 +137,12 @@ def plan_backward(
     grads: tuple[Tensor, Tensor],
     window: Window,
     parameters: bool,
+    tiles: Tiles = tile,
 ) -> list[Launch]:
     """The launches that fill the gradients of scores and value, then the partial sums of bias and weight."""
     layout = heads_fastest(value)
     scores, value, grad = _dense(scores, False), _dense(value, layout), _dense(grad, layout)
-    geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads))
+    geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads), tiles)
     tables = (_table(bias), _table(weight))
     inner = torch.empty_like(lse)
     first = geometry.launch("sum_inside", window.out, (scores, value, *tables, grad, lse, inner))
@@ -152,7 +159,16 @@ def plan_backward(
 class _Geometry:
     """Sizes, strides and window of one call, in the form that the kernels take."""
 
-    def __init__(self, scores: Tensor, value: Tensor, window: Window, layout: bool, maps: tuple[Tensor, ...]):
+    def __init__(
+        self,
+        scores: Tensor,
+        value: Tensor,
+        window: Window,
+        layout: bool,
+        maps: tuple[Tensor, ...],
+        tiles: Tiles,
+    ):
+        self.tiles = tiles
         self.channels = (scores.shape[-2], scores.shape[-1], value.shape[-1])
         self.layout = layout
         self.batch = scores.shape[0]
@@ -178,7 +194,7 @@ class _Geometry:
     def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
         """A launch with one program per block of a map of size `space` and block of heads."""
         heads = self.channels[1]
-        chosen = tile(kernel, architecture(self.device), self.bits, self.taps, self.channels[2])
+        chosen = self.tiles(kernel, architecture(self.device), self.bits, self.taps, self.channels[2])
         planes, *size = _three(space, 1)
         block = chosen.block((size[0], size[1]), self.channels, self.layout)
         rows, columns, *_ = block
@@ -220,10 +236,11 @@ def kernels() -> dict[str, Any]:
     return {"attend": attend, "sum_inside": sum_inside, "gather": gather}
 
 
-def _launch(launch: Launch) -> None:
+def run(launch: Launch) -> Any:
+    """Run it on the device of its tensors and the current stream; returns the compiled kernel."""
     kernel = kernels()[launch.kernel]
     with torch.cuda.device(launch.device) if launch.device.type == "cuda" else nullcontext():
-        kernel[(launch.programs,)](*launch.arguments, **launch.constants, **launch.options)
+        return kernel[(launch.programs,)](*launch.arguments, **launch.constants, **launch.options)
 
 
 def _three(axes, fill: int) -> tuple[int, ...]:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).with_name("triton_table.json")
 KERNELS = ("attend", "sum_inside", "gather")
@@ -43,13 +46,28 @@ class Tile:
         width = max(d, 4 * l)  # scores have fewer channels than values, but more temporaries
         room = max(1, self.elements * self.warps * 32 // width)  # positions times heads
         heads = min(self.heads, h, max(1, self.elements // width)) if heads_fastest else 1
-        groups = min(h // heads, room // heads)
+        # with a pair of query and head for every thread, the compiler would lay all tiles out like a row of
+        # bias, one number to a thread, and exchange scores and values through shared memory
+        pairs = self.warps * 32 // 2
+        groups = min(h // heads, room // heads, max(1, pairs // (l * heads)))
         spots = room // (heads * groups)
         columns = min(self.columns, _power(size[1]), spots)
         rows = min(spots // columns, _power(size[0]))
         # what a map of few rows leaves over goes to the columns
         columns = min(spots // rows, max(columns, _power(size[1])))
         return rows, columns, l, groups, heads, d
+
+
+def save(rows: list[dict[str, Any]], path: Path = PATH) -> None:
+    """Put rows into the table at `path`, each in the place of the row that is for the same calls, if any."""
+    table = {_key(row): row for row in [*json.loads(path.read_text())["rows"], *rows]}
+    text = ",\n".join("  " + json.dumps(row) for row in table.values())
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(f'{{\n "rows": [\n{text}\n ]\n}}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+    _rows.cache_clear()
 
 
 def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> Tile:
@@ -70,7 +88,11 @@ def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) ->
     return Tile(**min(fitting, key=_distance)["tile"])
 
 
-def _distance(row: dict) -> tuple:
+def _key(row: dict[str, Any]) -> tuple:
+    return tuple(row[name] for name in ("kernel", "architecture", "bits", "taps", "head_dim"))
+
+
+def _distance(row: dict[str, Any]) -> tuple:
     unset = float("inf")
     return (
         row["architecture"] is None,
@@ -81,7 +103,7 @@ def _distance(row: dict) -> tuple:
 
 
 @cache
-def _rows() -> list[dict]:
+def _rows() -> list[dict[str, Any]]:
     return json.loads(PATH.read_text())["rows"]
 
 
