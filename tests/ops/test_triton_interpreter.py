@@ -18,6 +18,7 @@ from qna._core.errors import NoBackend
 from qna.ops import learned_query_attention
 from qna.ops.learned_query import library, triton, triton_table, triton_tune
 from qna.ops.learned_query.cases import CASES, Case
+from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.triton_table import Tile
 from tests.ops.kernels import NAMES, assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
@@ -88,7 +89,7 @@ def test_several_programs_and_blocks(case, monkeypatch):
     """Tiles smaller than the map, heads shared by programs, and programs that visit several blocks."""
     for plan in (triton.plan_forward, triton.plan_backward):
         monkeypatch.setattr(plan, "__defaults__", (lambda *_: SMALL_TILE,))
-    monkeypatch.setattr(triton, "PARTIALS", 3)
+    monkeypatch.setattr(triton, "PARTIAL_ROWS", 5)
     assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == (4, 2, 2, 4, 2, 8)
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
     assert_equals_reference(case, case.make(torch.float32), "triton")
@@ -263,6 +264,7 @@ def test_transforms_are_refused_or_fall_back(transform):
 
 @inside
 def test_flops():
+    register_flop_formulas()
     case = CASES[2]
     inputs = {k: t.requires_grad_() for k, t in case.make(torch.float32).items()}
     with FlopCounterMode(display=False) as counter:

@@ -1,14 +1,13 @@
-"""A kernel pair as a `torch.library` op: schema, fake, autograd and FLOPs, written once for every backend."""
+"""A kernel pair as a `torch.library` op: schema, fake, autograd, arithmetic, once for every backend."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from qna.ops.learned_query.flops import add_kernel
 from qna.ops.learned_query.window import Window
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None, Window], tuple[Tensor, Tensor]]
@@ -37,7 +36,7 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
     def run_forward(scores, value, bias, weight, stride, dilation, before, out):
         return forward(scores, value, bias, weight, _window(bias, stride, dilation, before, out))
 
-    def run_backward(grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters):
+    def run_backward(grad, scores, value, bias, weight, lse, parameters, stride, dilation, before, out):
         window = _window(bias, stride, dilation, before, out)
         return backward(grad, scores, value, bias, weight, lse, window, parameters)
 
@@ -51,7 +50,7 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
         f"qna::learned_query_{name}_backward",
         run_backward,
         mutates_args=(),
-        schema=f"(Tensor grad, {_INPUTS}, Tensor lse, {_GEOMETRY}, bool parameters)"
+        schema=f"(Tensor grad, {_INPUTS}, Tensor lse, bool parameters, {_GEOMETRY})"
         " -> (Tensor, Tensor, Tensor, Tensor)",
     )
     op.register_fake(_fake_forward)
@@ -70,7 +69,7 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
         needs = ctx.needs_input_grad
         if grad is None or not any(needs[:4]):
             return (None,) * 8
-        grads = op_backward(grad, scores, value, bias, weight, lse, *ctx.geometry, bool(needs[2] or needs[3]))
+        grads = op_backward(grad, scores, value, bias, weight, lse, bool(needs[2] or needs[3]), *ctx.geometry)
         return (*(g if need else None for g, need in zip(grads, needs[:4], strict=True)), *(None,) * 4)
 
     def refuse(ctx, *grads):
@@ -81,8 +80,10 @@ def register(name: str, forward: Forward, backward: Backward) -> Callable[..., T
 
     op.register_autograd(differentiate, setup_context=setup)
     op_backward.register_autograd(refuse)
-    register_flop_formula(getattr(torch.ops.qna, f"learned_query_{name}"))(_flops_forward)
-    register_flop_formula(getattr(torch.ops.qna, f"learned_query_{name}_backward"))(_flops_backward)
+    add_kernel(
+        getattr(torch.ops.qna, f"learned_query_{name}"),
+        getattr(torch.ops.qna, f"learned_query_{name}_backward"),
+    )
 
     def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window) -> Tensor:
         geometry = (list(axis) for axis in (window.stride, window.dilation, window.before, window.out))
@@ -122,25 +123,10 @@ def _fake_forward(scores, value, bias, weight, stride, dilation, before, out):
     return empty_output(value, out), lse
 
 
-def _fake_backward(grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters):
+def _fake_backward(grad, scores, value, bias, weight, lse, parameters, stride, dilation, before, out):
     return (
         scores.new_empty(scores.shape),
         empty_output(value, value.shape[1:-2]),
         bias.new_empty(bias.shape if parameters else (0,)),
         bias.new_empty((0,)) if weight is None or not parameters else weight.new_empty(weight.shape),
     )
-
-
-def _flops_forward(scores, value, bias, weight, stride, dilation, before, out, *_, **__) -> int:
-    # per window and tap: one multiply-add per channel, and per query and head one for each of the two sums
-    windows, taps = scores[0] * math.prod(out), math.prod(bias[:-2])
-    return 2 * windows * taps * (math.prod(value[-2:]) + 2 * math.prod(bias[-2:]))
-
-
-def _flops_backward(
-    grad, scores, value, bias, weight, lse, stride, dilation, before, out, parameters, *_, **__
-) -> int:
-    # per window and tap: a dot product of grad and value, a multiply-add into value's gradient; per query and
-    # head the share again, one into the softmax's inner sum, and one each into scores, bias and weight
-    windows, taps = scores[0] * math.prod(out), math.prod(bias[:-2])
-    return 2 * windows * taps * (2 * math.prod(value[-2:]) + 5 * math.prod(bias[-2:]))

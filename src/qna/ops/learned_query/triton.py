@@ -26,8 +26,9 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 4096
 MAX_QUERIES = 256
-# rows of partial sums for the gradients of bias and weight, whatever the size of the map
-PARTIALS = 1024
+# most rows and numbers of partial sums for the gradients of bias and weight, whatever the size of the map
+PARTIAL_ROWS = 2048
+PARTIAL_SUMS = 2**22
 
 
 def missing() -> list[str]:
@@ -147,7 +148,9 @@ def plan_backward(
     inner = torch.empty_like(lse)
     first = geometry.launch("sum_inside", window.out, (scores, value, *tables, grad, lse, inner))
     gather = geometry.launch("gather", scores.shape[1:-2], ())
-    rows = min(gather.programs // geometry.parts(gather), PARTIALS)
+    blocks = gather.programs // geometry.parts(gather)
+    most = max(1, min(PARTIAL_ROWS, PARTIAL_SUMS // bias.numel()))
+    rows = _ceil(blocks, _ceil(blocks, most))  # programs with runs of as many blocks, none empty
     partials = tuple(lse.new_empty(rows, t.numel()) if parameters and t is not None else None for t in tables)
     arguments = ((scores, value), tables, (grad, lse, inner), grads, partials)
     return [
@@ -198,9 +201,9 @@ class _Geometry:
         planes, *size = _three(space, 1)
         block = chosen.block((size[0], size[1]), self.channels, self.layout)
         rows, columns, *_ = block
-        parts = -(-heads // (block[3] * block[4]))
+        parts = _ceil(heads, block[3] * block[4])
         exact = (block[2], parts * block[3] * block[4], block[5]) == self.channels
-        programs = self.batch * planes * -(-size[0] // rows) * -(-size[1] // columns) * parts
+        programs = self.batch * planes * _ceil(size[0], rows) * _ceil(size[1], columns) * parts
         constants = {
             "WINDOW": self.window,
             "CHANNELS": (*self.channels, self.layout, exact, self.unit),
@@ -215,7 +218,7 @@ class _Geometry:
     def parts(self, launch: Launch) -> int:
         """Programs that share the heads of one block of positions."""
         block = launch.constants["BLOCK"]
-        return -(-self.channels[1] // (block[3] * block[4]))
+        return _ceil(self.channels[1], block[3] * block[4])
 
 
 def architecture(device: torch.device) -> str:
@@ -246,6 +249,10 @@ def run(launch: Launch) -> Any:
 def _three(axes, fill: int) -> tuple[int, ...]:
     """One to three axes as three, the new ones first."""
     return (*(fill,) * (3 - len(axes)), *axes)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def _odd(numbers: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import triton.language as tl
 from qna.ops.learned_query.triton_forward import under
 from qna.ops.learned_query.triton_tile import (
     channels,
+    exp,
     halve,
     load,
     load_table,
@@ -58,7 +59,7 @@ def sum_inside(
                 at_v = offsets(b, jz, jy, jx, STRIDES[1], CHANNELS) + at_value
                 v = load(value + at_v, inside, value_mask, EXACT, 0.0)
                 s = load(scores + at_s, inside, score_mask, EXACT, float("-inf"))
-                p = tl.exp(s + load_table(bias + tap, score_mask, EXACT) - log)
+                p = exp(s + load_table(bias + tap, score_mask, EXACT) - log)
                 if weight is not None:
                     p *= load_table(weight + tap, score_mask, EXACT)
                 result += p * tl.sum(g * v, 0)[None, :, :, :]
@@ -78,7 +79,7 @@ def gather(
         windows: grad, lse, inner.
         grads: of scores and value, to be written.
         partials: (programs, taps, L, h) in fp32 of bias and weight, or None where not wanted. A program owns
-            a row, and adds to it the blocks that it visits in a fixed order.
+            a row, and adds to it the blocks of its run, one after the other.
         STRIDES: of scores, value, grad, and the gradients of scores and value.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
     """
@@ -93,8 +94,9 @@ def gather(
     at_score, score_mask, at_value, value_mask = channels(part, CHANNELS, BLOCK)
     row = program.to(tl.int64) * (WINDOW[0] * WINDOW[1] * WINDOW[2] * STEP)
     blocks = tl.cdiv(SIZES[1], BLOCK[0]) * tl.cdiv(SIZES[2], BLOCK[1]) * SIZES[0] * SIZES[6]
-    for block in range(program, blocks, programs):
-        later = score_mask & (block > program)
+    run = tl.cdiv(blocks, programs)
+    for block in range(program * run, min(program * run + run, blocks)):
+        later = score_mask & (block > program * run)
         b, z, y, x = positions(block, SIZES[0], SIZES[1], SIZES[2], BLOCK)  # pyright: ignore
         real = over_channels((y < SIZES[1]) & (x < SIZES[2]))
         at_s = offsets(b, z, y, x, STRIDES[0], CHANNELS) + at_score
@@ -113,7 +115,7 @@ def gather(
                     g = load(windows[0] + at_g, held, value_mask, EXACT, 0.0)
                     log = load(windows[1] + at_w, held, score_mask, EXACT, float("inf"))
                     inner = load(windows[2] + at_w, held, score_mask, EXACT, 0.0)
-                    p = tl.exp(s + load_table(tables[0] + tap, score_mask, EXACT) - log)
+                    p = exp(s + load_table(tables[0] + tap, score_mask, EXACT) - log)
                     u = p * tl.sum(g * v, 0)[None, :, :, :]
                     if tables[1] is None:
                         d_value += tl.sum(p, 0)[None, :, :, :] * g

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from qna.ops.learned_query.triton_tile import (
     channels,
+    exp,
     halve,
     load,
     load_table,
@@ -45,7 +46,7 @@ def attend(
                 s = load(scores + at, inside, score_mask, EXACT, float("-inf"))
                 s += load_table(bias + tap, score_mask, EXACT)
                 # one exponential a tap: of the gap, which scales either the sum so far or the new term
-                gap = tl.exp(-tl.abs(s - top))
+                gap = exp(-tl.abs(s - top))
                 total = tl.where(s > top, total * gap + 1.0, total + gap)
                 top = tl.maximum(top, s)
     some = total > 0  # else the window holds no position
@@ -63,7 +64,7 @@ def attend(
                 v = load(value + at_v, inside, value_mask, EXACT, 0.0)
                 s = load(scores + at_s, inside, score_mask, EXACT, float("-inf"))
                 s += load_table(bias + tap, score_mask, EXACT)
-                p = tl.exp(s - top) * share
+                p = exp(s - top) * share
                 if weight is not None:
                     p *= load_table(weight + tap, score_mask, EXACT)
                 result += tl.sum(p, 0)[None, :, :, :] * v

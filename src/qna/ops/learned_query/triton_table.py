@@ -44,8 +44,11 @@ class Tile:
         """
         l, h, d = map(_power, channels)
         width = max(d, 4 * l)  # scores have fewer channels than values, but more temporaries
-        room = max(1, self.elements * self.warps * 32 // width)  # positions times heads
-        heads = min(self.heads, h, max(1, self.elements // width)) if heads_fastest else 1
+        elements = self.elements
+        if heads_fastest and width <= 16:
+            elements = max(elements, 2 * width)  # two heads, so that loads are of four bytes at least
+        room = max(1, elements * self.warps * 32 // width)  # positions times heads
+        heads = min(self.heads, h, max(1, elements // width)) if heads_fastest else 1
         # with a pair of query and head for every thread, the compiler would lay all tiles out like a row of
         # bias, one number to a thread, and exchange scores and values through shared memory
         pairs = self.warps * 32 // 2

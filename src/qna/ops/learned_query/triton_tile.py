@@ -16,6 +16,23 @@ Sizes and strides come as 2n + 1: for an argument of 1 or a multiple of 16 Trito
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
+
+from qna.ops.learned_query.triton import INTERPRETED
+
+if INTERPRETED:
+
+    @triton.jit
+    def exp(x):
+        """e^x; the interpreter knows no functions of the cards' libraries."""
+        return tl.exp(x)
+
+else:
+
+    @triton.jit
+    def exp(x):
+        """e^x, or 0 below 2^-126, which a sum of at least 1 cannot tell: two instructions instead of five."""
+        return libdevice.fast_expf(x)
 
 
 @triton.jit

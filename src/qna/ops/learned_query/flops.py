@@ -1,0 +1,52 @@
+"""Arithmetic of the op, registered once for every kernel so that `FlopCounterMode` sees through them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Shape = Sequence[int]
+
+
+def forward_flops(value: Shape, bias: Shape, out: Shape) -> int:
+    """Two per multiply-add: a denominator and a share per query and head, the value once per tap.
+
+    Takes the shapes (B, *space, h, d) and (*kernel, L, h), and the number of windows per axis.
+    """
+    *kernel, queries, heads = bias
+    return 2 * value[0] * math.prod(out) * math.prod(kernel) * heads * (2 * queries + value[-1])
+
+
+def backward_flops(value: Shape, bias: Shape, out: Shape) -> int:
+    """The shares again, `grad . value` and the value's gradient per tap, three sums per query and head."""
+    *kernel, queries, heads = bias
+    return 2 * value[0] * math.prod(out) * math.prod(kernel) * heads * (5 * queries + 2 * value[-1])
+
+
+def register_flop_formulas() -> None:
+    """Tell `torch.utils.flop_counter.FlopCounterMode` what the kernels cost; call before making one.
+
+    Not done on import, because that module loads triton where it is installed.
+    """
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    for forward, backward in _kernels:
+        if forward not in flop_registry:
+            register_flop_formula(forward)(_forward)
+            register_flop_formula(backward)(_backward)
+
+
+def add_kernel(forward, backward) -> None:
+    """Name a kernel's pair of ops (scores, value, bias, weight, stride, dilation, before, out)."""
+    _kernels.append((forward, backward))
+
+
+_kernels: list[tuple] = []
+
+
+def _forward(scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
+    return forward_flops(value, bias, rest[-1])
+
+
+def _backward(grad, scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
+    return backward_flops(value, bias, rest[-1])
