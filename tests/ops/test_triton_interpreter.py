@@ -203,12 +203,16 @@ def test_compiles_without_a_graph_break():
 
 
 @inside
-def test_exports_as_one_node():
+def test_exports_as_one_node_of_any_batch_and_size():
     class Layer(torch.nn.Module):
         def forward(self, scores, value, bias, weight):
             return learned_query_attention(scores, value, bias, weight, backend="triton")
 
-    program = torch.export.export(Layer(), tuple(CASES[0].make(torch.float32).values()))
+    inputs = tuple(CASES[0].make(torch.float32).values())
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("size", min=4)}
+    program = torch.export.export(Layer(), inputs, dynamic_shapes=(sizes, sizes, None, None))
+    other = Case("other", (13,), (3,), batch=3).make(torch.float32)
+    assert torch.equal(program.module()(*other.values()), Layer()(*other.values()))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert "qna.learned_query_triton.default" in called
 
