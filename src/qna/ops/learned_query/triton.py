@@ -197,7 +197,8 @@ class _Geometry:
     def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
         """A launch with one program per block of a map of size `space` and block of heads."""
         heads = self.channels[1]
-        chosen = self.tiles(kernel, architecture(self.device), self.bits, self.taps, self.channels[2])
+        card = architecture(self.device)
+        chosen = self.tiles(kernel, card, self.bits, self.taps, self.channels[2])
         planes, *size = _three(space, 1)
         block = chosen.block((size[0], size[1]), self.channels, self.layout)
         rows, columns, *_ = block
@@ -211,7 +212,7 @@ class _Geometry:
         }
         arguments = (*tensors, tuple(map(_odd, self.strides)), _odd(self.sizes))
         options = {"num_warps": chosen.warps}
-        if chosen.registers is not None and not torch.version.hip:
+        if chosen.registers is not None and card.startswith("sm_"):
             options["maxnreg"] = chosen.registers
         return Launch(kernel, programs, arguments, constants, options, self.device)
 
