@@ -24,6 +24,17 @@ test: setup ## run every test
 test-fast: setup ## run the tests that take seconds
 	$(BIN)/pytest -m "not slow"
 
+GPU_MAPS := 64x56x56x64 64x28x28x128 8x256x256x64 1x1024x1024x64
+GPU_ROWS = benchmarks/results/$$($(BIN)/python -c "import datetime as d, torch; print(d.date.today(), torch.cuda.get_device_name().replace(' ', '-'), torch.__version__, sep='-')").csv
+
+gpu: setup ## on a machine with a GPU: its tests, and its rows for benchmarks/results
+	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu: torch sees no GPU on this machine; run it where torch.cuda.is_available() is True')"
+	$(BIN)/pytest -m gpu
+	@mkdir -p benchmarks/results
+	$(BIN)/qna bench op --device cuda --dtype bfloat16 --maps $(GPU_MAPS) --out "$(GPU_ROWS)"
+	$(BIN)/qna bench model --device cuda --dtype bfloat16 --sizes 224 512 1024 --out "$(GPU_ROWS)"
+	$(BIN)/qna bench train-step --device cuda --dtype bfloat16 --sizes 224 512 1024 --out "$(GPU_ROWS)"
+
 lint: setup ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,4 +65,4 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 clean: ## remove what was built
 	rm -rf .venv build dist
 
-.PHONY: help setup demo test test-fast lint format sanitize wheels clean
+.PHONY: help setup demo test test-fast gpu lint format sanitize wheels clean

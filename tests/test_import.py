@@ -22,6 +22,23 @@ def test_import_qna_loads_nothing_heavier_than_torch(code):
     assert not (loaded_after(code) & HEAVY) - torch_alone
 
 
+WITHOUT_TRITON = """
+import sys, torch
+sys.modules["triton"] = None
+from qna import QnA2d
+print(QnA2d(8, num_heads=2, kernel_size=3)(torch.zeros(1, 4, 4, 8)).shape)
+from qna.cli import doctor
+doctor.main([])
+"""
+
+
+def test_without_triton_layers_run_silently_and_doctor_names_it():
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("torch.Size([1, 4, 4, 8])")
+    assert "triton is not installed: pip install triton" in run.stdout
+    assert "triton" not in run.stderr
+
+
 def test_help_does_not_load_torch():
     run = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "qna", "--help"],

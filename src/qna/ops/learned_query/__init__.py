@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
-from qna.ops.learned_query import cpu, reference
+from qna.ops.learned_query import cpu, reference, triton
 from qna.ops.learned_query.window import Window
 
 __all__ = ["BACKENDS", "NAME", "Inputs", "learned_query_attention"]
@@ -45,7 +45,8 @@ class Inputs:
 
 # fastest first
 BACKENDS = (
-    Backend("cpu", device="cpu", missing=cpu.missing, declines=cpu.declines, run=cpu.attend),
+    triton.BACKEND,
+    cpu.BACKEND,
     Backend("reference", device=None, missing=list, declines=lambda inputs: [], run=reference.attend),
 )
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from qna.ops.learned_query.flops import add_kernel
+from qna._core.backends import Backend
+from qna.ops.learned_query.library import declines_transforms, register
 from qna.ops.learned_query.window import Window
+
+if TYPE_CHECKING:
+    from qna.ops.learned_query import Inputs
 
 _native: Any = None
 _why = ""
@@ -19,16 +23,6 @@ except ImportError as error:
     _why = str(error)
 
 _STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-
-_WINDOW = "SymInt[] stride, SymInt[] dilation, SymInt[] before, SymInt[] out"
-_library = torch.library.Library("qna", "FRAGMENT")
-_library.define(
-    f"learned_query_cpu(Tensor scores, Tensor value, Tensor bias, Tensor? weight, {_WINDOW}) -> Tensor"
-)
-_library.define(
-    "learned_query_cpu_backward(Tensor grad, Tensor scores, Tensor value, Tensor bias, Tensor? weight, "
-    f"{_WINDOW}) -> (Tensor, Tensor, Tensor, Tensor)"
-)
 
 
 def missing() -> list[str]:
@@ -41,9 +35,9 @@ def missing() -> list[str]:
     ]
 
 
-def declines(inputs: Any) -> list[str]:
+def declines(inputs: Inputs) -> list[str]:
     """Why the kernels cannot take these inputs."""
-    reasons = []
+    reasons = declines_transforms()
     if inputs.device.type != "cpu":
         reasons.append(f"tensors are on {inputs.device}, the kernels run on cpu")
     if inputs.value.dtype not in _STORAGE:
@@ -57,51 +51,52 @@ def instruction_set() -> str | None:
     return _native.in_use() if _native is not None else None
 
 
-def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window) -> Tensor:
-    """Attend every window; shapes as in `qna.ops.learned_query_attention`."""
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    return torch.ops.qna.learned_query_cpu(
-        scores,
-        value,
-        bias.to(dtype),
-        None if weight is None else weight.to(dtype),
-        window.stride,
-        window.dilation,
-        window.before,
-        window.out,
+def forward(
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    out: Tensor,
+    lse: Tensor | None,
+    window: Window,
+) -> None:
+    """Fill `out`."""
+    scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
+    _native.forward(
+        _STORAGE[value.dtype],
+        torch.get_num_threads(),
+        [
+            *_geometry(scores, value, window),
+            *_map(scores, 3),
+            *_map(value, 2),
+            *_map(out, 2),
+            bias.data_ptr(),
+            0 if weight is None else weight.data_ptr(),
+        ],
     )
 
 
-def _forward(scores, value, bias, weight, *window):
-    result = _like(value, (value.shape[0], *window[-1], *value.shape[-2:]))
-    if result.numel():
-        scores, bias, weight = _dense(scores), bias.contiguous(), _contiguous(weight)
-        _native.forward(
-            _STORAGE[value.dtype],
-            torch.get_num_threads(),
-            [
-                *_geometry(scores, value, bias, window),
-                *_map(scores, 3),
-                *_map(value, 2),
-                *_map(result, 2),
-                bias.data_ptr(),
-                0 if weight is None else weight.data_ptr(),
-            ],
-        )
-    return result
-
-
-def _backward(grad, scores, value, bias, weight, *window):
-    grads = _backward_fake(grad, scores, value, bias, weight, *window)
-    if not grad.numel():
-        return tuple(g.zero_() for g in grads)
-    scores, bias, weight = _dense(scores), bias.contiguous(), _contiguous(weight)
-    grad_scores, grad_value, grad_bias, grad_weight = grads
+def backward(
+    grad: Tensor,
+    scores: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    lse: Tensor | None,
+    grads: tuple[Tensor, Tensor],
+    window: Window,
+    parameters: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Fill the gradients of scores and value; return those of bias and weight."""
+    scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
+    grad_scores, grad_value = grads
+    grad_bias = torch.empty_like(bias)
+    grad_weight = None if weight is None else torch.empty_like(weight)
     _native.backward(
         _STORAGE[value.dtype],
         torch.get_num_threads(),
         [
-            *_geometry(scores, value, bias, window),
+            *_geometry(scores, value, window),
             *_map(scores, 3),
             *_map(grad_scores, 3),
             *_map(value, 2),
@@ -110,31 +105,10 @@ def _backward(grad, scores, value, bias, weight, *window):
             bias.data_ptr(),
             0 if weight is None else weight.data_ptr(),
             grad_bias.data_ptr(),
-            0 if weight is None else grad_weight.data_ptr(),
+            0 if grad_weight is None else grad_weight.data_ptr(),
         ],
     )
-    return grads
-
-
-def _like(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uninitialised map in the layout of `value`: the heads are the fastest axis if they are so there."""
-    *outer, heads, depth = shape
-    if heads > 1 and value.stride(-2) == 1 and value.stride(-1) == heads:
-        return value.new_empty(*outer, depth, heads).transpose(-1, -2)
-    return value.new_empty(shape)
-
-
-def _forward_fake(scores, value, bias, weight, *window):
-    return _like(value, (value.shape[0], *window[-1], *value.shape[-2:]))
-
-
-def _backward_fake(grad, scores, value, bias, weight, *window):
-    return (
-        scores.new_empty(scores.shape),
-        _like(value, tuple(value.shape)),
-        bias.new_empty(bias.shape),
-        bias.new_empty(0 if weight is None else weight.shape),
-    )
+    return (grad_bias, grad_weight) if parameters else (None, None)
 
 
 def _dense(scores: Tensor) -> Tensor:
@@ -145,13 +119,14 @@ def _dense(scores: Tensor) -> Tensor:
     return scores.contiguous()
 
 
-def _contiguous(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.contiguous()
+def _tables(bias: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Bias and weight as the kernels read them: dense, in the precision of their arithmetic."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    return bias.to(dtype).contiguous(), None if weight is None else weight.to(dtype).contiguous()
 
 
-def _geometry(scores, value, bias, window) -> list[int]:
-    stride, dilation, before, out = window
-    lead = 3 - len(stride)
+def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
+    lead = 3 - len(window.stride)
     ones, zeros = [1] * lead, [0] * lead
     return [
         scores.shape[0],
@@ -159,11 +134,11 @@ def _geometry(scores, value, bias, window) -> list[int]:
         scores.shape[-1],
         value.shape[-1],
         *(ones + list(scores.shape[1:-2])),
-        *(ones + list(out)),
-        *(ones + list(bias.shape[:-2])),
-        *(ones + list(stride)),
-        *(ones + list(dilation)),
-        *(zeros + list(before)),
+        *(ones + list(window.out)),
+        *(ones + list(window.kernel)),
+        *(ones + list(window.stride)),
+        *(ones + list(window.dilation)),
+        *(zeros + list(window.before)),
     ]
 
 
@@ -174,33 +149,6 @@ def _map(t: Tensor, skip: int) -> list[int]:
     return [t.data_ptr(), strides[0], *[0] * (6 - t.ndim), *strides[1:-2], *inner]
 
 
-def _setup_context(ctx, inputs, output):
-    scores, value, bias, weight, *ctx.window = inputs
-    ctx.save_for_backward(scores, value, bias, weight)
+attend = register("cpu", forward, backward, keeps_lse=False)
 
-
-def _differentiate(ctx, grad):
-    *grads, grad_weight = torch.ops.qna.learned_query_cpu_backward(grad, *ctx.saved_tensors, *ctx.window)
-    weighted = ctx.saved_tensors[3] is not None
-    return (*grads, grad_weight if weighted else None, None, None, None, None)
-
-
-def _refuse(ctx, *grads):
-    raise RuntimeError(
-        'backend="cpu" of qna.ops.learned_query_attention has no second derivatives; use backend="reference"'
-    )
-
-
-for _name, _run, _fake in (
-    ("learned_query_cpu", _forward, _forward_fake),
-    ("learned_query_cpu_backward", _backward, _backward_fake),
-):
-    _library.impl(_name, _run, "CPU")
-    torch.library.register_fake(f"qna::{_name}", _fake, lib=_library)
-torch.library.register_autograd(
-    "qna::learned_query_cpu", _differentiate, setup_context=_setup_context, lib=_library
-)
-torch.library.register_autograd(
-    "qna::learned_query_cpu_backward", _refuse, setup_context=lambda ctx, inputs, output: None, lib=_library
-)
-add_kernel(torch.ops.qna.learned_query_cpu, torch.ops.qna.learned_query_cpu_backward)
+BACKEND = Backend("cpu", device="cpu", missing=missing, declines=declines, run=attend)

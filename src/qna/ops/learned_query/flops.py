@@ -45,8 +45,13 @@ _kernels: list[tuple] = []
 
 
 def _forward(scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
-    return forward_flops(value, bias, rest[-1])
+    return forward_flops(_value(scores, value, bias), bias, rest[-1])
 
 
 def _backward(grad, scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
-    return backward_flops(value, bias, rest[-1])
+    return backward_flops(_value(scores, value, bias), bias, rest[-1])
+
+
+def _value(scores: Shape | None, value: Shape, bias: Shape) -> Shape:
+    """The shape (B, *space, h, d) of the value, also of one that holds the scores: (B, *space, d + L, h)."""
+    return value if scores is not None else (*value[:-2], value[-1], value[-2] - bias[-2])

@@ -1,0 +1,27 @@
+"""How values and scores may lie in memory: the heads fastest, and both in one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def split(packed: Tensor, queries: int) -> tuple[Tensor, Tensor]:
+    """Views of (B, *space, d + L, h): scores (B, *space, L, h) and values (B, *space, h, d)."""
+    depth = packed.shape[-2] - queries
+    return packed.narrow(-2, depth, queries), packed.narrow(-2, 0, depth).transpose(-1, -2)
+
+
+def heads_fastest(value: Tensor) -> bool:
+    """Whether the channels of `value` (..., h, d) lie in memory as (d, h), the layout of the layers."""
+    heads = value.shape[-2]
+    return heads > 1 and value.stride(-2) == 1 and value.stride(-1) == heads
+
+
+def empty_like(value: Tensor, space: Sequence[int]) -> Tensor:
+    """An uninitialised (B, *space, h, d) whose channels lie in memory as those of `value` do."""
+    batch, (h, d) = value.shape[0], value.shape[-2:]
+    if heads_fastest(value):
+        return value.new_empty((batch, *space, d, h)).transpose(-1, -2)
+    return value.new_empty((batch, *space, h, d))

@@ -1,0 +1,329 @@
+"""The Triton kernels on the CPU, run by Triton's interpreter.
+
+Triton reads TRITON_INTERPRET when it is imported, so these tests run in a process of their own, which the two
+tests at the end start.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from qna._core.errors import NoBackend
+from qna.ops import learned_query_attention
+from qna.ops.learned_query import layout, triton, triton_table, triton_tune
+from qna.ops.learned_query.cases import CASES, Case
+from qna.ops.learned_query.flops import register_flop_formulas
+from qna.ops.learned_query.triton_table import Tile
+from tests.ops.kernels import NAMES, assert_equals_reference, run
+from tests.ops.oracle import assert_close_to_oracle
+
+inside = pytest.mark.skipif(not triton.INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
+outside = pytest.mark.skipif(triton.INTERPRETED, reason="starts the process with TRITON_INTERPRET=1")
+
+BY_NAME = {c.name: c for c in CASES}
+# together, every branch of the kernels: axes, strides, empty windows, masks of L, h and d, several blocks
+QUICK = ("1d-even-strided", "2d-3x3", "2d-kernel-one", "2d-windows-outside", "2d-one-channel", "2d-even")
+
+
+def by_name(cases):
+    return pytest.mark.parametrize("case", cases, ids=lambda c: c.name)
+
+
+def heads_fastest(inputs):
+    """Scores and value as the layers make them: both in one row per position, the channels as (d, h)."""
+    scores, value = inputs["scores"], inputs["value"]
+    row = torch.cat([value.transpose(-1, -2).flatten(-2), scores.flatten(-2)], -1)
+    value, scores = row.split([value[0].flatten(-2).shape[-1], scores[0].flatten(-2).shape[-1]], -1)
+    shape = inputs["value"].shape
+    value = value.unflatten(-1, (shape[-1], shape[-2])).transpose(-1, -2)
+    return {**inputs, "scores": scores.unflatten(-1, inputs["scores"].shape[-2:]), "value": value}
+
+
+@inside
+@by_name([BY_NAME[name] for name in QUICK])
+def test_quick_cases_equal_the_reference(case):
+    assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [heads_fastest, dict], ids=["heads-fastest", "contiguous"])
+@by_name(CASES)
+def test_all_cases_equal_the_reference(case, layout):
+    assert_equals_reference(case, layout(case.make(torch.float32)), "triton")
+
+
+@inside
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@by_name([BY_NAME["2d-3x3"]])
+def test_half_precision_rounds_like_the_reference(case, dtype):
+    assert_equals_reference(case, case.make(dtype), "triton")
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@by_name([c for c in CASES if c.taps < 20])
+def test_all_cases_in_half_precision(case, dtype):
+    assert_equals_reference(case, heads_fastest(case.make(dtype)), "triton")
+
+
+@inside
+@by_name([BY_NAME["2d-even"], BY_NAME["1d"]])
+def test_without_query_weights(case):
+    assert_equals_reference(case, case.make(torch.float32, weighted=False), "triton")
+
+
+SMALL_TILE = Tile(elements=16, heads=2, columns=2, warps=1)
+
+
+@inside
+@by_name([Case("blocks", (5, 6), (3, 2), heads=10, window={"stride": (1, 2)})])
+def test_several_programs_and_blocks(case, monkeypatch):
+    """Tiles smaller than the map, heads shared by programs, and programs that visit several blocks."""
+    for plan in (triton.plan_forward, triton.plan_backward):
+        monkeypatch.setattr(plan, "__defaults__", (lambda *_: SMALL_TILE,))
+    monkeypatch.setattr(triton, "PARTIAL_ROWS", 5)
+    assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == (4, 2, 2, 4, 2, 8)
+    assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
+    assert_equals_reference(case, case.make(torch.float32), "triton")
+
+
+@inside
+@pytest.mark.parametrize("name", ["scores", "bias"])
+def test_large_scores_and_biases(name):
+    inputs = CASES[2].make(torch.float32)
+    large = {**inputs, name: inputs[name] * 1e4}
+    expected = learned_query_attention(**{k: v.double() for k, v in large.items()}, backend="reference")
+    actual = learned_query_attention(**large, backend="triton")
+    # a score of 1e4 is known to eps * 1e4, and so is its exponential, relatively
+    scale = float((large[name].abs().max() + 1) * inputs["value"].abs().max())
+    assert_close_to_oracle(actual, expected, terms=CASES[2].taps * 10, scale=scale)
+
+
+@inside
+def test_one_window_far_below_its_neighbours_does_not_vanish():
+    inputs = CASES[2].make(torch.float32)
+    inputs["scores"][:, :, :5] -= 1000.0
+    expected = learned_query_attention(**{k: v.double() for k, v in inputs.items()}, backend="reference")
+    actual = learned_query_attention(**inputs, backend="triton")
+    assert actual[:, :, 0].abs().amin() > 0
+    scale = 1000 * float(inputs["value"].abs().max())
+    assert_close_to_oracle(actual, expected, terms=CASES[2].taps * 10, scale=scale)
+
+
+@inside
+def test_a_score_of_minus_infinity_masks_its_position():
+    inputs = CASES[2].make(torch.float32)
+    inputs["scores"][:, :, 9:] = float("-inf")
+    actual = run(inputs, {}, "triton")
+    expected = run({k: v.double() for k, v in inputs.items()}, {}, "reference", upstream_dtype=torch.float32)
+    assert (actual["out"][:, :, 11:] == 0).all()
+    for name in NAMES:
+        count = 1000 if name in ("bias", "weight") else 90
+        assert_close_to_oracle(actual[name], expected[name], terms=count, scale=4.0, name=name)
+
+
+@inside
+def test_any_strides():
+    """Channels-first maps, a broadcast batch and a sliced map are read where they lie, or copied."""
+    case = CASES[2]
+    inputs = case.make(torch.float32)
+    expected = run(inputs, {}, "triton")
+    moved = {
+        k: inputs[k].permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2) for k in ("scores", "value")
+    }
+    sliced = {k: torch.cat([t, t], 2)[:, :, : t.shape[2]] for k, t in inputs.items() if k in moved}
+    for changed in (moved, sliced):
+        actual = run({**inputs, **changed}, {}, "triton")
+        for name in NAMES:
+            torch.testing.assert_close(actual[name], expected[name], rtol=0, atol=0)
+    same = {k: inputs[k][:1].expand(2, *inputs[k].shape[1:]) for k in ("scores", "value")}
+    out = learned_query_attention(**{**inputs, **same}, backend="triton")
+    assert torch.equal(out[0], expected["out"][0])
+    assert torch.equal(out[1], expected["out"][0])
+
+
+@inside
+def test_the_output_and_the_gradient_keep_the_order_of_the_channels():
+    inputs = heads_fastest(CASES[2].make(torch.float32))
+    out = learned_query_attention(**inputs, backend="triton")
+    assert layout.heads_fastest(out)
+    assert not layout.heads_fastest(learned_query_attention(**CASES[2].make(), backend="triton"))
+
+
+@inside
+def test_an_empty_batch():
+    case = Case("empty", (3, 4), (3, 3), batch=0)
+    result = run(case.make(torch.float32), {}, "triton")
+    assert result["out"].shape == (0, 3, 4, 3, 5)
+    assert (result["bias"] == 0).all()
+    assert (result["weight"] == 0).all()
+
+
+@inside
+def test_gradients_that_are_not_wanted_are_not_computed():
+    inputs = CASES[2].make(torch.float32)
+    inputs["value"].requires_grad_()
+    out = learned_query_attention(**inputs, backend="triton")
+    assert torch.autograd.grad(out.sum(), inputs["value"])[0].isfinite().all()
+    inputs["bias"].requires_grad_()
+    out = learned_query_attention(**inputs, backend="triton")
+    assert torch.autograd.grad(out.sum(), inputs["bias"])[0].shape == inputs["bias"].shape
+
+
+@inside
+def test_opcheck():
+    case = Case("opcheck", (3, 4), (3, 2), batch=1)
+    inputs = heads_fastest(case.make(torch.float32))
+    leaves = [t.detach().requires_grad_() for t in inputs.values()]
+    arguments = (*leaves, [1, 1], [1, 1], [1, 0], [3, 4])
+    torch.library.opcheck(torch.ops.qna.learned_query_triton, arguments)
+
+
+@inside
+def test_compiles_without_a_graph_break():
+    inputs = {k: t.requires_grad_() for k, t in heads_fastest(CASES[0].make(torch.float32)).items()}
+
+    def layer(scores, value, bias, weight):
+        return learned_query_attention(scores * 1, value, bias, weight, backend="triton") * 2
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")(**inputs)
+    eager = layer(**inputs)
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=0)
+    gradients = [torch.autograd.grad(out.sum(), list(inputs.values())) for out in (compiled, eager)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@inside
+def test_exports_as_one_node_of_any_batch_and_size():
+    class Layer(torch.nn.Module):
+        def forward(self, scores, value, bias, weight):
+            return learned_query_attention(scores, value, bias, weight, backend="triton")
+
+    inputs = tuple(CASES[0].make(torch.float32).values())
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("size", min=4)}
+    program = torch.export.export(Layer(), inputs, dynamic_shapes=(sizes, sizes, None, None))
+    other = Case("other", (13,), (3,), batch=3).make(torch.float32)
+    assert torch.equal(program.module()(*other.values()), Layer()(*other.values()))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "qna.learned_query_triton.default" in called
+
+
+@inside
+def test_checkpointing_and_autocast():
+    inputs = {k: t.requires_grad_() for k, t in CASES[0].make(torch.float32).items()}
+
+    def layer(**kwargs):
+        return learned_query_attention(**kwargs, backend="triton")
+
+    kept = torch.autograd.grad(layer(**inputs).sum(), list(inputs.values()))
+    out = torch.utils.checkpoint.checkpoint(layer, use_reentrant=False, **inputs)
+    for a, b in zip(torch.autograd.grad(out.sum(), list(inputs.values())), kept, strict=True):
+        assert torch.equal(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = {k: inputs[k].to(torch.bfloat16) for k in ("scores", "value")}
+        out = layer(**{**inputs, **half})  # tables stay in fp32
+    assert out.dtype == torch.bfloat16
+    assert torch.autograd.grad(out.float().sum(), inputs["bias"])[0].dtype == torch.float32
+
+
+@inside
+def test_a_second_derivative_is_refused():
+    inputs = {k: t.requires_grad_() for k, t in CASES[0].make(torch.float32).items()}
+    out = learned_query_attention(**inputs, backend="triton")
+    (grad,) = torch.autograd.grad(out.sum(), inputs["scores"], create_graph=True)
+    with pytest.raises(NotImplementedError, match='no second derivative: call it with backend="reference"'):
+        grad.sum().backward()
+
+
+@inside
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev, torch.func.grad])
+def test_transforms_are_refused_or_fall_back(transform):
+    inputs = CASES[0].make(torch.float32)
+
+    def total(scores, backend):
+        return learned_query_attention(**{**inputs, "scores": scores}, backend=backend).sum()
+
+    maps = (
+        inputs["scores"].expand(3, *inputs["scores"].shape)
+        if transform is torch.func.vmap
+        else inputs["scores"]
+    )
+    with pytest.raises(
+        NoBackend, match=r"torch\.func transform is active, which only the reference can follow"
+    ):
+        transform(lambda s: total(s, "triton"))(maps)
+    assert torch.equal(
+        transform(lambda s: total(s, None))(maps), transform(lambda s: total(s, "reference"))(maps)
+    )
+
+
+@inside
+def test_flops():
+    register_flop_formulas()
+    case = CASES[2]
+    inputs = {k: t.requires_grad_() for k, t in case.make(torch.float32).items()}
+    with FlopCounterMode(display=False) as counter:
+        out = learned_query_attention(**inputs, backend="triton")
+    work = 2 * case.batch * 7 * 15 * case.taps
+    channels, pairs = case.heads * case.head_dim, case.queries * case.heads
+    assert counter.get_total_flops() == work * (channels + 2 * pairs)
+    with FlopCounterMode(display=False) as counter:
+        out.sum().backward()
+    assert counter.get_total_flops() == work * (2 * channels + 5 * pairs)
+
+
+@inside
+def test_two_runs_agree_bit_for_bit():
+    inputs = CASES[2].make(torch.float32)
+    first, second = (run(inputs, {}, "triton") for _ in range(2))
+    for name in NAMES:
+        assert torch.equal(first[name], second[name]), name
+
+
+@inside
+def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypatch):
+    case = Case("tuned", (2, 3), (1, 3), heads=2, head_dim=2)
+    monkeypatch.setattr(triton_tune, "CHOICES", {"heads": (1, 2), "warps": (1, 4)})
+    times = iter([4.0, 5.0, 3.0] * 3)  # the tile of the table, one head, one warp; then nothing is left but
+    path = tmp_path / "table.json"
+    path.write_text(triton_table.PATH.read_text())
+    rows = triton_tune.tune([case], torch.float32, "cpu", timer=lambda call: next(times, 9.0))
+    triton_table.save(rows, path)
+    monkeypatch.setattr(triton_table, "PATH", path)
+    before = Tile(elements=1024, heads=4, columns=16, warps=4)
+    assert triton_table.tile("attend", "cpu", 32, 3, 2) == replace(before, heads=2)
+    assert triton_table.tile("attend", "cpu", 32, 4, 2) == before
+    assert triton_table.tile("attend", "cpu", 16, 3, 2) == before
+    assert [row["kernel"] for row in rows] == list(triton_table.KERNELS)
+    assert "measured: 3 ms (before 4)" in rows[0]["source"]
+    triton_table.save(rows, path)
+    assert len(json.loads(path.read_text())["rows"]) == 11
+    triton_table._rows.cache_clear()
+
+
+def in_a_process_of_its_own(expression):
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", expression, __file__]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout
+
+
+@outside
+def test_quick_part():
+    in_a_process_of_its_own("not slow")
+
+
+@outside
+@pytest.mark.slow
+def test_slow_part():
+    in_a_process_of_its_own("slow")
