@@ -180,9 +180,9 @@ def _setup_context(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad):
-    *grads, grad_weight = torch.ops.qna.learned_query_cpu_backward(grad, *ctx.saved_tensors, *ctx.window)
-    weighted = ctx.saved_tensors[3] is not None
-    return (*grads, grad_weight if weighted else None, None, None, None, None)
+    saved = ctx.saved_tensors  # once only: activation checkpointing frees them as they are read
+    *grads, grad_weight = torch.ops.qna.learned_query_cpu_backward(grad, *saved, *ctx.window)
+    return (*grads, None if saved[3] is None else grad_weight, None, None, None, None)
 
 
 def _refuse(ctx, *grads):
