@@ -44,19 +44,18 @@ class BaseCommit:
         except InvalidInput:
             self.close()
             raise
-        self.timing = Lines(command)
-        self.probing = Lines(command, memory.RETURN_FREED_BLOCKS)
+        self.processes = Lines(command), Lines(command, memory.RETURN_FREED_BLOCKS)
 
     def __enter__(self) -> BaseCommit:
-        self.timing.ask(do="ready")
-        self.probing.ask(do="ready")
+        for process in self.processes:
+            process.ask(do="ready")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.timing.close()
-        self.probing.close()
+        for process in self.processes:
+            process.close()
         self.close()
 
     def close(self) -> None:

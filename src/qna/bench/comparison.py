@@ -132,7 +132,9 @@ def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> I
                     else:
                         question = _question(asked.level, name, setting, threads)
                         refuses = partial(PEERS[name].declines, setting, asked.level)
-                        providers += _here_and_at_base(name, case, question, refuses, probe, base)
+                        providers += _here_and_at_base(
+                            name, case, question, refuses=refuses, probe=probe, base=base
+                        )
             title = f"{asked.level} {batch}x{height}x{width}x{dim}, window {window}"
             yield title, _measured(providers, request, partial(_tell, progress, title))
 
@@ -154,35 +156,37 @@ def compare_models(
                 setting = ModelSetting(batch, size, dtype, request.device)
                 for name, threads in ((n, t) for n in names for t in request.threads):
                     question = _question("model", name, setting, threads)
-                    providers += _here_and_at_base(name, case, question, lambda mode: None, probe, base)
+                    providers += _here_and_at_base(
+                        name, case, question, refuses=_runs_all, probe=probe, base=base
+                    )  # fmt: skip
             title = f"models, {batch} of {size}x{size}"
             yield title, _measured(providers, request, partial(_tell, progress, title))
 
 
 def rows_of(outcomes: list[Outcome], stamp: Stamp) -> list[Row]:
     """Rows of time, memory and, for models, images per second; none for what has no time."""
-    rows = []
-    for outcome in outcomes:
-        if not outcome.seconds:
-            continue
-        setting = outcome.extra["setting"]
-        about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
-        about["calls"] = len(outcome.seconds)
+    return [row for outcome in outcomes if outcome.seconds for row in _rows_of_one(outcome, stamp)]
 
-        def row(metric: str, unit: str, numbers: tuple[float, float, float]) -> Row:
-            return Row(
-                outcome.case, outcome.provider, outcome.mode, metric, unit, *numbers,
-                stamp.device, outcome.threads, stamp.torch, stamp.commit, stamp.date, about,
-            )  # fmt: skip
 
-        median, fast, slow = outcome.spread()
-        rows.append(row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow)))
-        if outcome.case.startswith("model"):
-            batch = setting["batch"]
-            rows.append(row("throughput", "images/s", (batch / median, batch / slow, batch / fast)))
-        if outcome.peak is not None:
-            rows.append(row("memory", "MiB", (outcome.peak / 2**20,) * 3))
-    return rows
+def _rows_of_one(outcome: Outcome, stamp: Stamp) -> Iterator[Row]:
+    setting = outcome.extra["setting"]
+    about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
+    about["calls"] = len(outcome.seconds)
+
+    def row(metric: str, unit: str, numbers: tuple[float, float, float]) -> Row:
+        return Row(
+            outcome.case, outcome.provider, outcome.mode, metric, unit, *numbers,
+            stamp.device, outcome.threads, stamp.torch, stamp.commit, stamp.date, about,
+        )  # fmt: skip
+
+    median, fast, slow = outcome.spread()
+    yield row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow))
+    if outcome.case.startswith("model"):
+        batch = setting["batch"]
+        yield row("throughput", "images/s", (batch / median, batch / slow, batch / fast))
+    if outcome.peak is not None:
+        mib = outcome.peak / 2**20
+        yield row("memory", "MiB", (mib, mib, mib))
 
 
 def _question(kind: str, name: str, setting: Setting | ModelSetting, threads: int) -> dict[str, Any]:
@@ -193,6 +197,7 @@ def _here_and_at_base(
     name: str,
     case: str,
     question: dict[str, Any],
+    *,
     refuses: Callable[[str], str | None],
     probe: Lines | None,
     base: BaseCommit | None,
@@ -208,7 +213,7 @@ def _here_and_at_base(
     if base is None or not (name.startswith("qna") or question["kind"] == "model"):
         return [here]
     there = RemoteProvider(
-        f"{name}@{base.commit}", case, question, base.timing, base.probing, threads, refuses=refuses
+        f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses
     )  # fmt: skip
     return [here, there]
 
@@ -231,6 +236,10 @@ def _probe(stack: ExitStack, request: Request) -> Lines | None:
 
 def _tell(progress: Progress, title: str, what: str) -> None:
     progress(f"{title}: {what}")
+
+
+def _runs_all(mode: str) -> str | None:
+    """Models know no sizes that they refuse beforehand; what they raise is their reason."""
 
 
 def _forget_compiled() -> None:

@@ -1,4 +1,4 @@
-"""How time is taken: gate, warm-up, turns A B C A B C, median and spread. docs/benchmarking.md gives reasons."""
+"""How time is taken: gate, warm-up, turns A B C A B C, median and spread; docs/benchmarking.md tells why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Provider(Protocol):
         """Notes for the row."""
         ...
 
-    def refuses(self, mode: str) -> str | None:
+    def refuses(self, mode: str, /) -> str | None:
         """Why it cannot run in this mode, or None."""
         ...
 

@@ -28,7 +28,7 @@ class Lines:
         self.environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[str] | None = None
         # a file, not a pipe: a pipe that no one reads would stop a talkative process
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
 
     def ask(self, **question: Any) -> Any:
         """The answer's "value".

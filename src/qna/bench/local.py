@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -95,4 +96,4 @@ def time_on_gpu(run: Callable[[], object], calls: int) -> list[float]:
         run()
     marks[-1].record()
     torch.cuda.synchronize()
-    return [a.elapsed_time(b) / 1e3 for a, b in zip(marks[:-1], marks[1:], strict=True)]
+    return [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]

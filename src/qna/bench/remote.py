@@ -16,8 +16,7 @@ class RemoteProvider:
         name: for tables.
         case: what it answers.
         question: the sizes; passed with everything that is asked.
-        timing: the process that takes time.
-        probing: the process that takes memory, whose allocator returns freed blocks.
+        processes: what takes time, and what takes memory: its allocator returns freed blocks.
         threads: CPU threads.
         refuses: why it cannot run in a mode, or None.
         extra: notes for the row.
@@ -28,10 +27,9 @@ class RemoteProvider:
         name: str,
         case: str,
         question: dict[str, Any],
-        timing: Lines,
-        probing: Lines,
-        threads: int,
+        processes: tuple[Lines, Lines],
         *,
+        threads: int,
         refuses: Callable[[str], str | None] = lambda mode: None,
         extra: dict[str, Any] | None = None,
     ):
@@ -41,8 +39,7 @@ class RemoteProvider:
         self.refuses = refuses
         self.extra = {"setting": question["setting"], **(extra or {})}
         self.question = question
-        self.timing = timing
-        self.probing = probing
+        self.timing, self.probing = processes
 
     def verify(self, mode: str) -> None:
         """Let the process hold its work to the definition."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from qna.bench import gate
 from qna.bench.peers import PEERS
 from qna.bench.peers.compiled import compiled
 from qna.bench.peers.contender import BACKWARD, Contender, Setting
+from qna.bench.peers.from_timm import timm_module
 from qna.bench.whole_model import ModelSetting, ModelWork
 
 
@@ -82,6 +82,6 @@ def preload() -> None:
     """Import what peers import when they are built; the compiler's start alone takes seconds."""
     for name in ("timm.layers", "timm.models.swin_transformer"):
         with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+            timm_module(name)
     with contextlib.suppress(RuntimeError):  # no C++ compiler
         compiled(torch.neg)(torch.ones(1))

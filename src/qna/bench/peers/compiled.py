@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
-
-import torch
+from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable)
 
@@ -15,9 +13,11 @@ _LIMIT = 256
 
 def compiled(function: F) -> F:
     """Compile for static shapes, as one graph, without a pool of compile processes."""
+    import torch
     import torch._dynamo
     import torch._inductor.config
 
     torch._dynamo.config.recompile_limit = max(_LIMIT, torch._dynamo.config.recompile_limit)
     torch._inductor.config.compile_threads = 1
-    return torch.compile(function, fullgraph=True, dynamic=False)
+    made: Any = torch.compile(function, fullgraph=True, dynamic=False)
+    return made

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from types import ModuleType
-
-import qna.models  # noqa: F401 - makes timm importable beside a torch without torchvision's operators
-from qna._core.errors import require
 
 
 def timm_module(name: str) -> ModuleType:
@@ -15,7 +13,9 @@ def timm_module(name: str) -> ModuleType:
     Raises:
         MissingExtra: timm is not installed.
     """
-    return require(name, extra="models", purpose="comparing with timm")
+    # makes timm importable beside a torch for which torchvision's operators are missing
+    importlib.import_module("qna.models")
+    return importlib.import_module(name)
 
 
 def without_timm() -> str | None:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import qna
 from qna._core.errors import InvalidInput
-from qna.bench import gate, machine, memory
+from qna.bench import gate, memory
 from qna.bench.lines import Lines
-from qna.bench.peers.contender import BACKWARD, Contender, Peer, Setting
+from qna.bench.peers.contender import BACKWARD, Contender, Setting
 from qna.bench.peers.two_convolutions import declines, layer_at, layer_leaves
 from qna.bench.remote import RemoteProvider
 
@@ -63,8 +63,9 @@ class OfficialLayers:
                 return f"compared in float32 on CPU, got {setting.dtype} on {setting.device}"
             return declines(setting, level, mode)
 
-        timing, probing = (self._process(threads, probing) for probing in (False, True))
-        return _Official(setting, Path(self._folder.name), case, timing, probing, threads, refuses)
+        processes = self._process(threads, probing=False), self._process(threads, probing=True)
+        folder = Path(self._folder.name)
+        return OfficialLayer(setting, folder, case, processes, threads=threads, refuses=refuses)
 
     def __enter__(self) -> OfficialLayers:
         return self
@@ -76,7 +77,7 @@ class OfficialLayers:
             process.close()
         self._folder.cleanup()
 
-    def _process(self, threads: int, probing: bool) -> Lines:
+    def _process(self, threads: int, *, probing: bool) -> Lines:
         if (threads, probing) not in self._processes:
             # without a checkout no provider asks
             command = ["none"]
@@ -90,7 +91,7 @@ class OfficialLayers:
         return self._processes[threads, probing]
 
 
-class _Official(RemoteProvider):
+class OfficialLayer(RemoteProvider):
     """Leaves go to the process as a file, outputs come back as one: they are checked here."""
 
     def __init__(
@@ -98,8 +99,8 @@ class _Official(RemoteProvider):
         setting: Setting,
         folder: Path,
         case: str,
-        timing: Lines,
-        probing: Lines,
+        processes: tuple[Lines, Lines],
+        *,
         threads: int,
         refuses: Callable[[str], str | None],
     ):
@@ -107,7 +108,7 @@ class _Official(RemoteProvider):
         self.folder = folder
         question = {"leaves": str(folder / "leaves.npz"), "setting": asdict(setting)}
         extra = {"by": "jax"}
-        super().__init__(NAME, case, question, timing, probing, threads, refuses=refuses, extra=extra)
+        super().__init__(NAME, case, question, processes, threads=threads, refuses=refuses, extra=extra)
 
     def verify(self, mode: str) -> None:
         """Compare what the process computes with the definition here."""
@@ -119,6 +120,8 @@ class _Official(RemoteProvider):
         gradient[at[:, 0], at[:, 1], at[:, 2]] = sample
         _save(self.folder / "leaves.npz", {**leaves, "gradient": gradient})
         # the process reads the leaves again when it is asked to verify
+        import numpy as np
+
         found_at = self.folder / "found.npz"
         self.timing.ask(do="verify", question=self.question, mode=mode, found=str(found_at))
         found = {name: torch.from_numpy(a) for name, a in np.load(found_at).items()}
@@ -136,4 +139,7 @@ def contender_elsewhere(setting: Setting, leaves: dict[str, Tensor]) -> Contende
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    np.savez(path, **{name: t.detach().numpy() for name, t in tensors.items()})
+    import numpy as np
+
+    arrays: dict[str, Any] = {name: t.detach().numpy() for name, t in tensors.items()}
+    np.savez(path, **arrays)

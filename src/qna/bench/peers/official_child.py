@@ -5,6 +5,7 @@ Their file is loaded from the checkout, jitted, and given leaves from a file. No
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -30,13 +31,13 @@ def main(checkout: Path, threads: int) -> None:
         return built["calls"][mode]
 
     def verify(question: dict[str, Any], mode: str, found: str) -> None:
-        import numpy as np
+        np = _numpy()
 
         built["question"] = None  # new leaves
         np.savez(found, **arrays(runner(question, mode)(), mode))
 
     def time_calls(question: dict[str, Any], mode: str, calls: int) -> list[float]:
-        import jax
+        jax = _jax()
 
         run = runner(question, mode)
         jax.block_until_ready(run())
@@ -48,7 +49,7 @@ def main(checkout: Path, threads: int) -> None:
         return seconds
 
     def peak(question: dict[str, Any], mode: str) -> int:
-        import jax
+        jax = _jax()
 
         run = runner(question, mode)
         return peak_on_cpu(lambda: jax.block_until_ready(run()))
@@ -58,7 +59,7 @@ def main(checkout: Path, threads: int) -> None:
 
 def load(checkout: Path) -> Any:
     """Their layer class; names that JAX has dropped since are given back for the time of the import."""
-    import jax
+    jax = _jax()
 
     for name, now in (("tree_map", jax.tree_util.tree_map), ("tree_leaves", jax.tree_util.tree_leaves)):
         if not hasattr(jax, name):
@@ -73,8 +74,7 @@ def load(checkout: Path) -> Any:
 
 def build(layer_class: Any, question: dict[str, Any]) -> dict[str, Any]:
     """The jitted calls of both modes on the leaves of the question's file."""
-    import jax
-    import numpy as np
+    jax, np = _jax(), _numpy()
 
     sizes, arrays = question["setting"], np.load(question["leaves"])
     taps = sizes["window"] ** 2
@@ -114,7 +114,7 @@ def build(layer_class: Any, question: dict[str, Any]) -> dict[str, Any]:
 
 def arrays(result: Any, mode: str) -> dict[str, Any]:
     """Output and gradients by the names and shapes of the leaves."""
-    import numpy as np
+    np = _numpy()
 
     if mode == "forward":
         return {"output": np.asarray(result)}
@@ -129,6 +129,15 @@ def arrays(result: Any, mode: str) -> dict[str, Any]:
         "bias": np.asarray(parameters["rpe_bias"]),
         "weight": np.asarray(parameters["attn_scale_weights"]),
     }
+
+
+def _jax() -> Any:
+    """Of the Python that runs this file; the one that checks its types has none."""
+    return importlib.import_module("jax")
+
+
+def _numpy() -> Any:
+    return importlib.import_module("numpy")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stand-alone self-attention (Ramachandran et al., NeurIPS 2019) in its usual form: `F.unfold` of keys and values."""
+"""Stand-alone self-attention (Ramachandran et al., NeurIPS 2019) by `F.unfold` of keys and values."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ Without the stabiliser that large scores need; the authors evaluate it so (Arar 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from qna.bench.peers.learned_query import attend_at, leaves_in
 
 def build(setting: Setting, level: str, *, compile: bool) -> Contender:
     """The op on dense scores and values, or the layer with the authors' parameters."""
-    wrap = compiled if compile else lambda function: function
+    wrap: Callable[[Any], Any] = compiled if compile else lambda function: function
     extra = {"compiled": compile}
     if level == "op":
         scores, value = leaves_in(setting, "contiguous")
@@ -63,6 +64,7 @@ def layer_leaves(setting: Setting) -> dict[str, Tensor]:
 
 
 def two_convolution_layer(
+    *,
     x: Tensor,
     query: Tensor,
     key: Tensor,
@@ -70,7 +72,6 @@ def two_convolution_layer(
     bias: Tensor,
     weight: Tensor,
     out: Tensor,
-    *,
     heads: int,
 ) -> Tensor:
     """Scores x (W_k q) without keys, values, the two convolutions, the output projection."""

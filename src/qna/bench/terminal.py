@@ -1,0 +1,117 @@
+"""Outcomes in a terminal: a progress bar while they are measured, a table per case when they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from qna._core.errors import require
+from qna.bench.comparison import Group, Progress
+from qna.bench.harness import Outcome
+
+
+class Terminal:
+    """Prints groups of outcomes as they come; a context manager.
+
+    Args:
+        cases: how many groups will come.
+        steps: calls of `progress` that one group makes at most.
+
+    Raises:
+        MissingExtra: rich is not installed.
+    """
+
+    def __init__(self, cases: int, steps: int):
+        console = require("rich.console", extra="train", purpose="`qna bench`")
+        progress = require("rich.progress", extra="train", purpose="`qna bench`")
+        self.console = console.Console()
+        self.steps, self.done, self.taken = steps, 0, 0
+        self.bar: Any = progress.Progress(
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.description}"),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("start", total=cases)
+
+    def __enter__(self) -> Terminal:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def progress(self, what: str) -> None:
+        """One step further."""
+        self.taken = min(self.taken + 1, self.steps)
+        self.bar.update(self.task, description=what, completed=self.done + self.taken / self.steps)
+
+    def shown(self, groups: Iterable[Group]) -> Iterator[list[Outcome]]:
+        """Print each group's table and pass its outcomes on."""
+        for title, outcomes in groups:
+            self.done, self.taken = self.done + 1, 0
+            self.bar.update(self.task, completed=self.done)
+            self.console.print(table(title, outcomes))
+            yield outcomes
+
+
+def table(title: str, outcomes: list[Outcome]) -> Any:
+    """A line per provider: the median time of each mode with its spread, memory, and remarks."""
+    rich_table = require("rich.table", extra="train", purpose="`qna bench`")
+    box = require("rich.box", extra="train", purpose="`qna bench`")
+    modes = list(dict.fromkeys(o.mode for o in outcomes))
+    result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("provider", no_wrap=True)
+    models = outcomes[0].case.startswith("model")
+    for mode in modes:
+        result.add_column(
+            f"{mode}\n{'images/s' if models else 'ms (p20-p80)'}", justify="right", no_wrap=True
+        )
+        result.add_column("MiB", justify="right", no_wrap=True)
+    result.add_column("remark", overflow="fold")
+    for label, of_one in _by_provider(outcomes).items():
+        cells: list[str] = []
+        for mode in modes:
+            outcome = of_one[mode]
+            cells += [_speed(outcome) if models else _time(outcome), _memory(outcome)]
+        remark = "; ".join(dict.fromkeys(o.reason for o in of_one.values() if o.reason))
+        result.add_row(label, *cells, remark, style="red" if "WRONG" in remark else None)
+    return result
+
+
+def _by_provider(outcomes: list[Outcome]) -> dict[str, dict[str, Outcome]]:
+    """Outcomes by mode for each label, which names dtype and threads where there are several."""
+    dtypes = {_dtype(o) for o in outcomes}
+    threads = {o.threads for o in outcomes}
+    found: dict[str, dict[str, Outcome]] = {}
+    for o in outcomes:
+        label = o.provider
+        if len(dtypes) > 1:
+            label += f" {_dtype(o)}"
+        if len(threads) > 1:
+            label += f" x{o.threads}"
+        found.setdefault(label, {})[o.mode] = o
+    return found
+
+
+def _dtype(outcome: Outcome) -> str:
+    return outcome.case.rsplit("-", 1)[1]
+
+
+def _time(outcome: Outcome) -> str:
+    if not outcome.seconds:
+        return "-"
+    median, low, high = (1e3 * t for t in outcome.spread())
+    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _speed(outcome: Outcome) -> str:
+    if not outcome.seconds:
+        return "-"
+    return f"{outcome.extra['setting']['batch'] / outcome.spread()[0]:.3g}"
+
+
+def _memory(outcome: Outcome) -> str:
+    return "-" if outcome.peak is None else f"{outcome.peak / 2**20:.1f}"
