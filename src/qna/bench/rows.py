@@ -8,14 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from qna._core.errors import InvalidInput
+from qna._core.files import write_text
 
 NUMBERS = ("p50", "p20", "p80")
 
@@ -28,12 +27,12 @@ class Row:
         case: what was asked, readable and equal for all providers of it, as ``op-8x56x56x64-k7-float32``.
         provider: what answered.
         mode: "forward", "forward+backward", "step" or "none".
-        metric: "time", "memory", "throughput", "macs" or "bytes".
+        metric: "time", "memory" or "throughput"; of formulas "parameters", "macs", "moved" or "peak".
         unit: of the three numbers.
         p50: median.
         p20: 20th percentile.
         p80: 80th percentile.
-        device: name of the processor or GPU.
+        device: name of the processor or GPU; "formula" for what was counted.
         threads: CPU threads that it was given.
         torch: torch's version.
         commit: of this package, with "+" where files had changed.
@@ -73,7 +72,8 @@ def append(path: str | Path, rows: Iterable[Row]) -> None:
     writer.writerow(COLUMNS)
     for row in [*before, *rows]:
         writer.writerow([_write(getattr(row, name)) for name in COLUMNS])
-    write_whole(path, text.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue())
 
 
 def read(*paths: str | Path) -> list[Row]:
@@ -96,21 +96,6 @@ def read(*paths: str | Path) -> list[Row]:
                 except (ValueError, TypeError) as error:
                     raise InvalidInput(f"{path}, line {number}: {error}") from None
     return rows
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace the file's content so that a reader, or a crash, sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def _write(value: Any) -> Any:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qna._core.errors import require
-from qna.bench.comparison import Group, Progress
+from qna.bench.comparison import Group
+from qna.bench.cost import Cost
 from qna.bench.harness import Outcome
+
+SHORT = {"float32": "fp32", "float64": "fp64", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class Terminal:
@@ -58,27 +61,62 @@ class Terminal:
 
 
 def table(title: str, outcomes: list[Outcome]) -> Any:
-    """A line per provider: the median time of each mode with its spread, memory, and remarks."""
+    """A line per provider: median time with its spread, and memory; below, why others have none."""
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
     modes = list(dict.fromkeys(o.mode for o in outcomes))
+    models = outcomes[0].case.startswith("model")
     result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("provider", no_wrap=True)
-    models = outcomes[0].case.startswith("model")
     for mode in modes:
-        result.add_column(
-            f"{mode}\n{'images/s' if models else 'ms (p20-p80)'}", justify="right", no_wrap=True
-        )
-        result.add_column("MiB", justify="right", no_wrap=True)
-    result.add_column("remark", overflow="fold")
+        unit = "images/s" if models else "ms (p20-p80)"
+        result.add_column(f"{mode}\n{unit}", justify="right", no_wrap=True)
+        result.add_column("\nMiB", justify="right", no_wrap=True, min_width=5)
+    remarks = []
     for label, of_one in _by_provider(outcomes).items():
         cells: list[str] = []
         for mode in modes:
             outcome = of_one[mode]
             cells += [_speed(outcome) if models else _time(outcome), _memory(outcome)]
-        remark = "; ".join(dict.fromkeys(o.reason for o in of_one.values() if o.reason))
-        result.add_row(label, *cells, remark, style="red" if "WRONG" in remark else None)
+        reasons = dict.fromkeys(o.reason for o in of_one.values() if o.reason)
+        remarks += [f"{label}: {reason}" for reason in reasons]
+        wrong = any(r.startswith("WRONG") for r in reasons)
+        if any(o.seconds for o in of_one.values()) or wrong:
+            result.add_row(label, *cells, style="red" if wrong else None)
+    result.caption = "\n".join(remarks) or None
+    result.caption_justify = "left"
     return result
+
+
+def print_costs(costs: list[Cost]) -> None:
+    """A line per layer or model, in the units that papers use."""
+    headings = ["what", "params M", "GMAC", "moved MiB", "peak MiB"]
+    lines = [
+        (c.what(), f"{c.parameters / 1e6:.3g}", *_amounts(c.macs, c.moved, c.peak)) for c in costs
+    ]  # fmt: skip
+    _print("Counted by formulas; 1 MAC = 2 FLOPs; float32", headings, lines)
+
+
+def print_layers(title: str, layers: list[tuple[str, str, int, int, int]]) -> None:
+    """A line per layer of a model."""
+    headings = ["layer", "kind", "GMAC", "moved MiB", "peak MiB"]
+    _print(title, headings, [(name, kind, *_amounts(*numbers)) for name, kind, *numbers in layers])
+
+
+def _amounts(macs: int, moved: int, peak: int) -> tuple[str, str, str]:
+    return f"{macs / 1e9:.3g}", f"{moved / 2**20:.1f}", f"{peak / 2**20:.1f}"
+
+
+def _print(title: str, headings: list[str], lines: list[tuple[str, ...]]) -> None:
+    rich_table = require("rich.table", extra="train", purpose="`qna bench`")
+    box = require("rich.box", extra="train", purpose="`qna bench`")
+    result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, heading in enumerate(headings):
+        left = i == 0 or heading == "kind"
+        result.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for line in lines:
+        result.add_row(*line)
+    require("rich.console", extra="train", purpose="`qna bench`").Console().print(result)
 
 
 def _by_provider(outcomes: list[Outcome]) -> dict[str, dict[str, Outcome]]:
@@ -89,7 +127,7 @@ def _by_provider(outcomes: list[Outcome]) -> dict[str, dict[str, Outcome]]:
     for o in outcomes:
         label = o.provider
         if len(dtypes) > 1:
-            label += f" {_dtype(o)}"
+            label += f" {SHORT[_dtype(o)]}"
         if len(threads) > 1:
             label += f" x{o.threads}"
         found.setdefault(label, {})[o.mode] = o

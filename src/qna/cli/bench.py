@@ -41,22 +41,38 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="IMAGES")
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_models, modes=["step" if name == "train-step" else "forward"])
+    verb = verbs.add_parser(
+        "cost",
+        help="multiply-adds and bytes by formulas",
+        description="Count multiply-adds, bytes that must move, and peak bytes of inference, by formulas.",
+    )
+    verb.add_argument("--models", nargs="*", default=["qna_vit_tiny", "qna_vit_small", "qna_vit_base"])
+    verb.add_argument("--size", type=int, default=224, metavar="PIXELS")
+    verb.add_argument("--layers", action="store_true", help="also each layer of the models")
+    _add_sizes(verb)
+    verb.add_argument("--out", type=Path, metavar="CSV", help="rows are added to it")
+    verb.set_defaults(run=_cost)
     return parser
 
 
 def _add_peers(verb: argparse.ArgumentParser, level: str) -> None:
     add = verb.add_argument
     add("--peers", nargs="+", default=["all"], metavar="NAME", help="which, or all (default)")
+    _add_sizes(verb)
+    add("--modes", nargs="+", default=["forward", "forward+backward"], metavar="MODE")
+    if level == "layer":
+        add("--official", type=Path, metavar="PATH", help="a checkout of the authors' JAX code")
+        add("--official-python", type=Path, metavar="PYTHON", help="a Python with jax and flax")
+
+
+def _add_sizes(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
     add("--windows", nargs="+", type=int, default=[3, 5, 7, 9, 11, 13], metavar="K", help="taps per axis")
     add(
         "--maps", nargs="+", type=_map, default=[(8, 56, 56, 64), (1, 256, 256, 64)], metavar="BxHxWxC"
     )  # fmt: skip
     add("--head-dim", type=int, default=8, metavar="D", help="channels per head of QnA (default 8)")
     add("--queries", type=int, default=2, metavar="L", help="learned queries of QnA (default 2)")
-    add("--modes", nargs="+", default=["forward", "forward+backward"], metavar="MODE")
-    if level == "layer":
-        add("--official", type=Path, metavar="PATH", help="a checkout of the authors' JAX code")
-        add("--official-python", type=Path, metavar="PYTHON", help="a Python with jax and flax")
 
 
 def _add_common(verb: argparse.ArgumentParser, *, seconds: float = 0.4, patience: float = 1.0) -> None:
@@ -116,6 +132,29 @@ def _models(options: argparse.Namespace) -> int:
     with Terminal(len(settings), _steps(providers, request)) as terminal:
         groups = compare_models(tuple(options.models), settings, request, terminal.progress)
         return _finish(terminal.shown(groups), options)
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from qna.bench import rows
+    from qna.bench.cost import layer_cost, model_cost, model_layers
+    from qna.bench.machine import Stamp
+    from qna.bench.terminal import print_costs, print_layers
+
+    if options.size < 1 or min(options.windows) < 1:
+        raise InvalidInput(f"sizes must be at least 1, got {options.size} pixels, windows {options.windows}")
+    costs = [
+        layer_cost(size, window, options.head_dim, options.queries)
+        for size in options.maps
+        for window in options.windows
+    ]
+    costs += [model_cost(name, 1, options.size) for name in options.models]
+    print_costs(costs)
+    for name in options.models if options.layers else []:
+        print_layers(f"{name}, one image of {options.size}x{options.size}", model_layers(name, options.size))
+    if options.out:
+        rows.append(options.out, [row for cost in costs for row in cost.rows(Stamp.now("cpu"))])
+        print(f"{4 * len(costs)} rows added to {options.out}")
+    return 0
 
 
 def _peer_request(options: argparse.Namespace) -> PeerRequest:
