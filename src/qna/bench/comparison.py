@@ -17,7 +17,7 @@ from qna.bench.lines import Lines
 from qna.bench.local import LocalProvider
 from qna.bench.machine import Stamp
 from qna.bench.peers import PEERS, official
-from qna.bench.peers.contender import DTYPES, MODES, Setting
+from qna.bench.peers.contender import DTYPES, FORWARD, MODES, Setting
 from qna.bench.remote import RemoteProvider
 from qna.bench.rows import Row
 from qna.bench.whole_model import ModelSetting
@@ -113,7 +113,7 @@ Group = tuple[str, list[Outcome]]
 def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> Iterator[Group]:
     """Measure case by case: yields a title and the outcomes of all peers there."""
     names = asked.names()
-    settings = list(asked.settings())
+    settings, slow = list(asked.settings()), _TooSlow(request.plan.patience)
     with ExitStack() as stack:
         officials = stack.enter_context(official.OfficialLayers(asked.checkout))
         base = stack.enter_context(BaseCommit(request.base)) if request.base else None
@@ -131,12 +131,14 @@ def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> I
                         providers.append(officials.provider(case, setting, asked.level, threads))
                     else:
                         question = _question(asked.level, name, setting, threads)
-                        refuses = partial(PEERS[name].declines, setting, asked.level)
+                        refuses = slow.also(partial(PEERS[name].declines, setting, asked.level), name, case)
                         providers += _here_and_at_base(
                             name, case, question, refuses=refuses, probe=probe, base=base
                         )
             title = f"{asked.level} {batch}x{height}x{width}x{dim}, window {window}"
-            yield title, _measured(providers, request, partial(_tell, progress, title))
+            outcomes = _measured(providers, request, partial(_tell, progress, title))
+            slow.note(outcomes)
+            yield title, outcomes
 
 
 def compare_models(
@@ -187,6 +189,30 @@ def _rows_of_one(outcome: Outcome, stamp: Stamp) -> Iterator[Row]:
     if outcome.peak is not None:
         mib = outcome.peak / 2**20
         yield row("memory", "MiB", (mib, mib, mib))
+
+
+class _TooSlow:
+    """Peers whose forward was above the patience at one window are left out at larger ones of that map."""
+
+    def __init__(self, patience: float):
+        self.patience = patience
+        self.known: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def note(self, outcomes: list[Outcome]) -> None:
+        """Remember who was too slow."""
+        for o in outcomes:
+            if o.mode == FORWARD and o.seconds and o.seconds[0] > self.patience:
+                _, size, window, dtype = o.case.split("-")
+                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.seconds[0]))
+
+    def also(self, refuses: Callable[[str], str | None], name: str, case: str) -> Callable[[str], str | None]:
+        """`refuses`, and the reason of a smaller window."""
+        _, size, window, dtype = case.split("-")
+        found = self.known.get((name, size + dtype))
+        if found is None or int(window[1:]) <= found[0]:
+            return refuses
+        text = f"forward took {found[1]:.1f} s at window {found[0]}, above --patience {self.patience:g}"
+        return lambda mode: text
 
 
 def _question(kind: str, name: str, setting: Setting | ModelSetting, threads: int) -> dict[str, Any]:

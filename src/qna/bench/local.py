@@ -24,7 +24,7 @@ class LocalProvider:
             one that refuses.
         threads: CPU threads, each with a core of its own.
         refuses: why it cannot run in a mode, or None.
-        probe: peak bytes of a call on CPU, taken in another process.
+        probe: peak bytes of a call in a mode on CPU, taken in another process.
         clock: seconds; injected by tests.
     """
 

@@ -56,12 +56,16 @@ class Terminal:
         for title, outcomes in groups:
             self.done, self.taken = self.done + 1, 0
             self.bar.update(self.task, completed=self.done)
-            self.console.print(table(title, outcomes))
+            shown, remarks = table(title, outcomes)
+            self.console.print(shown)
+            for remark in remarks:
+                self.console.print(f"  {remark}", style="dim", highlight=False, markup=False)
+            self.console.print()
             yield outcomes
 
 
-def table(title: str, outcomes: list[Outcome]) -> Any:
-    """A line per provider: median time with its spread, and memory; below, why others have none."""
+def table(title: str, outcomes: list[Outcome]) -> tuple[Any, list[str]]:
+    """A line per provider: median time with its spread, and memory; and why others have none."""
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
     modes = list(dict.fromkeys(o.mode for o in outcomes))
@@ -83,9 +87,7 @@ def table(title: str, outcomes: list[Outcome]) -> Any:
         wrong = any(r.startswith("WRONG") for r in reasons)
         if any(o.seconds for o in of_one.values()) or wrong:
             result.add_row(label, *cells, style="red" if wrong else None)
-    result.caption = "\n".join(remarks) or None
-    result.caption_justify = "left"
-    return result
+    return result, remarks
 
 
 def print_costs(costs: list[Cost]) -> None:
@@ -141,15 +143,20 @@ def _dtype(outcome: Outcome) -> str:
 def _time(outcome: Outcome) -> str:
     if not outcome.seconds:
         return "-"
-    median, low, high = (1e3 * t for t in outcome.spread())
-    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+    median, low, high = (_digits(1e3 * t) for t in outcome.spread())
+    return f"{median} (once)" if len(outcome.seconds) == 1 else f"{median} ({low}-{high})"
 
 
 def _speed(outcome: Outcome) -> str:
     if not outcome.seconds:
         return "-"
-    return f"{outcome.extra['setting']['batch'] / outcome.spread()[0]:.3g}"
+    return _digits(outcome.extra["setting"]["batch"] / outcome.spread()[0])
+
+
+def _digits(value: float) -> str:
+    """Three digits, without an exponent for large values."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _memory(outcome: Outcome) -> str:
-    return "-" if outcome.peak is None else f"{outcome.peak / 2**20:.1f}"
+    return "-" if outcome.peak is None else _digits(outcome.peak / 2**20)
