@@ -30,7 +30,7 @@ def build(setting: Setting, level: str, *, compile: bool) -> Contender:
         definition = partial(attend_at, setting)
         return Contender(lambda: core(**leaves), leaves, definition, setting.window**2, extra)
     leaves = layer_leaves(setting)
-    layer = wrap(partial(two_convolution_layer, heads=setting.heads))
+    layer: Any = wrap(partial(two_convolution_layer, heads=setting.heads))
     terms = setting.window**2 + 3 * setting.dim
     return Contender(lambda: layer(**leaves), leaves, partial(layer_at, setting), terms, extra)
 
