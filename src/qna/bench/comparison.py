@@ -12,7 +12,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.bench import memory, work
 from qna.bench.base_commit import BaseCommit
 from qna.bench.cores import CORES
-from qna.bench.harness import Outcome, Plan, Provider, measure
+from qna.bench.harness import Measurement, Plan, Provider, measure
 from qna.bench.lines import Lines
 from qna.bench.local import LocalProvider
 from qna.bench.machine import Stamp
@@ -107,7 +107,7 @@ class PeerRequest:
         return ((size, window) for size in self.maps for window in self.windows)
 
 
-Group = tuple[str, list[Outcome]]
+Group = tuple[str, list[Measurement]]
 
 
 def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> Iterator[Group]:
@@ -165,12 +165,12 @@ def compare_models(
             yield title, _measured(providers, request, partial(_tell, progress, title))
 
 
-def rows_of(outcomes: list[Outcome], stamp: Stamp) -> list[Row]:
+def rows_of(outcomes: list[Measurement], stamp: Stamp) -> list[Row]:
     """Rows of time, memory and, for models, images per second; none for what has no time."""
     return [row for outcome in outcomes if outcome.seconds for row in _rows_of_one(outcome, stamp)]
 
 
-def _rows_of_one(outcome: Outcome, stamp: Stamp) -> Iterator[Row]:
+def _rows_of_one(outcome: Measurement, stamp: Stamp) -> Iterator[Row]:
     setting = outcome.extra["setting"]
     about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
     about["calls"] = len(outcome.seconds)
@@ -198,7 +198,7 @@ class _TooSlow:
         self.patience = patience
         self.known: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def note(self, outcomes: list[Outcome]) -> None:
+    def note(self, outcomes: list[Measurement]) -> None:
         """Remember who was too slow."""
         for o in outcomes:
             if o.mode == FORWARD and o.seconds and o.seconds[0] > self.patience:
@@ -236,7 +236,7 @@ def _here_and_at_base(
     here = LocalProvider(
         name, case, partial(work.make, question), threads, refuses=refuses, probe=peak
     )  # fmt: skip
-    if base is None or not (name.startswith("qna") or question["kind"] == "model"):
+    if base is None or not name.startswith("qna"):
         return [here]
     there = RemoteProvider(
         f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses
@@ -244,7 +244,7 @@ def _here_and_at_base(
     return [here, there]
 
 
-def _measured(providers: list[Provider], request: Request, progress: Progress) -> list[Outcome]:
+def _measured(providers: list[Provider], request: Request, progress: Progress) -> list[Measurement]:
     try:
         outcomes = measure(providers, request.modes, request.plan, progress=progress)
     finally:

@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class Measurement:
     """What one provider did in one mode.
 
     Attributes:
@@ -97,7 +97,7 @@ def measure(
     plan: Plan,
     *,
     progress: Callable[[str], None] = lambda what: None,
-) -> list[Outcome]:
+) -> list[Measurement]:
     """Measure every provider in every mode; each mode's calls are interleaved.
 
     One outcome per provider and mode. A provider that refuses, differs from its definition or fails has a
@@ -106,10 +106,10 @@ def measure(
     outcomes = []
     spent: dict[int, str] = {}  # providers that one mode already found too slow or wrong
     for mode in modes:
-        running: list[tuple[Provider, Outcome, float]] = []
+        running: list[tuple[Provider, Measurement, float]] = []
         for place, provider in enumerate(providers):
             progress(f"{provider.name}, {mode}: equality and warm-up")
-            outcome = Outcome(provider.case, provider.name, mode, provider.threads)
+            outcome = Measurement(provider.case, provider.name, mode, provider.threads)
             outcomes.append(outcome)
             outcome.reason = spent.get(place) or provider.refuses(mode)
             if outcome.reason is None:
@@ -140,7 +140,7 @@ def percentiles(values: Iterable[float]) -> tuple[float, float, float]:
     return statistics.median(values), fifths[0], fifths[3]
 
 
-def _start(provider: Provider, mode: str, outcome: Outcome) -> float:
+def _start(provider: Provider, mode: str, outcome: Measurement) -> float:
     """Gate and warm-up; seconds of a call, or a reason in the outcome."""
     try:
         provider.verify(mode)
@@ -153,7 +153,7 @@ def _start(provider: Provider, mode: str, outcome: Outcome) -> float:
     return 0.0
 
 
-def _probe(provider: Provider, mode: str, outcome: Outcome) -> None:
+def _probe(provider: Provider, mode: str, outcome: Measurement) -> None:
     try:
         outcome.peak = provider.peak(mode)
     except RuntimeError as error:
@@ -165,7 +165,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _take_turns(
-    running: list[tuple[Provider, Outcome, float]], mode: str, plan: Plan, progress: Callable[[str], None]
+    running: list[tuple[Provider, Measurement, float]], mode: str, plan: Plan, progress: Callable[[str], None]
 ) -> None:
     """Turns A B C A B C: what disturbs the machine for a while disturbs all alike."""
     calls = [max(plan.least, round(plan.seconds / max(first, 1e-6))) for _, _, first in running]

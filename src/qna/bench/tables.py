@@ -204,7 +204,10 @@ def _cell(
             options.get("over_threads", options["threads"]),
         )
     )
-    return "-" if over is None or over.p50 == 0 else f"{row.p50 / over.p50:.2f}"
+    # figures of two runs make no ratio: the machine may have changed between them
+    if over is None or over.date != row.date or over.p50 == 0:
+        return "-"
+    return f"{row.p50 / over.p50:.2f}"
 
 
 def _ratio_name(options: dict[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from qna._core.errors import require
 from qna.bench.comparison import Group
 from qna.bench.cost import Cost
-from qna.bench.harness import Outcome
+from qna.bench.harness import Measurement
 
 SHORT = {"float32": "fp32", "float64": "fp64", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -51,7 +51,7 @@ class Terminal:
         self.taken = min(self.taken + 1, self.steps)
         self.bar.update(self.task, description=what, completed=self.done + self.taken / self.steps)
 
-    def shown(self, groups: Iterable[Group]) -> Iterator[list[Outcome]]:
+    def shown(self, groups: Iterable[Group]) -> Iterator[list[Measurement]]:
         """Print each group's table and pass its outcomes on."""
         for title, outcomes in groups:
             self.done, self.taken = self.done + 1, 0
@@ -64,7 +64,7 @@ class Terminal:
             yield outcomes
 
 
-def table(title: str, outcomes: list[Outcome]) -> tuple[Any, list[str]]:
+def table(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
     """A line per provider: median time with its spread, and memory; and why others have none."""
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
@@ -121,11 +121,11 @@ def _print(title: str, headings: list[str], lines: list[tuple[str, ...]]) -> Non
     require("rich.console", extra="train", purpose="`qna bench`").Console().print(result)
 
 
-def _by_provider(outcomes: list[Outcome]) -> dict[str, dict[str, Outcome]]:
+def _by_provider(outcomes: list[Measurement]) -> dict[str, dict[str, Measurement]]:
     """Outcomes by mode for each label, which names dtype and threads where there are several."""
     dtypes = {_dtype(o) for o in outcomes}
     threads = {o.threads for o in outcomes}
-    found: dict[str, dict[str, Outcome]] = {}
+    found: dict[str, dict[str, Measurement]] = {}
     for o in outcomes:
         label = o.provider
         if len(dtypes) > 1:
@@ -136,18 +136,18 @@ def _by_provider(outcomes: list[Outcome]) -> dict[str, dict[str, Outcome]]:
     return found
 
 
-def _dtype(outcome: Outcome) -> str:
+def _dtype(outcome: Measurement) -> str:
     return outcome.case.rsplit("-", 1)[1]
 
 
-def _time(outcome: Outcome) -> str:
+def _time(outcome: Measurement) -> str:
     if not outcome.seconds:
         return "-"
     median, low, high = (_digits(1e3 * t) for t in outcome.spread())
     return f"{median} (once)" if len(outcome.seconds) == 1 else f"{median} ({low}-{high})"
 
 
-def _speed(outcome: Outcome) -> str:
+def _speed(outcome: Measurement) -> str:
     if not outcome.seconds:
         return "-"
     return _digits(outcome.extra["setting"]["batch"] / outcome.spread()[0])
@@ -158,5 +158,5 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _memory(outcome: Outcome) -> str:
+def _memory(outcome: Measurement) -> str:
     return "-" if outcome.peak is None else _digits(outcome.peak / 2**20)

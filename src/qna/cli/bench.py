@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--layers", action="store_true", help="also each layer of the models")
     _add_sizes(verb)
     verb.add_argument("--out", type=Path, metavar="CSV", help="rows are added to it")
-    verb.set_defaults(run=_cost)
+    verb.set_defaults(run=_cost, windows=[3, 7, 13])
     return parser
 
 
