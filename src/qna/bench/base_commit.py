@@ -40,10 +40,11 @@ class BaseCommit:
             shutil.rmtree(self.folder)
             raise InvalidInput(f"git worktree add: {added.stderr.strip()}")
         try:
-            command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self._importable())]
+            self.package = self._importable()
         except InvalidInput:
             self.close()
             raise
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self.package)]
         self.processes = Lines(command), Lines(command, memory.RETURN_FREED_BLOCKS)
 
     def __enter__(self) -> BaseCommit:
