@@ -50,8 +50,14 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	build/fresh/bin/pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
 	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
 	  -m "not slow" -k "not compile"
+tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
+	$(BIN)/python -m qna.bench.tables
+
+pictures: setup ## draw docs/pictures from benchmarks/results
+	$(BIN)/qna plot bench benchmarks/results/*.csv --out docs/pictures
 
 clean: ## remove what was built
 	rm -rf .venv build dist
 
 .PHONY: help setup demo test test-fast lint format sanitize wheels clean
+.PHONY: help setup demo test test-fast lint format tables pictures clean
