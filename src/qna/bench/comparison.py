@@ -20,7 +20,7 @@ from qna.bench.peers import PEERS, official
 from qna.bench.peers.contender import DTYPES, FORWARD, MODES, Setting
 from qna.bench.remote import RemoteProvider
 from qna.bench.rows import Row
-from qna.bench.whole_model import ModelSetting
+from qna.bench.whole_model import ModelSetting, check_names
 
 Progress = Callable[[str], None]
 Map = tuple[int, int, int, int]
@@ -147,7 +147,12 @@ def compare_models(
     request: Request,
     progress: Progress,
 ) -> Iterator[Group]:
-    """Measure models on batches of square images, `settings` being (batch, size)."""
+    """Measure models on batches of square images, `settings` being (batch, size).
+
+    Raises:
+        UnknownName: timm does not know a model.
+    """
+    check_names(names)
     with ExitStack() as stack:
         base = stack.enter_context(BaseCommit(request.base)) if request.base else None
         probe = _probe(stack, request)
@@ -201,9 +206,9 @@ class _TooSlow:
     def note(self, outcomes: list[Measurement]) -> None:
         """Remember who was too slow."""
         for o in outcomes:
-            if o.mode == FORWARD and o.seconds and o.seconds[0] > self.patience:
+            if o.mode == FORWARD and o.seconds and o.spread()[0] > self.patience:
                 _, size, window, dtype = o.case.split("-")
-                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.seconds[0]))
+                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.spread()[0]))
 
     def also(self, refuses: Callable[[str], str | None], name: str, case: str) -> Callable[[str], str | None]:
         """`refuses`, and the reason of a smaller window."""

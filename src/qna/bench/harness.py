@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from qna._core.errors import InvalidInput, MissingExtra
 from qna.bench.gate import WrongOutput
 
 
@@ -147,8 +148,10 @@ def _start(provider: Provider, mode: str, outcome: Measurement) -> float:
         return provider.time(mode, 1)[0]
     except WrongOutput as error:
         outcome.reason = f"WRONG: {error}"
-    except (MemoryError, RuntimeError) as error:
-        # what a peer's own code raises is a finding about the peer, not about this program
+    except (InvalidInput, MissingExtra):
+        raise
+    except Exception as error:
+        # whatever a peer's own code raises is a finding about the peer, and the others go on
         outcome.reason = _first_line(error)
     return 0.0
 
@@ -161,7 +164,7 @@ def _probe(provider: Provider, mode: str, outcome: Measurement) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:160]}"
 
 
 def _take_turns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,11 +91,18 @@ class ModelWork:
         self.optimizer.step()
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise `UnknownName` for the first that timm does not know."""
+    timm = timm_module("timm")
+    for name in names:
+        if not timm.is_model(name):
+            raise UnknownName("model", name, timm.list_models())
+
+
 def create(name: str, size: int) -> nn.Module:
     """The model for images of `size`; models of one fixed size are built for it."""
+    check_names([name])
     timm = timm_module("timm")
-    if not timm.is_model(name):
-        raise UnknownName("model", name, timm.list_models())
     try:
         return timm.create_model(name, img_size=size)
     except TypeError:
