@@ -34,7 +34,7 @@ def test_op_writes_rows_that_plot_draws(tmp_path, capsys):
     assert (first.case, first.provider, first.mode) == ("op-1x8x8x16-k3-float32", "qna", "forward")
     assert (first.metric, first.unit, first.threads) == ("time", "ms", 1)
     assert 0 < first.p20 <= first.p50 <= first.p80
-    assert first.extra["calls"] >= 5
+    assert first.extra["calls"] >= 3
     assert first.extra["window"] == 3
     assert run("plot", "bench", out, "--out", tmp_path / "plots") == 0
     assert {p.suffix for p in (tmp_path / "plots").iterdir()} == {".png", ".svg"}

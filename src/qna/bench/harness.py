@@ -56,9 +56,9 @@ class Plan:
         memory: whether to take the peak memory.
     """
 
-    seconds: float = 0.4
+    seconds: float = 0.3
     turns: int = 5
-    least: int = 5
+    least: int = 3
     patience: float = 1.0
     memory: bool = True
 

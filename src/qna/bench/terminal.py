@@ -65,7 +65,7 @@ class Terminal:
 
 
 def table(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
-    """A line per provider: median time with its spread, and memory; and why others have none."""
+    """A line per provider: median time with half of p80 - p20, and memory; and why others have none."""
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
     modes = list(dict.fromkeys(o.mode for o in outcomes))
@@ -73,21 +73,22 @@ def table(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
     result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("provider", no_wrap=True)
     for mode in modes:
-        unit = "images/s" if models else "ms (p20-p80)"
+        unit = "images/s" if models else "ms"
         result.add_column(f"{mode}\n{unit}", justify="right", no_wrap=True)
         result.add_column("\nMiB", justify="right", no_wrap=True, min_width=5)
-    remarks = []
+    remarks: dict[str, None] = {}
     for label, of_one in _by_provider(outcomes).items():
         cells: list[str] = []
         for mode in modes:
             outcome = of_one[mode]
             cells += [_speed(outcome) if models else _time(outcome), _memory(outcome)]
         reasons = dict.fromkeys(o.reason for o in of_one.values() if o.reason)
-        remarks += [f"{label}: {reason}" for reason in reasons]
+        # said once, not for each dtype and thread count
+        remarks |= {f"{o.provider}: {o.reason}": None for o in of_one.values() if o.reason}
         wrong = any(r.startswith("WRONG") for r in reasons)
         if any(o.seconds for o in of_one.values()) or wrong:
             result.add_row(label, *cells, style="red" if wrong else None)
-    return result, remarks
+    return result, list(remarks)
 
 
 def print_costs(costs: list[Cost]) -> None:
@@ -143,8 +144,10 @@ def _dtype(outcome: Measurement) -> str:
 def _time(outcome: Measurement) -> str:
     if not outcome.seconds:
         return "-"
-    median, low, high = (_digits(1e3 * t) for t in outcome.spread())
-    return f"{median} (once)" if len(outcome.seconds) == 1 else f"{median} ({low}-{high})"
+    median, low, high = outcome.spread()
+    if len(outcome.seconds) == 1:
+        return f"{_digits(1e3 * median)} once"
+    return f"{_digits(1e3 * median)} ±{50 * (high - low) / median:2.0f}%"
 
 
 def _speed(outcome: Measurement) -> str:
