@@ -72,7 +72,14 @@ def test_a_provider_above_the_patience_is_called_once_and_not_in_further_modes()
     first, second = measure([Recorder("A", log, takes=3.0)], ["forward", "forward+backward"], PLAN)
     assert first.seconds == [3.0]
     assert second.seconds == []
-    assert second.reason == "one forward took 3.0 s, above --patience 1"
+    assert second.reason == "no more than forward: one took 3.0 s, above half of --patience 1"
+
+
+def test_a_provider_above_half_the_patience_is_timed_but_not_in_further_modes():
+    first, second = measure([Recorder("A", [], takes=0.6)], ["forward", "forward+backward"], PLAN)
+    assert len(first.seconds) == PLAN.least
+    assert second.seconds == []
+    assert "one took 0.6 s" in second.reason
 
 
 def test_refusals_and_failures_are_reasons():

@@ -206,9 +206,9 @@ class _TooSlow:
     def note(self, outcomes: list[Measurement]) -> None:
         """Remember who was too slow."""
         for o in outcomes:
-            if o.mode == FORWARD and o.seconds and o.spread()[0] > self.patience:
+            if o.mode == FORWARD and len(o.seconds) == 1 and o.seconds[0] > self.patience:
                 _, size, window, dtype = o.case.split("-")
-                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.spread()[0]))
+                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.seconds[0]))
 
     def also(self, refuses: Callable[[str], str | None], name: str, case: str) -> Callable[[str], str | None]:
         """`refuses`, and the reason of a smaller window."""
