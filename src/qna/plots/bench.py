@@ -180,12 +180,20 @@ def _clear(ticks: Sequence[float], ratio: float) -> list[float]:
 
 
 def _spread(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Ascending heights moved as little as is easy so that neighbours are `gap` apart; the middle stays."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] + gap) if placed else height)
-    shift = sum(p - h for p, h in zip(placed, heights, strict=True)) / max(1, len(placed))
-    return [p - shift for p in placed]
+    """Ascending heights moved as little as possible (in squares) so that neighbours are `gap` apart."""
+    # without the gaps that are due, heights must not descend: runs that would are pooled at their mean
+    pools: list[list[float]] = []
+    for place, height in enumerate(heights):
+        pools.append([height - place * gap])
+        while len(pools) > 1 and _mean(pools[-2]) > _mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    level = [_mean(pool) for pool in pools for _ in pool]
+    return [y + place * gap for place, y in enumerate(level)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _plain(value: float) -> str:
