@@ -10,6 +10,7 @@ from qna.analysis.footprint import layer_footprints, op_bytes_moved, peak_bytes
 from qna.bench.cost import layer_cost, model_layers
 from qna.bench.peers import PEERS
 from qna.bench.peers.contender import Setting
+from qna.bench.whole_model import create
 from qna.mixers import QnA2d, WindowAttention2d
 from qna.models.block import MixerBlock
 
@@ -62,5 +63,5 @@ def test_layers_of_a_model_add_up():
     layers = model_layers("qna_vit_nano_16", 16)
     (first, *_), macs = layers[0], sum(layer[2] for layer in layers)
     assert first == "stem.conv"
-    model = __import__("timm").create_model("qna_vit_nano_16")
+    model = create("qna_vit_nano_16", 16)
     assert macs == total_macs(model, (1, 3, 16, 16))
