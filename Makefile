@@ -50,6 +50,7 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	build/fresh/bin/pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
 	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
 	  -m "not slow" -k "not compile"
+
 tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
 	$(BIN)/python -m qna.bench.tables
 
@@ -59,5 +60,4 @@ pictures: setup ## draw docs/pictures from benchmarks/results
 clean: ## remove what was built
 	rm -rf .venv build dist
 
-.PHONY: help setup demo test test-fast lint format sanitize wheels clean
-.PHONY: help setup demo test test-fast lint format tables pictures clean
+.PHONY: help setup demo test test-fast lint format sanitize wheels tables pictures clean
