@@ -7,6 +7,7 @@ import pytest
 
 from qna.bench import machine
 from qna.bench.base_commit import BaseCommit
+from qna.bench.lines import Lines
 from qna.bench.peers.contender import BACKWARD, Setting
 
 QUESTION = {
@@ -18,7 +19,7 @@ QUESTION = {
 
 
 @pytest.mark.slow
-def test_the_same_case_at_head():
+def test_the_same_case_at_head_and_a_fault_that_is_there_only():
     trees = worktrees()
     with BaseCommit("HEAD") as base:
         timing, probing = base.processes
@@ -26,22 +27,23 @@ def test_the_same_case_at_head():
         timing.ask(do="verify", question=QUESTION, mode=BACKWARD)
         assert all(t > 0 for t in timing.ask(do="time", question=QUESTION, mode=BACKWARD, calls=3))
         assert probing.ask(do="peak", question=QUESTION, mode=BACKWARD) >= 0
+
+        # what runs is the other tree: break it there, and a new process finds it
+        reference = base.package / "qna" / "ops" / "learned_query" / "reference.py"
+        source = reference.read_text()
+        reference.write_text(
+            source.replace("return out.to(value.dtype)", "return 1.01 * out.to(value.dtype)")
+        )
+        assert reference.read_text() != source
+        question = {**QUESTION, "name": "qna-reference"}
+        with (
+            Lines(timing.command) as broken,
+            pytest.raises(RuntimeError, match="WrongOutput: output differs"),
+        ):
+            broken.ask(do="verify", question=question, mode="forward")
         folder = base.folder
     assert not folder.exists()
     assert worktrees() == trees
-
-
-@pytest.mark.slow
-def test_a_fault_of_the_other_commit_is_found_there():
-    base = BaseCommit("HEAD")
-    reference = base.package / "qna" / "ops" / "learned_query" / "reference.py"
-    source = reference.read_text()
-    reference.write_text(source.replace("return out.to(value.dtype)", "return 1.01 * out.to(value.dtype)"))
-    assert reference.read_text() != source
-    with base:
-        question = {**QUESTION, "name": "qna-reference"}
-        with pytest.raises(RuntimeError, match="WrongOutput: output differs"):
-            base.processes[0].ask(do="verify", question=question, mode="forward")
 
 
 def test_commit_and_repository_of_this_checkout():
