@@ -62,7 +62,13 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
 	  -m "not slow" -k "not compile"
 
+tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
+	$(BIN)/python -m qna.bench.tables
+
+pictures: setup ## draw docs/pictures from benchmarks/results
+	$(BIN)/qna plot bench benchmarks/results/*.csv --out docs/pictures
+
 clean: ## remove what was built
 	rm -rf .venv build dist
 
-.PHONY: help setup demo test test-fast gpu lint format sanitize wheels clean
+.PHONY: help setup demo test test-fast gpu lint format sanitize wheels tables pictures clean

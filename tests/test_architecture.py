@@ -33,8 +33,11 @@ SIBLINGS_APART = ("ops", "mixers")
 
 # third party -> where it may be imported
 DOORS = {
+    # peers to compare with, where they are installed
+    "natten": ("bench/peers/neighbourhood.py",),
+    "jax": (),  # runs in another Python only, which imports it by name
     "triton": ("ops/*/triton.py", "ops/*/triton_*.py"),
-    "timm": ("models/timm_entry.py", "data/*", "train/*", "bench/*"),
+    "timm": ("models/timm_entry.py", "data/*", "train/*", "bench/peers/from_timm.py"),
     "torchvision": ("models/timm_entry.py", "data/*"),
     "matplotlib": ("plots/*",),
     "msgpack": ("models/convert.py",),

@@ -125,3 +125,28 @@ def test_an_unknown_model_names_the_nearest(config, changed):
     with pytest.raises(UnknownName, match="unknown model 'test_vitt'; did you mean 'test_vit'"):
         fit(changed(config, model="test_vitt"))
     assert not config.run.out.exists()
+
+
+def test_unreadable_images_are_named_once_and_counted(config, changed, tmp_path):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for name, colour in (("dark", 20), ("light", 220)):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(5):
+                path = tmp_path / "photos" / part / name / f"{i}.png"
+                Image.new("RGB", (40, 32), (colour,) * 3).save(path)
+    bad = [tmp_path / "photos" / p for p in ("train/light/4.png", "val/dark/0.png")]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:50])
+    told = []
+
+    class Listener(Observer):
+        def unreadable(self, line):
+            told.append(line)
+
+    outcome = fit(changed(config, data=str(tmp_path / "photos"), batch_size=10), Listener())
+    assert sorted(line.partition(": ")[0] for line in told) == sorted(map(str, bad))
+    assert outcome.metrics["unreadable"] == 2
+    assert outcome.scores.images == 9
+    assert [line["image"] for line in lines(outcome.folder) if line["event"] == "unreadable"] == told

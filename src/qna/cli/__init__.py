@@ -9,6 +9,8 @@ import sys
 COMMANDS = {
     "train": "train a model on images, evaluate it and write a report",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
+    "bench": "measure time and memory beside other operators and models",
+    "plot": "draw pictures of measurements",
     "doctor": "show what this machine has and what would make qna faster here",
 }
 

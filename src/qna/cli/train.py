@@ -52,8 +52,9 @@ def parse(arguments: list[str]) -> TrainConfig:
             with status 0 for --help.
     """
     tyro = require("tyro", extra="train", purpose="`qna train`")
+    from qna.data import DATA
     from qna.train.config import TrainConfig
-    from qna.train.recipes import recipe, recipe_for
+    from qna.train.recipes import RECIPES, recipe, recipe_for
 
     # --data chooses the recipe and stays an option
     data, _ = _take(arguments, "--data")
@@ -72,7 +73,7 @@ def parse(arguments: list[str]) -> TrainConfig:
         args=arguments,
         default=default,
         prog="qna train",
-        description=DESCRIPTION,
+        description=f"{DESCRIPTION}\n\nData sets: {', '.join(DATA)}. Recipes: {', '.join(RECIPES)}.",
     )
 
 

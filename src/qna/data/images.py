@@ -88,11 +88,13 @@ def decode(read: Callable[[int], bytes], index: int, name: str) -> Any:
     Raises:
         UnreadableImage: with `name` and the cause.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(read(index))) as image:
             return image.convert("RGB")
+    except UnidentifiedImageError:  # its own text names a buffer in memory
+        raise UnreadableImage(f"{name}: not an image, or cut short") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{name}: {error}") from None
 

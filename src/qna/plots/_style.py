@@ -30,8 +30,10 @@ _LOOK = {
 
 
 @contextmanager
-def figure(path: Path, width: float, height: float) -> Iterator[Any]:
-    """Give an empty figure of `width` x `height` inches and save it to `path` as PNG afterwards.
+def figure(path: Path, width: float, height: float, *, formats: tuple[str, ...] = ("png",)) -> Iterator[Any]:
+    """Give an empty figure of `width` x `height` inches and save it to `path` afterwards.
+
+    `path` ends in the first of `formats`; the others lie beside it under the same name.
 
     The figure is drawn without a display and without matplotlib's global state.
     """
@@ -40,4 +42,9 @@ def figure(path: Path, width: float, height: float) -> Iterator[Any]:
     with matplotlib.rc_context(_LOOK):
         canvas = pictures.Figure(figsize=(width, height), layout="constrained", dpi=130)
         yield canvas
-        write_whole(path, lambda temporary: canvas.savefig(temporary, format="png"))
+        for suffix in formats:
+
+            def write(temporary: Path, suffix: str = suffix) -> None:
+                canvas.savefig(temporary, format=suffix)
+
+            write_whole(path.with_suffix(f".{suffix}"), write)

@@ -70,7 +70,17 @@ def test_gradients():
 def test_padding_costs_no_copy_of_the_mask_per_image():
     mixer, x = mixer_and_map((5, 7), 3)
     *_, mask, _ = mixer._windows(x.expand(2, -1, -1, -1))
-    assert mask.shape == (2 * 3 * 2, 9, 9)  # windows * heads, without the batch
+    assert mask.shape == (1, 2 * 3 * 2, 9, 9)  # windows * heads, without the batch
+
+
+@pytest.mark.parametrize("space", [(6, 6), (5, 7)])
+def test_inference_does_not_form_the_scores(space):
+    mixer, x = mixer_and_map(space, 3)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        mixer(x)
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+    assert "aten::softmax" not in names
 
 
 def test_decay_exempts_the_position_table():

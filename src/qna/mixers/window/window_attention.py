@@ -90,9 +90,10 @@ class WindowAttention2d(nn.Module):
     def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int, int]]:
         """Queries, keys and values of each window, the additive mask, and the grid of windows.
 
-        Without padding the windows lie in the batch, (B * windows, h, n, d), and one mask (h, n, n) serves
-        all. With padding they lie among the heads, (B, windows * h, n, d): each window has its own mask, and
-        the images of the batch share them. The grid is (rows of windows, columns of windows, *window).
+        Without padding the windows lie in the batch, (B * windows, h, n, d), and one mask (1, h, n, n)
+        serves all. With padding they lie among the heads, (B, windows * h, n, d): each window has its own
+        mask, and the images of the batch share them. The grid is (rows of windows, columns of windows,
+        *window).
         """
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         height, width = x.shape[1:3]
@@ -112,7 +113,8 @@ class WindowAttention2d(nn.Module):
         else:
             tiled = tiled.flatten(1, 2)
         query, key, value = tiled.unbind(0)
-        return query, key, value, mask.to(query.dtype), (down, across, rows, columns)
+        # four axes: with three, torch takes its slow path on CPU, which forms the scores
+        return query, key, value, mask.to(query.dtype).unsqueeze(0), (down, across, rows, columns)
 
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Position bias (h, n, n) of a window of `rows` by `columns`."""

@@ -81,6 +81,7 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
             ctx.set_materialize_grads(False)
 
     def differentiate(ctx, grad, *_):
+        # read once only: activation checkpointing frees them as they are read
         scores, value, bias, weight, lse = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if grad is None or not any(needs[:4]):

@@ -1,0 +1,185 @@
+"""How time is taken: gate, warm-up, turns A B C A B C, median and spread; docs/benchmarking.md tells why."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qna._core.errors import InvalidInput, MissingExtra
+from qna.bench.gate import WrongOutput
+
+
+class Provider(Protocol):
+    """What is measured: a contender in this process, or one that answers from another."""
+
+    name: str
+    case: str
+    threads: int
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Notes for the row."""
+        ...
+
+    def refuses(self, mode: str, /) -> str | None:
+        """Why it cannot run in this mode, or None."""
+        ...
+
+    def verify(self, mode: str) -> None:
+        """Hold it to its definition; raises `WrongOutput`."""
+        ...
+
+    def time(self, mode: str, calls: int) -> list[float]:
+        """Seconds of each of `calls` calls."""
+        ...
+
+    def peak(self, mode: str) -> int | None:
+        """Bytes that one call needs above what stands before it; None where that cannot be told."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        seconds: time to spend on the calls of one provider in one mode.
+        turns: into how many turns they are divided.
+        least: calls at least, unless one alone is above `patience`.
+        patience: seconds of one call above which a provider is called once only; above half of it, it is
+            left out of further modes.
+        memory: whether to take the peak memory.
+    """
+
+    seconds: float = 0.3
+    turns: int = 5
+    least: int = 3
+    patience: float = 1.0
+    memory: bool = True
+
+
+@dataclass
+class Measurement:
+    """What one provider did in one mode.
+
+    Attributes:
+        case: what was asked.
+        provider: its name.
+        mode: forward, forward+backward or step.
+        threads: CPU threads.
+        seconds: of each call; empty if it was refused.
+        peak: bytes above the standing tensors, if taken.
+        reason: why there is no time, or no memory.
+        extra: the provider's notes.
+    """
+
+    case: str
+    provider: str
+    mode: str
+    threads: int
+    seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
+    reason: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def spread(self) -> tuple[float, float, float]:
+        """Median, 20th and 80th percentile of the seconds."""
+        return percentiles(self.seconds)
+
+
+def measure(
+    providers: Sequence[Provider],
+    modes: Sequence[str],
+    plan: Plan,
+    *,
+    progress: Callable[[str], None] = lambda what: None,
+) -> list[Measurement]:
+    """Measure every provider in every mode; each mode's calls are interleaved.
+
+    One outcome per provider and mode. A provider that refuses, differs from its definition or fails has a
+    reason and no time.
+    """
+    outcomes = []
+    spent: dict[int, str] = {}  # providers that one mode already found too slow or wrong
+    for mode in modes:
+        running: list[tuple[Provider, Measurement, float]] = []
+        for place, provider in enumerate(providers):
+            progress(f"{provider.name}, {mode}: equality and warm-up")
+            outcome = Measurement(provider.case, provider.name, mode, provider.threads)
+            outcomes.append(outcome)
+            outcome.reason = spent.get(place) or provider.refuses(mode)
+            if outcome.reason is None:
+                first = _start(provider, mode, outcome)
+                outcome.extra = dict(provider.extra)
+                if outcome.reason is not None:
+                    spent[place] = outcome.reason
+                elif first > plan.patience:
+                    outcome.seconds = [first]
+                else:
+                    running.append((provider, outcome, first))
+                # a backward takes a few times as long as the forward
+                if outcome.reason is None and first > plan.patience / 2:
+                    limit = f"above half of --patience {plan.patience:g}"
+                    spent[place] = f"no more than {mode}: one took {first:.1f} s, {limit}"
+        _take_turns(running, mode, plan, progress)
+        if plan.memory:
+            for provider, outcome in zip(providers, outcomes[-len(providers) :], strict=True):
+                if outcome.seconds:
+                    progress(f"{provider.name}, {mode}: memory")
+                    _probe(provider, mode, outcome)
+    return outcomes
+
+
+def percentiles(values: Iterable[float]) -> tuple[float, float, float]:
+    """Median, 20th and 80th percentile."""
+    values = sorted(values)
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return statistics.median(values), fifths[0], fifths[3]
+
+
+def _start(provider: Provider, mode: str, outcome: Measurement) -> float:
+    """Gate and warm-up; seconds of a call, or a reason in the outcome."""
+    try:
+        provider.verify(mode)
+        return provider.time(mode, 1)[0]
+    except WrongOutput as error:
+        outcome.reason = f"WRONG: {error}"
+    except (InvalidInput, MissingExtra):
+        raise
+    except Exception as error:
+        # whatever a peer's own code raises is a finding about the peer, and the others go on
+        outcome.reason = _first_line(error)
+    return 0.0
+
+
+def _probe(provider: Provider, mode: str, outcome: Measurement) -> None:
+    try:
+        outcome.peak = provider.peak(mode)
+    except RuntimeError as error:
+        outcome.reason = f"no memory figure: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:160]}"
+
+
+def _take_turns(
+    running: list[tuple[Provider, Measurement, float]], mode: str, plan: Plan, progress: Callable[[str], None]
+) -> None:
+    """Turns A B C A B C: what disturbs the machine for a while disturbs all alike."""
+    calls = [max(plan.least, round(plan.seconds / max(first, 1e-6))) for _, _, first in running]
+    share = [min(200, -(-n // plan.turns)) for n in calls]
+    for turn in range(plan.turns):
+        progress(f"{mode}: turn {turn + 1} of {plan.turns}")
+        for (provider, outcome, _), n, per_turn in zip(running, calls, share, strict=True):
+            due = min(per_turn, n - len(outcome.seconds))
+            if due > 0:
+                outcome.seconds += provider.time(mode, due)

@@ -1,0 +1,42 @@
+"""`qna plot`: pictures of measurements."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from qna._core.errors import InvalidInput
+
+
+def main(arguments: list[str]) -> int:
+    """Draw what was measured."""
+    parser = argparse.ArgumentParser("qna plot", description="Draw pictures of measurements.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser(
+        "bench",
+        help="time and memory against window and map size, models, costs",
+        description="Draw every picture that benchmark rows allow, as PNG and SVG.",
+    )
+    verb.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="files that `qna bench` wrote")
+    verb.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="folder (default plots)")
+    verb.set_defaults(run=_bench)
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from qna.bench.pictures import pictures
+    from qna.bench.rows import read
+    from qna.plots import plot_bars, plot_lines, plot_table
+
+    found = pictures(read(*options.csv))
+    if not found:
+        files = ", ".join(map(str, options.csv))
+        raise InvalidInput(f"{files}: no picture, which needs two windows, three maps, models or costs")
+    options.out.mkdir(parents=True, exist_ok=True)
+    draw = {"lines": plot_lines, "bars": plot_bars, "table": plot_table}
+    for picture in found:
+        path = options.out / f"{picture.name}.png"
+        draw[picture.kind](path, **picture.arguments)
+        print(f"{path} and .svg")
+    return 0

@@ -1,0 +1,12 @@
+import pytest
+import torch
+
+from qna.bench.cores import CORES, pin
+
+
+@pytest.fixture(autouse=True)
+def cores_and_threads_stay_as_they_were():
+    threads = torch.get_num_threads()
+    yield
+    pin(len(CORES))
+    torch.set_num_threads(threads)

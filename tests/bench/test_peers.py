@@ -1,0 +1,130 @@
+"""Every peer computes its own definition, and the gate refuses a peer that does not."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from qna.bench.gate import WrongOutput, positions, verify
+from qna.bench.peers import PEERS
+from qna.bench.peers.contender import BACKWARD, FORWARD, Setting
+from qna.bench.work import ContenderWork, make
+
+# 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
+SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
+COMPILED = {"two-conv-compiled", "neighbourhood"}
+
+
+def built(name, level="op", **changes):
+    setting = Setting(**{"window": 3, **SIZES, **changes})
+    return PEERS[name].build(setting, level), PEERS[name].declines, setting
+
+
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("level", ["op", "layer"])
+@pytest.mark.parametrize(
+    "name", [n for n in PEERS if n not in COMPILED and n not in ("qna-cpu", "qna-triton")]
+)
+def test_output_and_gradients_are_the_definition(name, level, window):
+    contender, declines, setting = built(name, level, window=window)
+    mode = BACKWARD if declines(setting, level, BACKWARD) is None else FORWARD
+    verify(contender, mode)
+
+
+@pytest.mark.slow
+# inductor imports a module of torch that uses it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("level", ["op", "layer"])
+@pytest.mark.parametrize("name", sorted(COMPILED))
+def test_compiled_peers_are_their_definition(name, level):
+    contender, declines, setting = built(name, level, window=5)
+    verify(contender, FORWARD)
+    if declines(setting, level, BACKWARD) is None:
+        verify(contender, BACKWARD)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("name", ["qna", "two-conv", "depthwise", "swin", "copy"])
+def test_other_dtypes_pass_the_gate(name, dtype):
+    verify(built(name, dtype=dtype)[0], BACKWARD)
+
+
+@pytest.mark.parametrize("name", ["qna", "depthwise", "sasa-unfold"])
+def test_even_windows(name):
+    verify(built(name, window=4)[0], BACKWARD)
+
+
+WRONG = {
+    "shifted by one column": lambda y: y.roll(1, dims=2),
+    "one position wrong in the last image": lambda y: y.index_add(
+        0, torch.tensor([1]), torch.zeros_like(y[:1]).index_fill(1, torch.tensor([15]), 1e-2)
+    ),
+    "scaled by a thousandth": lambda y: y * 1.001,
+    "not a number at a corner": lambda y: y.index_fill(1, torch.tensor([0]), float("nan")),
+    "gradient lost": lambda y: y.detach() + 0.0 * y,
+    "gradient doubled": lambda y: 2 * y - y.detach(),
+}
+
+
+@pytest.mark.parametrize("name", ["qna", "swin", "halo", "depthwise"])
+@pytest.mark.parametrize("fault", WRONG)
+def test_the_gate_refuses_a_fault(name, fault):
+    contender = built(name)[0]
+    right = contender.forward
+    wrong = dataclasses.replace(contender, forward=lambda: WRONG[fault](right()))
+    verify(contender, BACKWARD)
+    with pytest.raises(WrongOutput, match=r"(output|gradient of \w+) differs by .*, rounding allows"):
+        verify(wrong, BACKWARD)
+
+
+def test_sampled_positions_hold_all_corners_once():
+    at = positions(torch.empty(3, 5, 7, 1)).tolist()
+    assert len(at) == len({tuple(p) for p in at})
+    assert [[b, y, x] for b in (0, 2) for y in (0, 4) for x in (0, 6)] == at[:8]
+    assert len(positions(torch.empty(1, 1, 1, 1))) == 1
+
+
+def test_contiguous_and_layer_layout_hold_equal_values_in_other_strides():
+    layers = built("qna")[0].leaves
+    plain = PEERS["two-conv"].build(Setting(window=3, **SIZES), "op").leaves
+    for name in ("scores", "value"):
+        assert torch.equal(layers[name], plain[name])
+        assert plain[name].is_contiguous()
+    # heads are the fastest axis, and values and scores share one buffer
+    assert layers["value"].stride()[-2:] == (1, 4)
+    assert layers["value"].untyped_storage().data_ptr() == layers["scores"].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("halo", {"height": 17}, "no block of 4 to 8 positions divides the map"),
+        ("halo", {"window": 4}, "even"),
+        ("two-conv", {"window": 4}, "odd window"),
+        ("neighbourhood", {"window": 17}, "odd windows inside the map"),
+        ("full", {"height": 4096, "width": 4096}, "TFLOP"),
+        ("sasa-unfold", {"height": 4096, "width": 4096, "window": 13}, "GiB of windows"),
+        ("qna-contiguous", {}, "reference|a layer has one layout"),
+    ],
+)
+def test_peers_decline_with_a_reason(name, changes, says):
+    setting = Setting(**{"window": 3, **SIZES, **changes})
+    reason = PEERS[name].declines(setting, "layer" if name == "qna-contiguous" else "op", FORWARD)
+    assert reason is not None
+    assert re.search(says, reason)
+
+
+def test_backward_of_flex_attention_on_cpu_is_refused_with_the_reason():
+    setting = Setting(window=3, **SIZES)
+    assert "no backward on CPU" in PEERS["neighbourhood"].declines(setting, "op", BACKWARD)
+    assert PEERS["neighbourhood"].declines(setting, "op", FORWARD) is None
+
+
+def test_work_is_made_from_json_and_its_gradient_has_the_output_s_strides():
+    setting = dataclasses.asdict(Setting(window=3, **SIZES))
+    work = make({"kind": "op", "name": "depthwise", "setting": setting})
+    assert isinstance(work, ContenderWork)
+    gradients = work.call(BACKWARD)()
+    assert [g.shape for g in gradients] == [t.shape for t in work.contender.leaves.values()]
+    assert not work.call(FORWARD)().requires_grad

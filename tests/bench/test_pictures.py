@@ -1,0 +1,61 @@
+"""From rows to what is drawn."""
+
+import pytest
+
+from qna.bench.pictures import FLOOR, pictures
+from tests.bench.test_rows import row
+from tests.bench.test_tables import of
+
+QNA = {"heads": 8, "queries": 2}
+
+
+def with_heads(r):
+    r.extra.update(QNA)
+    return r
+
+
+def lines_of(picture, panel=0):
+    return {line["name"]: line for line in picture.arguments["panels"][panel]["lines"]}
+
+
+def test_time_against_window_has_this_library_first_and_the_floor_last():
+    rows = [of("copy", 7, 0.5), of("copy", 3, 0.4), *(with_heads(of("qna", k, k)) for k in (7, 3))]
+    (picture,) = pictures(rows)
+    assert picture.name == "op-forward-time-by-window-float32-1t"
+    lines = lines_of(picture)
+    assert list(lines) == ["qna", "copy", FLOOR]
+    assert lines["qna"]["x"] == [3, 7]
+    # 64 value, 16 score and 64 output columns, where a copy moves 128
+    assert lines[FLOOR]["y"] == pytest.approx([0.4 * 144 / 128, 0.5 * 144 / 128])
+
+
+def test_one_window_is_no_line_and_the_last_of_two_measurements_stands():
+    assert pictures([of("qna", 3, 1.0)]) == []
+    (picture,) = pictures([of("swin", 3, 1.0), of("swin", 5, 2.0), of("swin", 3, 9.0)])
+    assert lines_of(picture)["swin"]["y"] == [9.0, 2.0]
+
+
+def test_threads_and_dtypes_are_pictures_of_their_own():
+    rows = [
+        of("swin", k, 1.0, threads=t, dtype=d)
+        for k in (3, 5)
+        for t in (1, 2)
+        for d in ("float32", "bfloat16")
+    ]
+    assert len({p.name for p in pictures(rows)}) == 4
+
+
+def test_time_against_three_maps():
+    rows = []
+    for size in (8, 16, 32):
+        r = of("qna", 3, float(size))
+        r.extra.update(height=size, width=size)
+        rows.append(row(**{**vars(r), "case": f"op-8x{size}x{size}x64-k3-float32"}))
+    (picture,) = pictures(rows)
+    assert picture.name == "op-forward-time-by-map-c64-float32-1t"
+    assert lines_of(picture)["qna"]["x"] == [512, 2048, 8192]
+
+
+def test_no_memory_at_all_still_fits_a_logarithmic_axis():
+    rows = [row(**{**vars(of("qna", k, 0.0)), "metric": "memory", "p20": 0.0, "p80": 0.0}) for k in (3, 5)]
+    assert min(lines_of(pictures(rows)[0])["qna"]["y"]) > 0

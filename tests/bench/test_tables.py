@@ -1,0 +1,122 @@
+"""Tables come from rows alone; the pages of this repository are up to date."""
+
+from pathlib import Path
+
+import pytest
+
+from qna._core.errors import InvalidInput
+from qna.bench import rows, tables
+from tests.bench.test_rows import row
+
+ROOT = Path(__file__).parents[2]
+
+
+def of(provider, window, p50, *, threads=1, dtype="float32", date="2026-11-20", device="cpu A"):
+    sizes = {"batch": 8, "height": 56, "width": 56, "dim": 64, "window": window, "dtype": dtype}
+    case = f"op-8x56x56x64-k{window}-{dtype}"
+    return row(
+        case=case, provider=provider, p50=p50, threads=threads, date=date, device=device, extra=sizes
+    )  # fmt: skip
+
+
+ROWS = [
+    of("depthwise", 3, 2.0),
+    of("qna", 3, 3.0),
+    of("qna", 3, 1.5, threads=2),
+    of("qna", 7, 1234.5),
+    of("qna", 3, 6.0, dtype="bfloat16"),
+]
+
+
+def body(spec, given=ROWS):
+    return tables.table(spec, given).split("\n\n")[0].splitlines()
+
+
+def test_figures_by_window():
+    assert body("windows map=8x56x56x64") == [
+        "| forward, ms | k=3 | k=7 |",
+        "| --- | ---: | ---: |",
+        "| qna | 3 | 1234 |",
+        "| depthwise | 2 | - |",
+    ]
+
+
+def test_ratios_to_a_provider_to_threads_and_to_a_dtype():
+    assert body("windows map=8x56x56x64 providers=qna over=depthwise")[2:] == ["| qna | 1.50 | - |"]
+    assert body("windows map=8x56x56x64 threads=2 over_threads=1")[2:] == ["| qna | 0.50 |"]
+    assert body("windows map=8x56x56x64 dtype=bfloat16 over_dtype=float32")[2:] == ["| qna | 2.00 |"]
+
+
+def test_two_runs_make_no_ratio_and_the_last_run_stands():
+    later = [*ROWS, of("qna", 3, 4.0, date="2026-11-21")]
+    assert body("windows map=8x56x56x64 providers=qna", later)[2] == "| qna | 4 | 1234 |"
+    assert body("windows map=8x56x56x64 providers=qna over=depthwise", later)[2] == "| qna | - | - |"
+
+
+def test_every_table_names_device_versions_commit_and_date_and_devices_stay_apart():
+    text = tables.table("windows map=8x56x56x64", [*ROWS, of("qna", 3, 0.5, device="gpu B")])
+    first, second = text.split("\n\n")[1::2]
+    assert first == ("<sub>Medians. cpu A; 1 thread; float32; torch 2.13.0; commit abc+; 2026-11-20.</sub>")
+    assert "gpu B" in second
+
+
+def test_maps_models_and_costs():
+    assert body("maps window=3")[0] == "| forward, ms | 8x56x56x64 |"
+    model = row(
+        case="model-8x224x224-float32", provider="qna_vit_tiny", metric="throughput", unit="images/s",
+        p50=20.25, extra={"batch": 8, "size": 224, "dtype": "float32"},
+    )  # fmt: skip
+    assert body("models", [model])[::2] == [
+        "| forward, images/s | 224 px, batch 8 |",
+        "| qna_vit_tiny | 20.2 |",
+    ]
+    counted = [
+        row(case="layer-1x8x8x64-k3-float32", metric=metric, device="formula", p50=value)
+        for metric, value in (("parameters", 12.7e3), ("macs", 267.0), ("moved", 12.25), ("peak", 26.0))
+    ]
+    assert body("cost", counted)[2] == "| qna 1x8x8x64 k3 | 0.0127 | 0.267 | 12.2 | 26 |"
+
+
+def test_nothing_measured_says_so():
+    for spec in ("windows map=1x1x1x1", "maps window=99", "models", "cost"):
+        assert tables.table(spec, []) == "*Not measured yet.*"
+
+
+def test_only_what_is_between_the_markers_changes(tmp_path):
+    (tmp_path / "docs").mkdir()
+    results = tmp_path / "benchmarks" / "results"
+    rows.append(results / "a.csv", ROWS[:1])
+    page = tmp_path / "docs" / "page.md"
+    page.write_text(
+        "before\n<!-- bench windows map=8x56x56x64 -->\nold\n<!-- /bench -->\nafter <!-- bench -->\n"
+    )
+    (tmp_path / "README.md").write_text("no table\n")
+    assert tables.main(["--check", str(tmp_path)]) == 1
+    assert "old" in page.read_text()
+    assert tables.main([str(tmp_path)]) == 0
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after <!-- bench -->")
+    assert "| depthwise | 2 |" in lines
+    assert "old" not in lines
+    assert tables.main(["--check", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("window map=1", "unknown table 'window'; did you mean 'windows'"),
+        ("windows mpa=1", "did you mean 'map'"),
+    ],
+)
+def test_a_block_that_asks_for_what_there_is_not_names_page_and_block(spec, says):
+    with pytest.raises(InvalidInput, match=f"page.md, block 'bench {spec}': .*{says}"):
+        tables.filled(f"<!-- bench {spec} -->\n<!-- /bench -->", ROWS, "page.md")
+
+
+def test_the_pages_of_this_repository_are_up_to_date():
+    assert tables.update(ROOT, write=False) == [], "run `make tables`"
+
+
+def test_the_results_of_this_repository_can_be_read():
+    for path in (ROOT / "benchmarks" / "results").glob("*.csv"):
+        assert rows.read(path), path

@@ -1,0 +1,151 @@
+"""The command: rows that stand in the file, pictures from them, and one sentence for what cannot be."""
+
+import dataclasses
+
+import pytest
+
+from qna.bench import rows
+from qna.bench.cores import CORES, pin
+from qna.bench.peers import PEERS
+from qna.bench.peers.contender import Contender
+from qna.cli import main
+
+TINY = ["--maps", "1x8x8x16", "--head-dim", "4", "--seconds", "0.001", "--no-memory"]
+
+
+@pytest.fixture(autouse=True)
+def all_cores_afterwards():
+    yield
+    pin(len(CORES))
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_op_writes_rows_that_plot_draws(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    assert run("bench", "op", "--peers", "qna", "copy", "halo", "--windows", 3, 4, "--out", out, *TINY) == 0
+    said = capsys.readouterr().out
+    assert "halo: the halo is (window - 1) / 2, and the window 4 is even" in said.replace("\n", " ")
+    found = rows.read(out)
+    assert len(found) == 2 * (3 + 2)  # modes, providers at window 3 and at window 4
+    first = found[0]
+    assert (first.case, first.provider, first.mode) == ("op-1x8x8x16-k3-float32", "qna", "forward")
+    assert (first.metric, first.unit, first.threads) == ("time", "ms", 1)
+    assert 0 < first.p20 <= first.p50 <= first.p80
+    assert first.extra["calls"] >= 3
+    assert first.extra["window"] == 3
+    assert run("plot", "bench", out, "--out", tmp_path / "plots") == 0
+    assert {p.suffix for p in (tmp_path / "plots").iterdir()} == {".png", ".svg"}
+    # a second run adds to the file
+    run("bench", "op", "--peers", "copy", "--windows", 3, "--out", out, *TINY)
+    assert rows.read(out)[: len(found)] == found
+
+
+def test_layer_threads_and_dtypes_are_cases_and_providers_of_one_run(tmp_path):
+    out = tmp_path / "rows.csv"
+    threads = [1, 2] if len(CORES) > 1 else [1]
+    words = ["bench", "layer", "--peers", "depthwise", "--windows", 3, "--modes", "forward", "--out", out]
+    assert run(*words, "--dtype", "float32", "bfloat16", "--threads", *threads, *TINY) == 0
+    found = rows.read(out)
+    assert {(r.extra["dtype"], r.threads) for r in found} == {
+        (d, t) for d in ("float32", "bfloat16") for t in threads
+    }
+    assert len({r.date for r in found}) == 1
+
+
+def test_a_wrong_provider_has_no_row_and_the_status_is_1(tmp_path, monkeypatch, capsys):
+    build = PEERS["copy"].build
+
+    def wrong(setting, level) -> Contender:
+        contender = build(setting, level)
+        return dataclasses.replace(contender, forward=lambda: contender.forward() + 1)
+
+    monkeypatch.setitem(PEERS, "copy", dataclasses.replace(PEERS["copy"], build=wrong))
+    out = tmp_path / "rows.csv"
+    assert run("bench", "op", "--peers", "copy", "depthwise", "--windows", 3, "--out", out, *TINY) == 1
+    assert {r.provider for r in rows.read(out)} == {"depthwise"}
+    said = capsys.readouterr().out
+    assert "copy: WRONG: output differs by 1" in said
+    assert "no time for a wrong output: copy in op-1x8x8x16-k3-float32" in said
+
+
+def test_models_and_training_steps(tmp_path):
+    out = tmp_path / "rows.csv"
+    for verb in ("model", "train-step"):
+        words = ["bench", verb, "--models", "qna_vit_nano_16", "--sizes", 16, "--batches", 2]
+        assert run(*words, "--seconds", 0.001, "--no-memory", "--out", out) == 0
+    found = rows.read(out)
+    assert [(r.mode, r.metric) for r in found] == [
+        ("forward", "time"), ("forward", "throughput"), ("step", "time"), ("step", "throughput"),
+    ]  # fmt: skip
+    time, speed = found[:2]
+    assert speed.p50 == pytest.approx(2 / (time.p50 / 1e3), rel=1e-4)
+    assert speed.p20 <= speed.p50 <= speed.p80
+
+
+def test_cost_prints_published_figures_and_writes_rows(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    words = [
+        "bench",
+        "cost",
+        "--models",
+        "qna_vit_tiny",
+        "--windows",
+        3,
+        "--maps",
+        "1x8x8x16",
+        "--head-dim",
+        4,
+    ]
+    assert run(*words, "--layers", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "qna_vit_tiny 1x224x224" in said
+    assert "2.43" in said
+    assert "stages.0.0.mixer" in said
+    found = {(r.provider, r.metric): r.p50 for r in rows.read(out)}
+    assert found["qna_vit_tiny", "parameters"] == pytest.approx(15_715_560, rel=1e-5)
+    assert found["qna", "macs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bench", "op", "--peers", "swinn"], "unknown peer 'swinn'; did you mean 'swin'?"),
+        (["bench", "op", "--windows", "0"], "--windows must be at least 1, got [0]"),
+        (["bench", "op", "--maps", "1x8x8x20"], "head dim 8 does not divide the 20 channels"),
+        (["bench", "op", "--dtype", "float31"], "unknown dtype 'float31'; did you mean 'float32'"),
+        (["bench", "op", "--modes", "backward"], "unknown mode 'backward'"),
+        (["bench", "op", "--threads", "999"], "threads must be 1 to"),
+        (["bench", "op", "--base", "no-such-commit"], "has no commit 'no-such-commit'"),
+        (["bench", "layer", "--official", "here"], "--official and --official-python go together"),
+        (["bench", "layer", "--official", ".", "--official-python", "x"], "has no layers/qna.py"),
+        (["bench", "model", "--models", "qna_vit_tine"], "did you mean 'qna_vit_tiny'"),
+        (["bench", "model", "--batches", "0"], "must be at least 1"),
+        (["bench", "cost", "--windows", "3", "--models", "resnet18"], "resnet18 has layers without formulas"),
+        (["plot", "bench", "no.csv"], "no.csv is no file"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qna: ")
+    assert says in error
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_that_is_none_is_argparse_s_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "op", "--maps", "8x56"])
+    assert stop.value.code == 2
+    assert "'8x56' is no map; write batch x height x width x channels" in capsys.readouterr().err
+
+
+def test_rows_that_make_no_picture_are_an_error(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    run("bench", "op", "--peers", "copy", "--windows", 3, "--modes", "forward", "--out", out, *TINY)
+    assert run("plot", "bench", out) == 2
+    assert "no picture, which needs two windows" in capsys.readouterr().err
