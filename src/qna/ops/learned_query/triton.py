@@ -51,10 +51,10 @@ def declines(inputs: Inputs) -> list[str]:
     if inputs.value.dtype not in DTYPES:
         names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
         reasons.append(f"dtype is {str(inputs.value.dtype).removeprefix('torch.')}, needs one of ({names})")
-    if inputs.value.shape[-1] > MAX_HEAD_DIM:
-        reasons.append(f"head size is {inputs.value.shape[-1]}, needs at most {MAX_HEAD_DIM}")
-    if inputs.scores.shape[-2] > MAX_QUERIES:
-        reasons.append(f"there are {inputs.scores.shape[-2]} queries, needs at most {MAX_QUERIES}")
+    if inputs.head_dim > MAX_HEAD_DIM:
+        reasons.append(f"head size is {inputs.head_dim}, needs at most {MAX_HEAD_DIM}")
+    if inputs.queries > MAX_QUERIES:
+        reasons.append(f"there are {inputs.queries} queries, needs at most {MAX_QUERIES}")
     return reasons
 
 
