@@ -10,6 +10,7 @@ from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.layout import heads_fastest, split
+from qna.ops.learned_query.window import Window
 
 compiled_in = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 BACKENDS = (pytest.param("cpu", marks=compiled_in), "reference")
@@ -65,11 +66,11 @@ def test_gradcheck(name):
 def test_opcheck(weighted):
     case = BY_NAME["2d-stride-3-rectangular"]
     tensors = pack(case.make(weighted=weighted))
-    window = [(3, 2), (1, 1), (2, 1), (5, 4)]
-    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (None, *leaves(tensors), *window))
+    window = Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat
+    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (None, *leaves(tensors), window))
     torch.library.opcheck(
         torch.ops.qna.learned_query_cpu_backward.default,
-        (torch.randn(2, 5, 4, 3, 5), None, *tensors, None, True, *window),
+        (torch.randn(2, 5, 4, 3, 5), None, *tensors, None, True, window),
         test_utils=("test_schema", "test_faketensor"),
     )
 

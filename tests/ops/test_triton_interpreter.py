@@ -199,7 +199,7 @@ def test_opcheck():
     case = Case("opcheck", (3, 4), (3, 2), batch=1)
     inputs = heads_fastest(case.make(torch.float32))
     leaves = [t.detach().requires_grad_() for t in inputs.values()]
-    arguments = (*leaves, [1, 1], [1, 1], [1, 0], [3, 4])
+    arguments = (*leaves, [1, 1, 1, 1, 1, 0, 3, 4])
     torch.library.opcheck(torch.ops.qna.learned_query_triton, arguments)
 
 
