@@ -105,6 +105,12 @@ def test_exports_with_a_dynamic_batch_and_map():
     torch.testing.assert_close(program.module()(other, bias), expected)
 
 
+def test_a_kernel_never_reads_addresses_of_another_device():
+    for name in ("learned_query_cpu", "learned_query_cpu_backward"):
+        has = [torch._C._dispatch_has_kernel_for_dispatch_key(f"qna::{name}", key) for key in ("CPU", "CUDA")]
+        assert has == [True, False]
+
+
 @compiled_in
 def test_counts_the_flops_of_the_op():
     register_flop_formulas()

@@ -155,6 +155,6 @@ def _map(t: Tensor, skip: int) -> list[int]:
     return [t.data_ptr(), batch, *(0,) * (3 - len(space)), *space, *inner]
 
 
-attend = register("cpu", forward, backward, keeps_lse=False)
+attend = register("cpu", forward, backward, device="cpu", keeps_lse=False)
 
 BACKEND = Backend("cpu", device="cpu", missing=missing, declines=declines, run=attend)

@@ -25,7 +25,9 @@ _INPUTS = "Tensor? scores, Tensor value, Tensor bias, Tensor? weight"
 _library = torch.library.Library("qna", "FRAGMENT")
 
 
-def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool) -> Callable[..., Tensor]:
+def register(
+    name: str, forward: Forward, backward: Backward, *, device: str, keeps_lse: bool
+) -> Callable[..., Tensor]:
     """Register ``qna::learned_query_<name>`` and its backward; return the function that a `Backend` runs.
 
     Args:
@@ -34,6 +36,8 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
         backward: (grad, scores, value, bias, weight, lse, grads, window, parameters) -> gradients of bias and
             weight in any dtype, None where they are not wanted (`parameters` is False, or no weight given);
             fills `grads`, those of scores and value.
+        device: type of the device whose addresses the kernels read; on others torch refuses the ops, also
+            those of a program that was exported elsewhere.
         keeps_lse: whether `backward` needs the fp32 log-sum-exp of every window (B, *space', L, h), +inf
             where a window holds no position; where it does not, `lse` is None.
     """
@@ -97,11 +101,12 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
         )
 
     result = "(Tensor, Tensor)" if keeps_lse else "Tensor"
-    op = _define(f"learned_query_{name}", f"({_INPUTS}, SymInt[] window) -> {result}", run, fake)
+    op = _define(f"learned_query_{name}", f"({_INPUTS}, SymInt[] window) -> {result}", device, run, fake)
     op_backward = _define(
         f"learned_query_{name}_backward",
         f"(Tensor grad, {_INPUTS}, Tensor? lse, bool parameters, SymInt[] window)"
         " -> (Tensor, Tensor, Tensor, Tensor)",
+        device,
         run_backward,
         _fake_backward,
     )
@@ -126,9 +131,9 @@ def declines_transforms() -> list[str]:
     return []
 
 
-def _define(name: str, schema: str, run: Callable, fake: Callable):
+def _define(name: str, schema: str, device: str, run: Callable, fake: Callable):
     _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, run, "CompositeExplicitAutograd")
+    _library.impl(name, run, device.upper())
     torch.library.register_fake(f"qna::{name}", fake, lib=_library)
     return getattr(torch.ops.qna, name)
 

@@ -270,6 +270,6 @@ def _dense(t: Tensor, transposed: bool) -> Tensor:
     return t if dense else t.contiguous()
 
 
-attend = register("triton", forward, backward, keeps_lse=True)
+attend = register("triton", forward, backward, device=DEVICE, keeps_lse=True)
 
 BACKEND = Backend("triton", device=DEVICE, missing=missing, declines=declines, run=attend)
