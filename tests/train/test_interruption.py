@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_take_it(config, chan
         return loss * bad if self.progress.step == 3 else loss
 
     monkeypatch.setattr(Training, "_loss", poisoned)
-    where = r"at update 4 \(learning rate 0.000313, epoch 2\); .*up to update 2 of 4; .*--resume"
+    where = r"at update 4 \(learning rate 0.000313, epoch 2\); .*up to update 2 of 4; try a lower --lr"
     with pytest.raises(RunStopped, match=f"the loss is {bad} {where}") as stopped:
         fit(config)
     assert stopped.value.status == 1

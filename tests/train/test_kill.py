@@ -127,13 +127,15 @@ def test_interrupted_from_the_keyboard(tmp_path, whole):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     until = time.monotonic() + 120
     while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < 5:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    # like a terminal: the worker that prepares the images gets it too
+    os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped by SIGINT" in error

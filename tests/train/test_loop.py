@@ -121,6 +121,14 @@ def test_a_model_that_takes_any_size_and_one_that_refuses(config, changed):
         build_network(changed(config, model="test_vit_relpos").network, classes=2, channels=1, image_size=1)
 
 
+def test_a_size_that_the_model_refuses_is_named_before_anything_is_written(config, changed):
+    with pytest.raises(
+        InvalidInput, match=r"model 'test_vit' cannot read images of 28x28: Input height \(28\)"
+    ):
+        fit(changed(config, image_size=28))
+    assert not config.run.out.exists()
+
+
 def test_an_unknown_model_names_the_nearest(config, changed):
     with pytest.raises(UnknownName, match="unknown model 'test_vitt'; did you mean 'test_vit'"):
         fit(changed(config, model="test_vitt"))

@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         with observer:
             outcome = fit(config, observer) if config else resume(Path(unfinished or ""), observer)
     except RunStopped as stop:
-        print(f"qna: {stop}", file=sys.stderr)
+        if observer.is_main:
+            print(f"qna: {stop}", file=sys.stderr)
         return stop.status
     if observer.is_main:
         observer.table(write_report(outcome))

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -62,7 +63,9 @@ def resume(folder: Path, observer: Observer | None = None) -> Outcome:
         raise InvalidInput(f"no run to go on with in {folder}: it needs {CONFIG} and {CHECKPOINT}")
     config = TrainConfig.from_file(folder / CONFIG)
     with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
-        run = Training(config, observer or Observer())
+        # the checkpoint has all weights, and the file that they started from may be gone
+        network = replace(config.network, weights=None, pretrained=False)
+        run = Training(replace(config, network=network), observer or Observer())
         run.restore(folder)
         return run.go_on()
 
@@ -158,7 +161,8 @@ class Training:
                     scores = self._epoch(stop)
             return self._finish(scores or self.evaluate())
         except OSError as error:
-            raise RunStopped(f"cannot write to {self.folder}: {error}; {self._way_on()}") from error
+            text = f"cannot write to {self.folder}: {error}; {self._kept()}; {self._way_on()}"
+            raise RunStopped(text) from error
         finally:
             self.journal.close()
 
@@ -178,7 +182,8 @@ class Training:
             begun = self._clock(begun)
             if asked:
                 self.save()
-                raise RunStopped(f"stopped by {signal.Signals(asked).name}; {self._way_on()}", 128 + asked)
+                text = f"stopped by {signal.Signals(asked).name}; {self._kept()}; {self._way_on()}"
+                raise RunStopped(text, 128 + asked)
             if self.config.run.save_every and progress.step % self.config.run.save_every == 0:
                 self.save()
         scores = self.evaluate()
@@ -338,11 +343,16 @@ class Training:
     def _diverged(self, what: str) -> str:
         p = self.progress
         where = f"update {p.step + 1} (learning rate {self._rate(p.step):.3g}, epoch {p.epoch + 1})"
-        return f"{what} at {where}; {self._way_on()}"
+        # going on would make the same draws and end the same way
+        instead = f"try a lower --lr or --clip 1, from there with --weights {self.folder / CHECKPOINT}"
+        return f"{what} at {where}; {self._kept()}; {instead}"
+
+    def _kept(self) -> str:
+        path = self.folder / CHECKPOINT
+        return f"{path} is whole and holds the run up to update {self._saved_step} of {self.total_steps}"
 
     def _way_on(self) -> str:
-        kept = f"{self.folder / CHECKPOINT} is whole and holds the run up to update {self._saved_step}"
-        return f"{kept} of {self.total_steps}; go on with `qna train --resume {self.folder}`"
+        return f"go on with `qna train --resume {self.folder}`"
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
