@@ -111,6 +111,7 @@ class Training:
         self.peak = o.lr * o.batch_size * o.accumulate * world / 256
         self.progress = Progress()
         self._told: set[str] = set()
+        self._to_tell: list[str] = []
         self._saved_step = 0
 
     @property
@@ -146,7 +147,8 @@ class Training:
         self._saved_step = self.progress.step
         if self.accelerator.is_main_process:
             remove_leftovers(folder)
-            cut_log(folder / LOG, self.progress.step)
+            past = cut_log(folder / LOG, self.progress.step)
+            self._told = {event["image"] for event in past if event["event"] == "unreadable"}
 
     def go_on(self) -> Outcome:
         """Train what is left of the epochs and write what came of it."""
@@ -187,6 +189,7 @@ class Training:
             if self.config.run.save_every and progress.step % self.config.run.save_every == 0:
                 self.save()
         scores = self.evaluate()
+        self._tell_unreadable(setup.from_all_processes(self._to_tell))
         self._clock(begun)
         record = {
             "epoch": progress.epoch + 1,
@@ -328,12 +331,19 @@ class Training:
         return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
 
     def _note_skipped(self, batch: Batch) -> Batch:
-        for line in batch.skipped:
+        self._to_tell += batch.skipped
+        if self.order.world == 1:
+            self._tell_unreadable(self._to_tell)
+        return batch
+
+    def _tell_unreadable(self, lines: list[str]) -> None:
+        """Name each image once; other processes' are told after each epoch."""
+        for line in dict.fromkeys(lines):
             if line not in self._told:
                 self._told.add(line)
                 self.journal.write("unreadable", step=self.progress.step, image=line)
                 self.observer.unreadable(line)
-        return batch
+        self._to_tell = []
 
     def _clock(self, begun: float) -> float:
         now = time.perf_counter()
