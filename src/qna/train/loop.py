@@ -8,9 +8,10 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +113,7 @@ class Training:
         self.progress = Progress()
         self._told: set[str] = set()
         self._to_tell: list[str] = []
-        self._saved_step = 0
+        self._saved_step: int | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -131,7 +132,8 @@ class Training:
         wanted = self.config.run.out or Path("runs") / f"{data}-{model}"
         if self.accelerator.is_main_process:
             self.folder = claim_folder(wanted)
-            write_text(self.folder / CONFIG, self.config.to_json())
+            with self._writing():
+                write_text(self.folder / CONFIG, self.config.to_json())
         self.folder = setup.from_main_process(getattr(self, "folder", None))
         self.save()
 
@@ -146,8 +148,9 @@ class Training:
             self.accelerator.scaler.load_state_dict(scaler)
         self._saved_step = self.progress.step
         if self.accelerator.is_main_process:
-            remove_leftovers(folder)
-            past = cut_log(folder / LOG, self.progress.step)
+            with self._writing():
+                remove_leftovers(folder)
+                past = cut_log(folder / LOG, self.progress.step)
             self._told = {event["image"] for event in past if event["event"] == "unreadable"}
 
     def go_on(self) -> Outcome:
@@ -162,9 +165,6 @@ class Training:
                 while self.progress.epoch < self.config.optim.epochs:
                     scores = self._epoch(stop)
             return self._finish(scores or self.evaluate())
-        except OSError as error:
-            text = f"cannot write to {self.folder}: {error}; {self._kept()}; {self._way_on()}"
-            raise RunStopped(text) from error
         finally:
             self.journal.close()
 
@@ -203,7 +203,7 @@ class Training:
         progress.history.append(record)
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         progress.loss_sum, progress.images = 0.0, 0
-        self.journal.write("epoch", **record)
+        self._log("epoch", **record)
         self.save()
         self.observer.epoch(record)
         return scores
@@ -240,7 +240,7 @@ class Training:
         progress.loss_sum += total
         progress.images += images
         epoch, loss = progress.epoch + 1, total / images
-        self.journal.write("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
+        self._log("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
         self.observer.update(progress.step, epoch, loss)
         return asked if self.order.world > 1 else stop.signal or 0
 
@@ -290,20 +290,21 @@ class Training:
         """Write a checkpoint.
 
         Raises:
-            RunStopped: if the weights are not finite; the checkpoint before is kept.
+            RunStopped: if the weights are not finite or the disk is full; the checkpoint before is kept.
         """
         if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
             raise RunStopped(self._diverged("a weight is not finite"))
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
-            save_checkpoint(
-                self.folder / CHECKPOINT,
-                network=self.network,
-                average=None if self.average is None else self.average.module,
-                optimizer=self.optimizer,
-                scaler=None if scaler is None else scaler.state_dict(),
-                progress=self.progress,
-            )
+            with self._writing():
+                save_checkpoint(
+                    self.folder / CHECKPOINT,
+                    network=self.network,
+                    average=None if self.average is None else self.average.module,
+                    optimizer=self.optimizer,
+                    scaler=None if scaler is None else scaler.state_dict(),
+                    progress=self.progress,
+                )
         self._saved_step = self.progress.step
 
     def _finish(self, scores: Scores) -> Outcome:
@@ -326,8 +327,10 @@ class Training:
             "confusion": scores.confusion,
             "classes": self.data.classes,
         }
-        save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
-        write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+        if self.accelerator.is_main_process:
+            with self._writing():
+                save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
+                write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
         return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
 
     def _note_skipped(self, batch: Batch) -> Batch:
@@ -341,7 +344,7 @@ class Training:
         for line in dict.fromkeys(lines):
             if line not in self._told:
                 self._told.add(line)
-                self.journal.write("unreadable", step=self.progress.step, image=line)
+                self._log("unreadable", step=self.progress.step, image=line)
                 self.observer.unreadable(line)
         self._to_tell = []
 
@@ -357,11 +360,28 @@ class Training:
         instead = f"try a lower --lr or --clip 1, from there with --weights {self.folder / CHECKPOINT}"
         return f"{what} at {where}; {self._kept()}; {instead}"
 
+    def _log(self, event: str, **values: Any) -> None:
+        with self._writing():
+            self.journal.write(event, **values)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever cannot be written ends the run."""
+        try:
+            yield
+        except OSError as error:
+            text = f"cannot write to {self.folder}: {error}; {self._kept()}; {self._way_on()}"
+            raise RunStopped(text) from error
+
     def _kept(self) -> str:
+        if self._saved_step is None:
+            return "nothing has been saved yet"
         path = self.folder / CHECKPOINT
         return f"{path} is whole and holds the run up to update {self._saved_step} of {self.total_steps}"
 
     def _way_on(self) -> str:
+        if self._saved_step is None:
+            return "begin again where there is room"
         return f"go on with `qna train --resume {self.folder}`"
 
 
