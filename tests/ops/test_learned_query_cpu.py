@@ -11,6 +11,7 @@ from qna.ops import learned_query_attention
 from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
+from qna.ops.learned_query.window import Window
 from tests.ops.oracle import assert_close_to_oracle
 
 NAMES = ("scores", "value", "bias", "weight")
@@ -295,14 +296,14 @@ def test_opcheck(layout):
     case = BY_NAME["2d-stride-3-rectangular"]
     inputs = lay_out(case.make(), layout)
     tensors = [inputs[k].detach().requires_grad_() for k in NAMES]
-    window = [(3, 2), (1, 1), (2, 1), (5, 4)]
-    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors, *window))
-    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors[:3], None, *window))
+    window = Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat
+    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors, window))
+    torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors[:3], None, window))
     grad = torch.randn(2, 5, 4, 3, 5)
     backward = torch.ops.qna.learned_query_cpu_backward.default
     plain = [t.detach() for t in tensors]
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(backward, (grad, *plain, None, True, *window), test_utils=tests)
+    torch.library.opcheck(backward, (grad, *plain, None, True, window), test_utils=tests)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

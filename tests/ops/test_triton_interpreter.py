@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import NoBackend
-from qna.ops import learned_query_attention
+from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops.learned_query import layout, triton, triton_table, triton_tune
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
@@ -78,6 +78,22 @@ def test_all_cases_in_half_precision(case, dtype):
 @by_name([BY_NAME["2d-even"], BY_NAME["1d"]])
 def test_without_query_weights(case):
     assert_equals_reference(case, case.make(torch.float32, weighted=False), "triton")
+
+
+@inside
+@by_name([BY_NAME["2d-even"], BY_NAME["2d-windows-outside"]])
+def test_scores_and_values_in_one_map(case):
+    inputs = heads_fastest(case.make(torch.float32))
+    expected = run(inputs, case.window, "triton")
+    packed = torch.cat([inputs["value"].transpose(-1, -2), inputs["scores"]], -2)
+    tensors = [t.detach().requires_grad_() for t in (packed, inputs["bias"], inputs["weight"])]
+    out = packed_learned_query_attention(*tensors, **case.window, backend="triton")
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    out.backward(upstream.float())
+    scores, value = layout.split(tensors[0].grad, case.queries)
+    grads = (out.detach(), scores, value, tensors[1].grad, tensors[2].grad)
+    for name, actual in zip(NAMES, grads, strict=True):
+        assert torch.equal(actual, expected[name]), name
 
 
 SMALL_TILE = Tile(elements=16, heads=2, columns=2, warps=1)
@@ -183,7 +199,7 @@ def test_opcheck():
     case = Case("opcheck", (3, 4), (3, 2), batch=1)
     inputs = heads_fastest(case.make(torch.float32))
     leaves = [t.detach().requires_grad_() for t in inputs.values()]
-    arguments = (*leaves, [1, 1], [1, 1], [1, 0], [3, 4])
+    arguments = (*leaves, [1, 1, 1, 1, 1, 0, 3, 4])
     torch.library.opcheck(torch.ops.qna.learned_query_triton, arguments)
 
 

@@ -38,8 +38,8 @@ class Backend:
 
     Attributes:
         name: what a caller writes in ``backend=``.
-        device: device type that it serves, or None for all; a faster backend that serves the inputs'
-            device and still declines is worth a notice.
+        device: device type that it serves, or None for all. ``backend=None`` asks no other; a faster backend
+            that serves the inputs' device and still declines is worth a notice.
         missing: sentences on what this machine lacks, empty where the backend can run.
         declines: sentences on why these inputs cannot run, empty where they can.
         run: the implementation.
@@ -90,22 +90,22 @@ def select(op: str, backends: Sequence[Backend], inputs: OpInputs, requested: st
     if requested is not None:
         check_choice("backend", requested, [b.name for b in backends])
     declined: list[tuple[Backend, list[str]]] = []
+    device = inputs.device.type
     for backend in backends:
-        if requested is not None and backend.name != requested:
+        if backend.name != requested if requested is not None else backend.device not in (None, device):
             continue
         reasons = backend.reasons(inputs)
         if not reasons:
-            if requested is None and not torch.compiler.is_compiling():
-                _notice(op, declined, backend, inputs)
+            if declined and not torch.compiler.is_compiling():
+                _notice(op, declined, backend)
             return backend
         declined.append((backend, reasons))
     raise NoBackend(_no_backend_text(op, declined, backends, inputs, requested))
 
 
-def _notice(op: str, declined: list[tuple[Backend, list[str]]], chosen: Backend, inputs: OpInputs) -> None:
+def _notice(op: str, faster: list[tuple[Backend, list[str]]], chosen: Backend) -> None:
     """Say once per op and chosen backend that a faster one for this device exists and why it is not used."""
-    faster = [(b, reasons) for b, reasons in declined if b.device == inputs.device.type]
-    if faster and (op, chosen.name) not in _noticed:
+    if (op, chosen.name) not in _noticed:
         _noticed.add((op, chosen.name))
         why = "; ".join(f"{b.name}: {', '.join(reasons)}" for b, reasons in faster)
         logger.warning("%s runs on backend %r, because %s. More: qna doctor", op, chosen.name, why)

@@ -26,7 +26,7 @@ def example(*size, batch=2):
 @torch.no_grad()
 def test_equals_the_op_with_one_window_over_the_map(arguments, query_weight):
     mixer, x = pool(query_weight=query_weight, **arguments), example(4, 7)
-    attended = learned_query_attention(*mixer.project(x), padding=0)
+    attended = learned_query_attention(*mixer.project(x).split(), padding=0)
     assert attended.shape[1:3] == (1, 1)
     expected = mixer.out(attended.transpose(-1, -2).flatten(1))
     torch.testing.assert_close(mixer(x), expected, rtol=1e-12, atol=1e-12)
@@ -36,7 +36,7 @@ def test_equals_the_op_with_one_window_over_the_map(arguments, query_weight):
 @torch.no_grad()
 def test_other_maps_use_resized_tables(size):
     mixer, x = pool(), example(*size)
-    scores, value, bias, weight = mixer.project(x)
+    scores, value, bias, weight = mixer.project(x).split()
     attended = learned_query_attention(
         scores, value, resize_table(bias, size), resize_table(weight, size), padding=0
     )
@@ -66,7 +66,7 @@ def test_attention_map_times_the_values_is_the_output():
     attention = mixer.attention_map(x)
     assert attention.shape == (2, 2, 3, 5, 6)
     torch.testing.assert_close(attention.sum((-1, -2)), torch.ones(2, 2, 3, dtype=torch.float64))
-    _, value, _, weight = mixer.project(x)
+    _, value, _, weight = mixer.project(x).split()
     attended = torch.einsum("blhyx,yxlh,byxhd->bdh", attention, resize_table(weight, (5, 6)), value)
     torch.testing.assert_close(mixer(x), mixer.out(attended.flatten(1)), rtol=1e-10, atol=1e-10)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import qna
 from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
-from qna.ops import learned_query_attention
+from qna.ops import packed_learned_query_attention
 
 SPACES = {1: (9,), 2: (5, 8), 3: (3, 4, 5)}
 LAYERS = {1: qna.QnA1d, 2: qna.QnA2d, 3: qna.QnA3d}
@@ -302,9 +302,9 @@ def test_the_op_sees_what_the_layer_was_given(monkeypatch):
 
     def spy(*inputs, **window):
         seen.update(window)
-        return learned_query_attention(*inputs, **window)
+        return packed_learned_query_attention(*inputs, **window)
 
-    monkeypatch.setattr("qna.mixers.learned_query.qna.learned_query_attention", spy)
+    monkeypatch.setattr("qna.mixers.learned_query.qna.packed_learned_query_attention", spy)
     mixer(x)
     assert seen == {"stride": (2, 2), "dilation": (1, 2), "backend": "reference"}
 

@@ -92,7 +92,7 @@ class QnAPool2d(nn.Module):
     def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        scores, value, bias, weight = self.project(x)
+        scores, value, bias, weight = self.project(x).split()
         dtype = torch.promote_types(scores.dtype, torch.float32)
         logits = scores.to(dtype) + resize_table(bias.to(dtype), x.shape[1:3])
         return logits.flatten(1, 2).softmax(1), value, weight

@@ -22,6 +22,7 @@ from qna.mixers._parts.checks import positive
 from qna.mixers._parts.initializers import init_linear_, lecun_normal_, truncated_normal_
 from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
+from qna.ops.learned_query.layout import split
 
 
 class QueryShape(NamedTuple):
@@ -33,15 +34,24 @@ class QueryShape(NamedTuple):
 
 
 class AttentionInputs(NamedTuple):
-    """Arguments of `qna.ops.learned_query_attention`.
-
-    `scores` and `value` are views of one buffer (B, *space, h * d + L * h), values first.
-    """
+    """Arguments of `qna.ops.learned_query_attention`."""
 
     scores: Tensor
     value: Tensor
     bias: Tensor
     weight: Tensor | None
+
+
+class PackedInputs(NamedTuple):
+    """Arguments of `qna.ops.packed_learned_query_attention`: values and scores in one buffer."""
+
+    packed: Tensor
+    bias: Tensor
+    weight: Tensor | None
+
+    def split(self) -> AttentionInputs:
+        """The same with scores and value as views of the buffer."""
+        return AttentionInputs(*split(self.packed, self.bias.shape[-2]), self.bias, self.weight)
 
 
 class QueryKeyValue(nn.Module):
@@ -84,12 +94,12 @@ class QueryKeyValue(nn.Module):
         lecun_normal_(self.key, dim)
         init_linear_(self.value)
 
-    def forward(self, x: Tensor) -> AttentionInputs:
+    def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
         query = self.scaled_query()
         weight, bias = self.one_projection(query)
-        scores, value = split(F.linear(x, weight, bias), self.query.shape[0], self.query.shape[1])
-        return AttentionInputs(scores, value, self.position(query), self.query_weight(query))
+        packed = F.linear(x, weight, bias).unflatten(-1, (-1, self.query.shape[1]))
+        return PackedInputs(packed, self.position(query), self.query_weight(query))
 
     def scaled_query(self) -> Tensor:
         """The queries (L, h, d) as they meet the keys: of length 1 / sqrt(d) if normalised."""
@@ -111,10 +121,7 @@ class QueryKeyValue(nn.Module):
         """The same map with constants: W_k q folded, and all that depends on the query evaluated."""
         query = self.scaled_query()
         return FoldedQueryKeyValue(
-            QueryShape(*self.query.shape),
-            *self.one_projection(query),
-            self.position(query),
-            self.query_weight(query),
+            *self.one_projection(query), self.position(query), self.query_weight(query)
         )
 
 
@@ -128,33 +135,24 @@ class FoldedQueryKeyValue(nn.Module):
 
     def __init__(
         self,
-        shape: QueryShape,
         weight: Tensor,
         bias: Tensor | None,
         position: Tensor,
         query_weight: Tensor | None,
     ):
         super().__init__()
-        self.shape = shape
         tables = {"weight": weight, "bias": bias, "position": position, "query_weight": query_weight}
         for name, tensor in tables.items():
             self.register_buffer(name, None if tensor is None else tensor.detach().clone())
 
-    def forward(self, x: Tensor) -> AttentionInputs:
+    def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
-        y = F.linear(x, self.weight, self.bias)
-        scores, value = split(y, self.shape.queries, self.shape.heads)
-        return AttentionInputs(scores, value, self.position, self.query_weight)
+        packed = F.linear(x, self.weight, self.bias).unflatten(-1, (-1, self.position.shape[-1]))
+        return PackedInputs(packed, self.position, self.query_weight)
 
     def fold(self) -> FoldedQueryKeyValue:
         """Itself."""
         return self
-
-
-def split(projected: Tensor, queries: int, heads: int) -> tuple[Tensor, Tensor]:
-    """Views of (B, *space, h * d + L * h): scores (B, *space, L, h) and values (B, *space, h, d)."""
-    value, scores = projected.tensor_split([projected.shape[-1] - queries * heads], dim=-1)
-    return scores.unflatten(-1, (queries, heads)), value.unflatten(-1, (-1, heads)).transpose(-1, -2)
 
 
 def merge_heads(attended: Tensor) -> Tensor:

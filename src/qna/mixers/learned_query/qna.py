@@ -19,7 +19,7 @@ from qna.mixers.learned_query.projection import (
     merge_heads,
 )
 from qna.mixers.learned_query.softmax import window_softmax
-from qna.ops import learned_query_attention
+from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops.learned_query.window import Window, per_axis
 
 
@@ -96,16 +96,16 @@ class QnA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *space, dim) -> (B, *space', out_dim) with ``space' = ceil(space / stride)``."""
-        inputs = self.attention_inputs(x)
-        attended = learned_query_attention(
-            *inputs, stride=self.stride, dilation=self.dilation, backend=self.backend
+        checks.channels_last_map(type(self).__name__, x, self.dim, self.axes)
+        attended = packed_learned_query_attention(
+            *self.project(x), stride=self.stride, dilation=self.dilation, backend=self.backend
         )
         return self.out(merge_heads(attended))
 
     def attention_inputs(self, x: Tensor) -> AttentionInputs:
-        """What the op is called with for the map `x`: scores, value, bias, weight."""
+        """What is attended of the map `x`, as the op takes it: scores, value, bias, weight."""
         checks.channels_last_map(type(self).__name__, x, self.dim, self.axes)
-        return self.project(x)
+        return self.project(x).split()
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every window, before the query weights.

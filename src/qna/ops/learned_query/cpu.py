@@ -121,32 +121,38 @@ def _dense(scores: Tensor) -> Tensor:
 
 def _tables(bias: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Bias and weight as the kernels read them: dense, in the precision of their arithmetic."""
-    dtype = torch.promote_types(dtype, torch.float32)
-    return bias.to(dtype).contiguous(), None if weight is None else weight.to(dtype).contiguous()
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # asked first, because `to` takes a microsecond to do nothing
+    if bias.dtype != wide:
+        bias = bias.to(wide)
+    if weight is not None and weight.dtype != wide:
+        weight = weight.to(wide)
+    return bias.contiguous(), None if weight is None else weight.contiguous()
 
 
 def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
-    lead = 3 - len(window.stride)
-    ones, zeros = [1] * lead, [0] * lead
+    batch, *space, queries, heads = scores.shape
+    lead = 3 - len(space)
+    ones, zeros = (1,) * lead, (0,) * lead
     return [
-        scores.shape[0],
-        scores.shape[-2],
-        scores.shape[-1],
+        batch,
+        queries,
+        heads,
         value.shape[-1],
-        *(ones + list(scores.shape[1:-2])),
-        *(ones + list(window.out)),
-        *(ones + list(window.kernel)),
-        *(ones + list(window.stride)),
-        *(ones + list(window.dilation)),
-        *(zeros + list(window.before)),
+        *(*ones, *space),
+        *(*ones, *window.out),
+        *(*ones, *window.kernel),
+        *(*ones, *window.stride),
+        *(*ones, *window.dilation),
+        *(*zeros, *window.before),
     ]
 
 
 def _map(t: Tensor, skip: int) -> list[int]:
     """Address and strides of a map: batch, three space axes, and for values the head and the channel."""
-    strides = t.stride()
-    inner = [] if skip == 3 else list(strides[-2:])
-    return [t.data_ptr(), strides[0], *[0] * (6 - t.ndim), *strides[1:-2], *inner]
+    batch, *space, head, channel = t.stride()
+    inner = () if skip == 3 else (head, channel)
+    return [t.data_ptr(), batch, *(0,) * (3 - len(space)), *space, *inner]
 
 
 attend = register("cpu", forward, backward, keeps_lse=False)

@@ -37,7 +37,7 @@ def register_flop_formulas() -> None:
 
 
 def add_kernel(forward, backward) -> None:
-    """Name a kernel's pair of ops (scores, value, bias, weight, stride, dilation, before, out)."""
+    """Name a kernel's pair of ops (scores, value, bias, weight, window)."""
     _kernels.append((forward, backward))
 
 
@@ -45,11 +45,16 @@ _kernels: list[tuple] = []
 
 
 def _forward(scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
-    return forward_flops(_value(scores, value, bias), bias, rest[-1])
+    return forward_flops(_value(scores, value, bias), bias, _out(bias, rest[-1]))
 
 
 def _backward(grad, scores, value, bias, *rest, out_shape=None, **kwargs) -> int:
-    return backward_flops(_value(scores, value, bias), bias, rest[-1])
+    return backward_flops(_value(scores, value, bias), bias, _out(bias, rest[-1]))
+
+
+def _out(bias: Shape, flat: Shape) -> Shape:
+    """Windows per axis, the last of what `Window.flat` holds."""
+    return flat[-(len(bias) - 2) :]
 
 
 def _value(scores: Shape | None, value: Shape, bias: Shape) -> Shape:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 def split(packed: Tensor, queries: int) -> tuple[Tensor, Tensor]:
     """Views of (B, *space, d + L, h): scores (B, *space, L, h) and values (B, *space, h, d)."""
-    depth = packed.shape[-2] - queries
-    return packed.narrow(-2, depth, queries), packed.narrow(-2, 0, depth).transpose(-1, -2)
+    value, scores = packed.split_with_sizes((packed.shape[-2] - queries, queries), -2)
+    return scores, value.transpose(-1, -2)
 
 
 def heads_fastest(value: Tensor) -> bool:
@@ -21,7 +21,7 @@ def heads_fastest(value: Tensor) -> bool:
 
 def empty_like(value: Tensor, space: Sequence[int]) -> Tensor:
     """An uninitialised (B, *space, h, d) whose channels lie in memory as those of `value` do."""
-    batch, (h, d) = value.shape[0], value.shape[-2:]
+    batch, *_, h, d = value.shape
     if heads_fastest(value):
         return value.new_empty((batch, *space, d, h)).transpose(-1, -2)
     return value.new_empty((batch, *space, h, d))

@@ -20,8 +20,8 @@ from qna.ops.learned_query.window import Window
 Forward = Callable[..., None]
 Backward = Callable[..., tuple[Tensor | None, Tensor | None]]
 
+# the window is flat, `Window.flat`: a list costs a microsecond at each border between Python and torch
 _INPUTS = "Tensor? scores, Tensor value, Tensor bias, Tensor? weight"
-_GEOMETRY = "SymInt[] stride, SymInt[] dilation, SymInt[] before, SymInt[] out"
 _library = torch.library.Library("qna", "FRAGMENT")
 
 
@@ -38,24 +38,26 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
             where a window holds no position; where it does not, `lse` is None.
     """
 
-    def outputs(scores, value, bias, out):
-        result = empty_like(value, out)
+    def outputs(value, bias, window):
+        result = empty_like(value, window.out)
         if not keeps_lse:
             return result, None
-        return result, value.new_empty((value.shape[0], *out, *bias.shape[-2:]), dtype=torch.float32)
+        return result, value.new_empty((*result.shape[:-2], *bias.shape[-2:]), dtype=torch.float32)
 
-    def run(scores, value, bias, weight, *geometry):
+    def run(scores, value, bias, weight, window):
         scores, value = _maps(scores, value, bias)
-        result, lse = outputs(scores, value, bias, geometry[-1])
+        window = Window.from_flat(bias.shape[:-2], window)
+        result, lse = outputs(value, bias, window)
         if result.numel():
-            forward(scores, value, bias, weight, result, lse, _window(bias, geometry))
+            forward(scores, value, bias, weight, result, lse, window)
         return (result, lse) if keeps_lse else result
 
-    def fake(scores, value, bias, weight, *geometry):
-        result, lse = outputs(*_maps(scores, value, bias), bias, geometry[-1])
+    def fake(scores, value, bias, weight, window):
+        _, value = _maps(scores, value, bias)
+        result, lse = outputs(value, bias, Window.from_flat(bias.shape[:-2], window))
         return (result, lse) if keeps_lse else result
 
-    def run_backward(grad, scores, value, bias, weight, lse, parameters, *geometry):
+    def run_backward(grad, scores, value, bias, weight, lse, parameters, window):
         grads = _empty_grads(scores, value)
         if grad.numel():
             tables = backward(
@@ -65,7 +67,7 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
                 weight,
                 lse,
                 _maps(grads[0] if scores is not None else None, grads[1], bias),
-                _window(bias, geometry),
+                Window.from_flat(bias.shape[:-2], window),
                 parameters,
             )
         else:
@@ -73,8 +75,7 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
         return (*grads, *(bias.new_empty(0) if t is None else t.to(bias.dtype) for t in tables))
 
     def setup(ctx, inputs, output):
-        *tensors, stride, dilation, before, out = inputs
-        ctx.geometry = (stride, dilation, before, out)
+        *tensors, ctx.window = inputs
         ctx.save_for_backward(*tensors, output[1] if keeps_lse else None)
         if keeps_lse:
             ctx.mark_non_differentiable(output[1])
@@ -85,9 +86,9 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
         scores, value, bias, weight, lse = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if grad is None or not any(needs[:4]):
-            return (None,) * 8
-        grads = op_backward(grad, scores, value, bias, weight, lse, needs[2] or needs[3], *ctx.geometry)
-        return (*(g if need else None for g, need in zip(grads, needs, strict=False)), *(None,) * 4)
+            return (None,) * 5
+        grads = op_backward(grad, scores, value, bias, weight, lse, needs[2] or needs[3], ctx.window)
+        return (*(g if need else None for g, need in zip(grads, needs, strict=False)), None)
 
     def refuse(ctx, *grads):
         raise NotImplementedError(
@@ -96,10 +97,10 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
         )
 
     result = "(Tensor, Tensor)" if keeps_lse else "Tensor"
-    op = _define(f"learned_query_{name}", f"({_INPUTS}, {_GEOMETRY}) -> {result}", run, fake)
+    op = _define(f"learned_query_{name}", f"({_INPUTS}, SymInt[] window) -> {result}", run, fake)
     op_backward = _define(
         f"learned_query_{name}_backward",
-        f"(Tensor grad, {_INPUTS}, Tensor? lse, bool parameters, {_GEOMETRY})"
+        f"(Tensor grad, {_INPUTS}, Tensor? lse, bool parameters, SymInt[] window)"
         " -> (Tensor, Tensor, Tensor, Tensor)",
         run_backward,
         _fake_backward,
@@ -111,8 +112,7 @@ def register(name: str, forward: Forward, backward: Backward, *, keeps_lse: bool
     def attend(
         scores: Tensor | None, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window
     ) -> Tensor:
-        w = window
-        result = op(scores, value, bias, weight, w.stride, w.dilation, w.before, w.out)
+        result = op(scores, value, bias, weight, window.flat)
         return result[0] if keeps_lse else result
 
     return attend
@@ -137,17 +137,13 @@ def _maps(scores: Tensor | None, value: Tensor, bias: Tensor) -> tuple[Tensor, T
     return split(value, bias.shape[-2]) if scores is None else (scores, value)
 
 
-def _window(bias: Tensor, geometry) -> Window:
-    return Window(tuple(bias.shape[:-2]), *map(tuple, geometry))
-
-
 def _empty_grads(scores: Tensor | None, value: Tensor) -> tuple[Tensor, Tensor]:
     if scores is None:
         return value.new_empty(0), value.new_empty(value.shape)
     return scores.new_empty(scores.shape), empty_like(value, value.shape[1:-2])
 
 
-def _fake_backward(grad, scores, value, bias, weight, lse, parameters, *geometry):
+def _fake_backward(grad, scores, value, bias, weight, lse, parameters, window):
     tables = (t if parameters else None for t in (bias, weight))
     return (
         *_empty_grads(scores, value),

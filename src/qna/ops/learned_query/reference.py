@@ -6,14 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qna.ops.learned_query.layout import split
 from qna.ops.learned_query.window import Window
 
 
-def attend(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window) -> Tensor:
-    """Attend every window; shapes as in `qna.ops.learned_query_attention`.
+def attend(
+    scores: Tensor | None, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window
+) -> Tensor:
+    """Attend every window; shapes as in `qna.ops.learned_query_attention`, or no scores and a packed value.
 
     A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32.
     """
+    if scores is None:
+        scores, value = split(value, bias.shape[-2])
     dtype = torch.promote_types(value.dtype, torch.float32)
     margins = window.margins(scores.shape[1:-2])
     # outside the map: e^-inf = 0 counts in neither sum

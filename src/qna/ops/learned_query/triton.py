@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INSTALLED = importlib.util.find_spec("triton") is not None
 # set before the first import, triton runs its kernels in Python on the CPU: slow, and for tests
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 4096
 MAX_QUERIES = 256
@@ -45,16 +46,15 @@ def missing() -> list[str]:
 def declines(inputs: Inputs) -> list[str]:
     """Why these inputs cannot run."""
     reasons = declines_transforms()
-    kind = "cpu" if INTERPRETED else "cuda"
-    if inputs.device.type != kind:
-        reasons.append(f"device is {inputs.device.type}, needs {kind}")
+    if inputs.device.type != DEVICE:
+        reasons.append(f"device is {inputs.device.type}, needs {DEVICE}")
     if inputs.value.dtype not in DTYPES:
         names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
         reasons.append(f"dtype is {str(inputs.value.dtype).removeprefix('torch.')}, needs one of ({names})")
-    if inputs.value.shape[-1] > MAX_HEAD_DIM:
-        reasons.append(f"head size is {inputs.value.shape[-1]}, needs at most {MAX_HEAD_DIM}")
-    if inputs.scores.shape[-2] > MAX_QUERIES:
-        reasons.append(f"there are {inputs.scores.shape[-2]} queries, needs at most {MAX_QUERIES}")
+    if inputs.head_dim > MAX_HEAD_DIM:
+        reasons.append(f"head size is {inputs.head_dim}, needs at most {MAX_HEAD_DIM}")
+    if inputs.queries > MAX_QUERIES:
+        reasons.append(f"there are {inputs.queries} queries, needs at most {MAX_QUERIES}")
     return reasons
 
 
@@ -272,4 +272,4 @@ def _dense(t: Tensor, transposed: bool) -> Tensor:
 
 attend = register("triton", forward, backward, keeps_lse=True)
 
-BACKEND = Backend("triton", device="cuda", missing=missing, declines=declines, run=attend)
+BACKEND = Backend("triton", device=DEVICE, missing=missing, declines=declines, run=attend)

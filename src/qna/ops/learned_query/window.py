@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from qna._core.errors import InvalidInput
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A window of `kernel` taps that moves over a map.
 
     Attributes:
@@ -42,26 +41,37 @@ class Window:
         ``padding="same"`` pads ``dilation * (kernel - 1)`` positions per axis in all, the smaller half first,
         so that there are ``ceil(size / stride)`` windows; an integer pads both sides by as much.
         """
-        axes = len(kernel)
+        kernel, axes = tuple(kernel), len(kernel)
         stride_ = per_axis("stride", stride, axes, minimum=1)
         dilation_ = per_axis("dilation", dilation, axes, minimum=1)
         span = [d * (k - 1) for d, k in zip(dilation_, kernel, strict=True)]
         if isinstance(padding, str):
             if padding != "same":
                 raise InvalidInput(f"padding must be 'same', an integer or one per axis, got {padding!r}")
-            before, total = tuple(s // 2 for s in span), span
-        else:
-            before = per_axis("padding", padding, axes, minimum=0)
-            total = [2 * p for p in before]
-            for n, p, s in zip(size, total, span, strict=True):
-                if n + p <= s:
-                    raise InvalidInput(
-                        f"no window fits: map {tuple(size)} with padding {padding} is smaller than the "
-                        f"window (kernel {tuple(kernel)}, dilation {dilation_}); use padding='same' or a "
-                        "smaller window"
-                    )
-        out = tuple((n + p - s - 1) // st + 1 for n, p, s, st in zip(size, total, span, stride_, strict=True))
-        return cls(tuple(kernel), stride_, dilation_, before, out)
+            before = tuple([s // 2 for s in span])
+            out = tuple([(n - 1) // s + 1 for n, s in zip(size, stride_, strict=True)])
+            return cls(kernel, stride_, dilation_, before, out)
+        before = per_axis("padding", padding, axes, minimum=0)
+        room = [n + 2 * p - s for n, p, s in zip(size, before, span, strict=True)]
+        if min(room) <= 0:
+            raise InvalidInput(
+                f"no window fits: map {tuple(size)} with padding {padding} is smaller than the "
+                f"window (kernel {kernel}, dilation {dilation_}); use padding='same' or a smaller window"
+            )
+        out = tuple([(r - 1) // s + 1 for r, s in zip(room, stride_, strict=True)])
+        return cls(kernel, stride_, dilation_, before, out)
+
+    @classmethod
+    def from_flat(cls, kernel: Sequence[int], flat: Sequence[int]) -> Window:
+        """The window that `flat` was made of."""
+        axes, flat = len(kernel), tuple(flat)
+        a, b = 2 * axes, 3 * axes
+        return cls(tuple(kernel), flat[:axes], flat[axes:a], flat[a:b], flat[b:])
+
+    @property
+    def flat(self) -> tuple[int, ...]:
+        """Stride, dilation, before and out in a row: what a kernel needs beside the shapes."""
+        return self.stride + self.dilation + self.before + self.out
 
     def margins(self, size: Sequence[int]) -> list[int]:
         """Positions that the windows hang over a map of `size`, as `F.pad` takes them: last axis first."""

@@ -1,0 +1,52 @@
+"""No copy of a map stands between the projections and the kernel, forward or backward."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import qna
+from qna.ops.learned_query import cpu
+
+pytestmark = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
+
+BATCH, SIZE, DIM = 2, 12, 32
+
+
+def storages(tree):
+    tensors = [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+    return {t.untyped_storage().data_ptr() for t in tensors if t.numel() >= BATCH * SIZE * SIZE * 8}
+
+
+class MapSizedWork(TorchDispatchMode):
+    """Names of the ops that fill memory of their own, at least as large as a map of scores, or one given."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if storages(result) - storages(args) or (func._schema.is_mutable and storages(args)):
+            self.names.append(func.name())
+        return result
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_training_step_copies_no_map(bias, fused):
+    layer = qna.QnA2d(DIM, num_heads=4, kernel_size=3, bias=bias, backend="cpu")
+    layer = layer.fuse() if fused else layer
+    x, g = torch.randn(2, BATCH, SIZE, SIZE, DIM).unbind()
+    x.requires_grad_()
+    with MapSizedWork() as work:
+        torch.autograd.grad(layer(x), [x, *layer.parameters()], g)
+    product = "aten::addmm" if bias else "aten::mm"
+    assert work.names == [
+        product,
+        "qna::learned_query_cpu",
+        product,
+        "aten::mm",
+        "qna::learned_query_cpu_backward",
+        "aten::mm",
+    ]
