@@ -44,7 +44,7 @@ template <class T> std::vector<Kernel<T>> static_kernels(const Layout<T>& lay, c
   return out;
 }
 
-constexpr int64_t kTilePositions = 1024;
+constexpr int64_t kTilePositions = 2048;
 
 template <class T, class S> void run_forward(const qna::Forward& f) {
   const Layout<T> lay(f.geo);

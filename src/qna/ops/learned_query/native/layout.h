@@ -20,6 +20,9 @@ namespace {
 
 using qna::Geometry;
 
+constexpr int kMaxPixels = 4;  // outputs that are worked on together, at most
+inline int64_t whole_blocks(int64_t pixels) { return (pixels + kMaxPixels - 1) / kMaxPixels * kMaxPixels; }
+
 template <class T> struct Layout {
   static constexpr int V = Simd<T>::width;
   int64_t queries, heads, depth;

@@ -178,12 +178,14 @@ template <> struct ExpLimits<float> {
   static constexpr float largest = 2097152.0f;      // |x| is clamped here; neighbours are 0.25 apart at this size
   static constexpr float zero_below = -126.0f;      // exponents under this give 0
   static constexpr float negligible = -200.0f;      // 2^this times anything in range is 0
+  static constexpr float headroom = 32.0f;          // exponentials may exceed 1 by this power of two
   static constexpr float vanishing = 0x1p-80f;      // a sum under this has lost terms worth 2^-46 of it
 };
 template <> struct ExpLimits<double> {
   static constexpr double largest = 1099511627776.0;
   static constexpr double zero_below = -1022.0;
   static constexpr double negligible = -1200.0;
+  static constexpr double headroom = 32.0;
   static constexpr double vanishing = 0x1p-900;
 };
 

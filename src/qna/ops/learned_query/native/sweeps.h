@@ -41,7 +41,7 @@ template <class T, class S> struct Sweep1 {
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
-    forward = lay.pixels == 4 ? forward_table<T, 4>(lay, w.runs) : forward_table<T, 2>(lay, w.runs);
+    forward = forward_table(lay, f.geo, w.runs);
     backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
     den.resize(size_t(kMaxPixels) * lay.lanes), num.resize(den.size()), top.resize(lay.lanes);
     room.assign(size_t(kMaxPixels * grads.pitch), T(0));
@@ -58,19 +58,18 @@ template <class T, class S> struct Sweep1 {
     const int64_t owner = batch * lay.blocks + block, slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
-    Span<T> span{w.e.data(), ker.eb.data(), ker.ebw.data(), w.value.data(), nullptr, 0, f.geo.stride[2], w.step, w.runs ? f.geo.kernel[2] : 0, &lay};
     w.list_taps(lo, hi);
     for (int64_t x = lo[2]; x < hi[2]; x += lay.pixels) {
       int64_t l = 0;
       for (int64_t z = lo[0]; z < hi[0]; ++z)
         for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-          span.taps = w.line_taps(l), span.count = w.line_count(l);
+          const Span<T> span = span_of(w, ker, l);
           const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
           const int64_t cell = (x - lo[2]) * f.geo.stride[2];
           const T* g[kMaxPixels];
           for (int p = 0; p < lay.pixels; ++p)
             g[p] = p < live ? grads.row(batch, block, z, y, x + p, &room[p * grads.pitch]) : w.zero.data();
-          forward.den(span, cell, den.data());
+          forward.denominators(span, cell, kMaxPixels, den.data());
           bool rare = false;
           for (int k = 0; k < live * lay.lanes; k += V) {
             Vec<T> s = load(&den[k]);
@@ -109,19 +108,16 @@ template <class T, class S> struct Sweep1 {
   void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
     forward_exact<T>(w, ker, s, cell, own, r, nullptr, 0);
     std::fill(d, d + lay.lanes, T(0));
-    for (int64_t i = 0; i < s.count; ++i) {
-      const Tap& t = s.taps[i];
-      const T* v = w.value[cell + t.cell];
+    s.each_tap(cell, [&](int64_t from, int64_t weight) {
+      const T* v = w.value[from];
       Vec<T> dot{};
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
-        int64_t at = (cell + t.cell) * lay.lanes + k;
-        Vec<T> x = scale2(load(&w.mantissa[at]) * load(&ker.mantissa[t.weight + k]),
-                          load(&w.exponent[at]) + load(&ker.exponent[t.weight + k]) - load(own + k));
-        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[t.weight + k]) * dot);
+        Vec<T> x = exact_share(w, ker, from * lay.lanes, weight, k, load(own + k));
+        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[weight + k]) * dot);
       }
-    }
+    });
   }
 };
 
