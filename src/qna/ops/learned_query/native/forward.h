@@ -7,9 +7,12 @@
 
 namespace {
 
+// Maps beyond this are taken to be in memory rather than in a cache, and rows are asked for a line ahead.
+constexpr int64_t kCacheBytes = 12 << 20;
+
 template <class T> Span<T> span_of(const Window<T>& w, const Kernel<T>& ker, int64_t line) {
   return {w.e.data(),         ker.eb.data(), ker.ebw.data(),      w.value.data(), w.line_taps(line),
-          w.line_count(line), w.run(),       w.geo.stride[2], w.step,         &w.lay};
+          w.line_count(line), w.run(),       w.geo.stride[2], w.step,         &w.lay,         nullptr};
 }
 
 // e^(score + bias) / 2^top of one cell (at its first lane) under one tap, for the lanes k .. k + V.
@@ -74,14 +77,17 @@ template <class T, class S> struct ForwardTask {
   const std::vector<Kernel<T>>& kernels;
   Window<T> w;
   ForwardTable<T> table;
-  bool plain, direct;  // rows of the output are whole vectors; and of the arithmetic type, so written in place
+  RowForm form;  // of the output's rows
+  bool direct;   // they are written in place
+  bool prefetch;
   Array<T> den, top, scratch;
   std::vector<char> rare;
 
   ForwardTask(const qna::Forward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k)
       : f(f_), lay(l), kernels(k), w(l, f_.geo), table(forward_table(l, f_.geo, w.runs)) {
-    plain = lay.in_place(f.out.stride[4], f.out.stride[5]);
-    direct = plain && same;
+    form = lay.row_form(f.out.stride[4], f.out.stride[5]);
+    direct = form == RowForm::vectors && same;
+    prefetch = w.runs && f.geo.batch * f.value.stride[0] * int64_t(sizeof(S)) > kCacheBytes;
     top.resize(lay.lanes);
   }
 
@@ -99,7 +105,9 @@ template <class T, class S> struct ForwardTask {
     int64_t l = 0;
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-        const Span<T> span = span_of(w, kernels[block], l);
+        Span<T> span = span_of(w, kernels[block], l);
+        if (prefetch && y + 1 < hi[1] && w.line_count(l + 1) > 0)
+          span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         // all denominators of the line first: no block waits for its own division
         table.denominators(span, 0, whole_blocks(width), den.data());
         const bool any = invert(den.data(), width, lay.lanes, rare.data());
@@ -133,7 +141,7 @@ template <class T, class S> struct ForwardTask {
                         to.step);
     if (!direct)
       for (int64_t p = 0; p < live; ++p)
-        write_row(lay, block, out + p * pixel, f.out.stride[4], f.out.stride[5], plain, room.data + p * room.pixel);
+        write_row(lay, block, out + p * pixel, f.out.stride[4], f.out.stride[5], form, room.data + p * room.pixel);
   }
 };
 

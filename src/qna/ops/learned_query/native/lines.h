@@ -17,6 +17,7 @@ template <class T> struct Span {
   int64_t stride;      // cells between pixels
   int64_t step;        // between channel vectors of a row
   const Layout<T>* lay;
+  const T* const* ahead;  // rows that the next line will read first, to be fetched by then; or null
 
   // f(cell, weight) for every tap of the pixel at `cell`
   template <class F> QNA_INLINE void each_tap(int64_t cell, F f) const {
@@ -190,6 +191,11 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
     const int64_t run = R > 0 ? R : s.run, at = first * s.step;
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, start += P, r += P * lanes, dst += P * to.pixel) {
+      if (s.ahead)
+        repeat<P>(QNA_EACH(p) {
+          const T* row = s.ahead[start + p] + at;
+          repeat<NCV>(QNA_EACH(c) { __builtin_prefetch(row + c * s.step); });
+        });
       Vec<T> acc[P][NCV];
       Inverse<T, G> inv[P];
       repeat<P>(QNA_EACH(p) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -150,6 +151,24 @@ template <class T> inline void store_as(fp16* p, Vec<float> v) {
 #else
   for (int i = 0; i < Simd<float>::width; ++i) narrow(float(v[i]), p + i);
 #endif
+}
+
+// The first n lanes alone; those loaded behind them are 0.
+template <class T, class S> inline Vec<T> load_first(const S* p, int n) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same<S, float>::value) return (Vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+#endif
+  T room[Simd<T>::width] = {};
+  for (int i = 0; i < n; ++i) room[i] = widen(p[i]);
+  return load(room);
+}
+template <class T, class S> inline void store_first(S* p, Vec<T> v, int n) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same<S, float>::value) return _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+#endif
+  T room[Simd<T>::width];
+  store(room, v);
+  for (int i = 0; i < n; ++i) narrow(room[i], p + i);
 }
 
 // -- comparisons and lane exchange -------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ namespace {
 template <class T, class S> struct GradRows {
   const Layout<T>& lay;
   const qna::ValueMap& map;
-  bool plain, direct;
+  RowForm form;
+  bool direct;
   int64_t step, pitch;
 
   GradRows(const Layout<T>& l, const qna::ValueMap& m) : lay(l), map(m) {
-    plain = lay.in_place(m.stride[4], m.stride[5]);
-    direct = plain && std::is_same<S, T>::value;
+    form = lay.row_form(m.stride[4], m.stride[5]);
+    direct = form == RowForm::vectors && std::is_same<S, T>::value;
     step = direct ? lay.vector_step() : Simd<T>::width;
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
@@ -22,7 +23,7 @@ template <class T, class S> struct GradRows {
     const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] + x * map.stride[3];
     if constexpr (std::is_same<S, T>::value)
       if (direct) return src + block * lay.block_step();
-    read_row(lay, block, src, map.stride[4], map.stride[5], plain, room);
+    read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
     return room;
   }
 };
@@ -258,9 +259,10 @@ template <class T, class S> struct Sweep2 {
     std::fill(sum_bias.begin(), sum_bias.end(), T(0)), std::fill(sum_weight.begin(), sum_weight.end(), T(0));
     const int64_t(&vs)[6] = f.grad_value.stride;
     const int64_t(&ss)[4] = f.grad_scores.stride;
-    const bool plain = lay.in_place(vs[4], vs[5]);
+    const RowForm form = lay.row_form(vs[4], vs[5]);
     constexpr bool same = std::is_same<S, T>::value;
-    const int64_t step = plain && same ? lay.vector_step() : V, stride = geo.stride[2];
+    const bool direct = same && form == RowForm::vectors;
+    const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
     const int64_t width = jhi[2] - jlo[2], blocks = line_blocks(width);
     Gather<T> s{w.e.data(), r.data(), d.data(), ker.eb.data(), ker.ebw.data(), grad.data(), nullptr, 0, stride,
                 w.step, grads.step, sum_bias.data(), sum_weight.data(), &lay};
@@ -283,7 +285,7 @@ template <class T, class S> struct Sweep2 {
               v[p] = w.value[line + at];
               dst[p] = &room[p * pitch];
               if constexpr (same)
-                if (plain && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
+                if (direct && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
             }
             std::fill(ds.begin(), ds.end(), T(0));
             if (!exact) {
@@ -299,7 +301,7 @@ template <class T, class S> struct Sweep2 {
             for (int p = 0; p < live; ++p) {
               const int64_t at = jlo[2] + x + p * stride;
               write_scores(lay, block, score_line + at * ss[3], &ds[p * lay.lanes]);
-              if (!(same && plain)) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], plain, dst[p]);
+              if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[p]);
             }
           }
         }

@@ -116,8 +116,8 @@ template <class T> struct Window {
   }
 
   template <class S> void load_values(const S* base, const int64_t (&st)[6], int64_t batch, int block) {
-    const bool plain = lay.in_place(st[4], st[5]);
-    const bool direct = plain && std::is_same<S, T>::value;
+    const RowForm form = lay.row_form(st[4], st[5]);
+    const bool direct = form == RowForm::vectors && std::is_same<S, T>::value;
     const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
     value.resize(cells());
     step = direct ? lay.vector_step() : Simd<T>::width;
@@ -138,7 +138,7 @@ template <class T> struct Window {
       }
       T* dst = rows.data() + (cell + x0) * row;
       for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row) {
-        read_row(lay, block, src, st[4], st[5], plain, dst);
+        read_row(lay, block, src, st[4], st[5], form, dst);
         at[x] = dst;
       }
     });
