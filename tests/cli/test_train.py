@@ -124,6 +124,23 @@ def test_a_run_tells_where_everything_is(tmp_path, capsys):
         assert f"({name})" in report
 
 
+def test_a_report_that_cannot_be_written_says_how_to_get_it(tmp_path, capsys, monkeypatch):
+    from qna.cli import _report
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    arguments = ["--model", "test_vit", "--image-size", "32", "--epochs", "1", "--batch-size", "512"]
+    with monkeypatch.context() as patch:
+        patch.setattr(_report, "plot_learning", full)
+        assert main(["train", *arguments, "--device", "cpu", "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "the run is complete in" in error
+    assert "No space left" in error
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.md").exists()
+
+
 @pytest.mark.slow
 def test_the_demo_reads_97_percent_of_the_held_out_digits(tmp_path):
     run = subprocess.run(

@@ -131,6 +131,15 @@ def test_training_takes_the_next_image_in_its_place(folder):
     assert len(batch.skipped) == 1
 
 
+def test_training_without_any_readable_image_says_so(folder):
+    data = load_data(str(folder))
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    batches = training_batches(data.train, view(replace=True), TrainingOrder(8, 8, seed=0), epoch=0)
+    with pytest.raises(InvalidInput, match=r"none of the 8 images can be read; .*\.png: "):
+        next(batches)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_random_framing_follows_from_seed_and_index(folder, workers):
     rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qna.data import Preparation, TensorImages, evaluation_batches
+from qna.data import Batch, Preparation, TensorImages, evaluation_batches
 from qna.eval import Tally, evaluate
 
 
@@ -75,3 +75,12 @@ def test_two_classes_have_a_top5():
     tally.add(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
     scores = tally.scores()
     assert (scores.top1, scores.top5) == (0.0, 1.0)
+
+
+def test_a_batch_without_images_is_passed_over():
+    network, nothing = (
+        Pixels(),
+        Batch(torch.empty(0, 1, 3, 3), torch.empty(0).long(), torch.empty(0).long(), ["x"]),
+    )
+    assert evaluate(network, [nothing], 9).images == 0
+    assert not network.modes

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from qna.train.checkpoint import load_tensors
 
@@ -127,13 +128,15 @@ def test_interrupted_from_the_keyboard(tmp_path, whole):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     until = time.monotonic() + 120
     while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < 5:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    # like a terminal: the worker that prepares the images gets it too
+    os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped by SIGINT" in error
@@ -165,7 +168,7 @@ def torchrun(*arguments):
 
 
 def test_two_processes(tmp_path):
-    options = [*OPTIONS, "--batch-size", "64"]
+    options = [*OPTIONS, "--batch-size", "32", "--accumulate", "2"]
     whole, folder = tmp_path / "whole", tmp_path / "run"
     run = torchrun("-m", "qna", *options, "--out", str(whole))
     assert run.returncode == 0, run.stderr
@@ -180,3 +183,26 @@ def test_two_processes(tmp_path):
     assert log(folder) == log(whole)
     ours, theirs = (load_tensors(f / "model.safetensors")[0] for f in (folder, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_two_processes_name_what_either_could_not_read(tmp_path):
+    for part, count in (("train", 8), ("val", 4)):
+        for name, colour in (("dark", 20), ("light", 220)):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(count):
+                path = tmp_path / "photos" / part / name / f"{i}.png"
+                Image.new("RGB", (40, 32), (colour,) * 3).save(path)
+    # evaluation deals images out in turn, so each process has one of these
+    bad = [tmp_path / "photos" / "val" / "dark" / name for name in ("0.png", "1.png")]
+    for path in bad:
+        path.write_bytes(b"")
+    options = "train --model test_vit --image-size 32 --batch-size 4 --epochs 1 --device cpu --workers 0"
+    photos, out = str(tmp_path / "photos"), tmp_path / "run"
+    run = torchrun(
+        "-m", "qna", *shlex.split(options), "--precision", "fp32", "--data", photos, "--out", str(out)
+    )
+    assert run.returncode == 0, run.stderr
+    named = [line["image"].partition(": ")[0] for line in log(out) if line["event"] == "unreadable"]
+    assert sorted(named) == sorted(map(str, bad))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["unreadable"], metrics["held_out"]) == (2, 6)

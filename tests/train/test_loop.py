@@ -2,10 +2,11 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.data import Preparation
-from qna.train import Observer, TrainConfig, fit
+from qna.train import Observer, TrainConfig, fit, resume
 from qna.train.checkpoint import load_weights
 from qna.train.network import build_network
 
@@ -121,15 +122,23 @@ def test_a_model_that_takes_any_size_and_one_that_refuses(config, changed):
         build_network(changed(config, model="test_vit_relpos").network, classes=2, channels=1, image_size=1)
 
 
+def test_a_size_that_the_model_refuses_is_named_before_anything_is_written(config, changed):
+    with pytest.raises(
+        InvalidInput, match=r"model 'test_vit' cannot read images of 28x28: Input height \(28\)"
+    ):
+        fit(changed(config, image_size=28))
+    assert not config.run.out.exists()
+
+
 def test_an_unknown_model_names_the_nearest(config, changed):
     with pytest.raises(UnknownName, match="unknown model 'test_vitt'; did you mean 'test_vit'"):
         fit(changed(config, model="test_vitt"))
     assert not config.run.out.exists()
 
 
-def test_unreadable_images_are_named_once_and_counted(config, changed, tmp_path):
-    from PIL import Image
-
+@pytest.fixture
+def damaged(tmp_path):
+    """Photographs in two classes, and the paths of the two that cannot be read."""
     for part in ("train", "val"):
         for name, colour in (("dark", 20), ("light", 220)):
             (tmp_path / "photos" / part / name).mkdir(parents=True)
@@ -139,14 +148,36 @@ def test_unreadable_images_are_named_once_and_counted(config, changed, tmp_path)
     bad = [tmp_path / "photos" / p for p in ("train/light/4.png", "val/dark/0.png")]
     for path in bad:
         path.write_bytes(path.read_bytes()[:50])
+    return tmp_path / "photos", bad
+
+
+def test_unreadable_images_are_named_once_and_counted(config, changed, damaged):
+    photos, bad = damaged
     told = []
 
     class Listener(Observer):
         def unreadable(self, line):
             told.append(line)
 
-    outcome = fit(changed(config, data=str(tmp_path / "photos"), batch_size=10), Listener())
+    outcome = fit(changed(config, data=str(photos), batch_size=10), Listener())
     assert sorted(line.partition(": ")[0] for line in told) == sorted(map(str, bad))
     assert outcome.metrics["unreadable"] == 2
     assert outcome.scores.images == 9
     assert [line["image"] for line in lines(outcome.folder) if line["event"] == "unreadable"] == told
+
+
+def test_a_run_that_goes_on_remembers_the_unreadable_images(config, changed, damaged):
+    photos, _ = damaged
+    first = changed(config, data=str(photos), batch_size=4, epochs=2)
+    whole = fit(first)
+
+    class Stopper(Observer):
+        def epoch(self, record):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, Stopper())
+    again = resume(whole.folder.with_name("run-2"))
+    assert again.metrics["unreadable"] == whole.metrics["unreadable"] == 2
+    events = [line["event"] for line in lines(again.folder)]
+    assert events == [line["event"] for line in lines(whole.folder)]

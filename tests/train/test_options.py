@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from qna._core.errors import InvalidInput, UnknownName
-from qna.train import Observer, fit
+from qna.train import Observer, fit, resume
 from qna.train.config import AugmentOptions, NetworkOptions
 from qna.train.mixing import BatchMixer
 from qna.train.network import build_network, freeze, train_mode
@@ -155,6 +156,22 @@ def test_the_weights_of_a_run_start_another(config, changed):
     assert all(torch.equal(kept[n], start[n]) for n in kept)
 
 
+def test_the_checkpoint_of_a_run_starts_another_from_what_it_evaluates(config, changed):
+    first = fit(config)
+    start = build_start(changed(config, weights=first.folder / "checkpoint.safetensors"))
+    kept = load_file(first.folder / "model.safetensors")
+    assert all(torch.equal(kept[n], start[n]) for n in kept)
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(config, changed, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(dict(fine().state_dict()), path)
+    outcome = fit(changed(config, weights=path))
+    path.unlink()
+    again = resume(outcome.folder)
+    assert again.scores == outcome.scores
+
+
 def test_gradient_checkpointing_changes_no_number(plain, changed):
     assert losses(changed(plain, grad_checkpointing=True)) == pytest.approx(losses(plain), rel=1e-5)
 
@@ -164,10 +181,17 @@ def test_channels_last_changes_no_number(plain, changed):
     assert losses(changed(config, channels_last=True)) == pytest.approx(losses(config), rel=1e-4)
 
 
-@pytest.mark.slow
-def test_compiling_changes_no_number(plain, changed):
-    config = changed(plain, model="qna_vit_nano_16", image_size=16)
-    assert losses(changed(config, compile=True)) == pytest.approx(losses(config), rel=1e-4)
+def test_compiling_changes_no_number(plain, changed, monkeypatch):
+    original, compiled = nn.Module.compile, []
+
+    def quickly(self):
+        # inductor takes minutes; whether the models compile with it is their own test
+        compiled.append(self)
+        return original(self, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", quickly)
+    assert losses(changed(plain, compile=True)) == pytest.approx(losses(plain), rel=1e-4)
+    assert len(compiled) == 1
 
 
 def test_fp16_needs_a_gpu_and_says_so(config, changed):

@@ -36,10 +36,16 @@ def main(arguments: list[str]) -> int:
         with observer:
             outcome = fit(config, observer) if config else resume(Path(unfinished or ""), observer)
     except RunStopped as stop:
-        print(f"qna: {stop}", file=sys.stderr)
+        if observer.is_main:
+            print(f"qna: {stop}", file=sys.stderr)
         return stop.status
     if observer.is_main:
-        observer.table(write_report(outcome))
+        try:
+            observer.table(write_report(outcome))
+        except OSError as error:
+            text = f"the run is complete in {outcome.folder}, but its report cannot be written: {error}"
+            print(f"qna: {text}; `qna train --resume {outcome.folder}` writes it anew", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,8 +100,19 @@ class _View(Dataset):
 def _loader(view: _View, plan: list[list[int]], workers: int) -> DataLoader:
     # a generator of its own: the global one is left alone
     return DataLoader(
-        view, batch_sampler=plan, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator()
+        view,
+        batch_sampler=plan,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_run,
+        generator=torch.Generator(),
     )
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    # ctrl-c reaches the whole process group, and the update that is under way needs its images
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from qna._core.errors import InvalidInput
 from qna._core.seeds import derive_seed, seeded, uniforms
 from qna.data.images import Images, TensorImages, UnreadableImage
 from qna.data.vision import augmentation_policy, photo_transforms
@@ -173,5 +174,8 @@ class Preparation:
                 labels.append(label)
                 read.append(index % len(images))
                 break
+            else:
+                if self.replace:
+                    raise InvalidInput(f"none of the {len(images)} images can be read; {skipped[0]}")
         empty = torch.empty(0, len(self.mean), self.size, self.size, dtype=torch.uint8)
         return torch.stack(pixels) if pixels else empty, torch.tensor(labels).long(), read, skipped

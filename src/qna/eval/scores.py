@@ -97,6 +97,8 @@ def evaluate(
     network.eval()
     try:
         for batch in batches:
+            if not len(batch.labels):  # none of its images could be read
+                continue
             with autocast():
                 logits = network(batch.images.to(device))
             tally.add(logits, batch.labels.to(device))

@@ -74,13 +74,19 @@ class Journal:
             self._board.close()
 
 
-def cut_log(path: Path, step: int) -> None:
-    """Leave in a log only what happened up to update `step`, and no line that was cut short by a crash."""
+def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Leave in a log only what happened up to update `step`, and no line that was cut short by a crash.
+
+    Returns:
+        What is left.
+    """
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            if json.loads(line).get("step", 0) <= step:
-                kept.append(line + "\n")
+            event = json.loads(line)
         except json.JSONDecodeError:
             continue
-    write_text(path, "".join(kept))
+        if event.get("step", 0) <= step:
+            kept.append(event)
+    write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+    return kept

@@ -8,8 +8,10 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +64,9 @@ def resume(folder: Path, observer: Observer | None = None) -> Outcome:
         raise InvalidInput(f"no run to go on with in {folder}: it needs {CONFIG} and {CHECKPOINT}")
     config = TrainConfig.from_file(folder / CONFIG)
     with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
-        run = Training(config, observer or Observer())
+        # the checkpoint has all weights, and the file that they started from may be gone
+        network = replace(config.network, weights=None, pretrained=False)
+        run = Training(replace(config, network=network), observer or Observer())
         run.restore(folder)
         return run.go_on()
 
@@ -108,7 +112,8 @@ class Training:
         self.peak = o.lr * o.batch_size * o.accumulate * world / 256
         self.progress = Progress()
         self._told: set[str] = set()
-        self._saved_step = 0
+        self._to_tell: list[str] = []
+        self._saved_step: int | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -127,7 +132,8 @@ class Training:
         wanted = self.config.run.out or Path("runs") / f"{data}-{model}"
         if self.accelerator.is_main_process:
             self.folder = claim_folder(wanted)
-            write_text(self.folder / CONFIG, self.config.to_json())
+            with self._writing():
+                write_text(self.folder / CONFIG, self.config.to_json())
         self.folder = setup.from_main_process(getattr(self, "folder", None))
         self.save()
 
@@ -142,8 +148,10 @@ class Training:
             self.accelerator.scaler.load_state_dict(scaler)
         self._saved_step = self.progress.step
         if self.accelerator.is_main_process:
-            remove_leftovers(folder)
-            cut_log(folder / LOG, self.progress.step)
+            with self._writing():
+                remove_leftovers(folder)
+                past = cut_log(folder / LOG, self.progress.step)
+            self._told = {event["image"] for event in past if event["event"] == "unreadable"}
 
     def go_on(self) -> Outcome:
         """Train what is left of the epochs and write what came of it."""
@@ -157,8 +165,6 @@ class Training:
                 while self.progress.epoch < self.config.optim.epochs:
                     scores = self._epoch(stop)
             return self._finish(scores or self.evaluate())
-        except OSError as error:
-            raise RunStopped(f"cannot write to {self.folder}: {error}; {self._way_on()}") from error
         finally:
             self.journal.close()
 
@@ -178,10 +184,12 @@ class Training:
             begun = self._clock(begun)
             if asked:
                 self.save()
-                raise RunStopped(f"stopped by {signal.Signals(asked).name}; {self._way_on()}", 128 + asked)
+                text = f"stopped by {signal.Signals(asked).name}; {self._kept()}; {self._way_on()}"
+                raise RunStopped(text, 128 + asked)
             if self.config.run.save_every and progress.step % self.config.run.save_every == 0:
                 self.save()
         scores = self.evaluate()
+        self._tell_unreadable(setup.from_all_processes(self._to_tell))
         self._clock(begun)
         record = {
             "epoch": progress.epoch + 1,
@@ -195,7 +203,7 @@ class Training:
         progress.history.append(record)
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         progress.loss_sum, progress.images = 0.0, 0
-        self.journal.write("epoch", **record)
+        self._log("epoch", **record)
         self.save()
         self.observer.epoch(record)
         return scores
@@ -232,7 +240,7 @@ class Training:
         progress.loss_sum += total
         progress.images += images
         epoch, loss = progress.epoch + 1, total / images
-        self.journal.write("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
+        self._log("update", step=progress.step, epoch=epoch, lr=rate, loss=loss)
         self.observer.update(progress.step, epoch, loss)
         return asked if self.order.world > 1 else stop.signal or 0
 
@@ -282,20 +290,21 @@ class Training:
         """Write a checkpoint.
 
         Raises:
-            RunStopped: if the weights are not finite; the checkpoint before is kept.
+            RunStopped: if the weights are not finite or the disk is full; the checkpoint before is kept.
         """
         if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
             raise RunStopped(self._diverged("a weight is not finite"))
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
-            save_checkpoint(
-                self.folder / CHECKPOINT,
-                network=self.network,
-                average=None if self.average is None else self.average.module,
-                optimizer=self.optimizer,
-                scaler=None if scaler is None else scaler.state_dict(),
-                progress=self.progress,
-            )
+            with self._writing():
+                save_checkpoint(
+                    self.folder / CHECKPOINT,
+                    network=self.network,
+                    average=None if self.average is None else self.average.module,
+                    optimizer=self.optimizer,
+                    scaler=None if scaler is None else scaler.state_dict(),
+                    progress=self.progress,
+                )
         self._saved_step = self.progress.step
 
     def _finish(self, scores: Scores) -> Outcome:
@@ -318,17 +327,26 @@ class Training:
             "confusion": scores.confusion,
             "classes": self.data.classes,
         }
-        save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
-        write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+        if self.accelerator.is_main_process:
+            with self._writing():
+                save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
+                write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
         return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
 
     def _note_skipped(self, batch: Batch) -> Batch:
-        for line in batch.skipped:
+        self._to_tell += batch.skipped
+        if self.order.world == 1:
+            self._tell_unreadable(self._to_tell)
+        return batch
+
+    def _tell_unreadable(self, lines: list[str]) -> None:
+        """Name each image once; other processes' are told after each epoch."""
+        for line in dict.fromkeys(lines):
             if line not in self._told:
                 self._told.add(line)
-                self.journal.write("unreadable", step=self.progress.step, image=line)
+                self._log("unreadable", step=self.progress.step, image=line)
                 self.observer.unreadable(line)
-        return batch
+        self._to_tell = []
 
     def _clock(self, begun: float) -> float:
         now = time.perf_counter()
@@ -338,11 +356,33 @@ class Training:
     def _diverged(self, what: str) -> str:
         p = self.progress
         where = f"update {p.step + 1} (learning rate {self._rate(p.step):.3g}, epoch {p.epoch + 1})"
-        return f"{what} at {where}; {self._way_on()}"
+        # going on would make the same draws and end the same way
+        instead = f"try a lower --lr or --clip 1, from there with --weights {self.folder / CHECKPOINT}"
+        return f"{what} at {where}; {self._kept()}; {instead}"
+
+    def _log(self, event: str, **values: Any) -> None:
+        with self._writing():
+            self.journal.write(event, **values)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever cannot be written ends the run."""
+        try:
+            yield
+        except OSError as error:
+            text = f"cannot write to {self.folder}: {error}; {self._kept()}; {self._way_on()}"
+            raise RunStopped(text) from error
+
+    def _kept(self) -> str:
+        if self._saved_step is None:
+            return "nothing has been saved yet"
+        path = self.folder / CHECKPOINT
+        return f"{path} is whole and holds the run up to update {self._saved_step} of {self.total_steps}"
 
     def _way_on(self) -> str:
-        kept = f"{self.folder / CHECKPOINT} is whole and holds the run up to update {self._saved_step}"
-        return f"{kept} of {self.total_steps}; go on with `qna train --resume {self.folder}`"
+        if self._saved_step is None:
+            return "begin again where there is room"
+        return f"go on with `qna train --resume {self.folder}`"
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -31,6 +31,7 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _try(network, options.model, channels, image_size)
     return network
 
 
@@ -55,6 +56,19 @@ def _create(options: NetworkOptions, *, classes: int, channels: int, image_size:
         raise InvalidInput(
             f"model {options.model!r} cannot be built with {given}, image_size={image_size}: {error}"
         ) from error
+
+
+def _try(network: nn.Module, model: str, channels: int, image_size: int) -> None:
+    """Let the network read one image, so that a size which it refuses is said now and in one sentence."""
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, channels, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        size = f"{image_size}x{image_size}"
+        raise InvalidInput(f"model {model!r} cannot read images of {size}: {error}") from error
+    finally:
+        network.train()
 
 
 def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
@@ -91,7 +105,7 @@ def load_start(network: nn.Module, path: Path) -> None:
 
     Args:
         network: changed in place.
-        path: a safetensors file, or a torch file that holds tensors only.
+        path: a safetensors file, a run's checkpoint among them, or a torch file that holds tensors only.
 
     Raises:
         InvalidInput: if the file cannot be read, or its first tensor that does not fit.
@@ -118,7 +132,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     torch_format = require("safetensors.torch", extra="train", purpose="loading weights")
     try:
         if path.suffix == ".safetensors":
-            return torch_format.load_file(path)
+            return _of_checkpoint(torch_format.load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         raise InvalidInput(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from None
@@ -126,3 +140,12 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
         raise InvalidInput(f"{path} must hold tensors by name, got {type(loaded).__name__}")
     return loaded
+
+
+def _of_checkpoint(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights that a run's checkpoint would evaluate; any other file's tensors as they are."""
+    for part in ("average/", "network/"):
+        found = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+        if found:
+            return found
+    return tensors

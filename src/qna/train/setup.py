@@ -39,6 +39,12 @@ def from_main_process(value: Any) -> Any:
     return accelerate_utils.broadcast_object_list([value])[0]
 
 
+def from_all_processes(values: list[Any]) -> list[Any]:
+    """What all processes have in `values`, one after the other."""
+    accelerate_utils = require("accelerate.utils", extra="train", purpose="training")
+    return accelerate_utils.gather_object(values)
+
+
 def build_average(network: nn.Module, decay: float) -> Any:
     """timm's running average of the weights, or None for a decay of 0."""
     if not decay:

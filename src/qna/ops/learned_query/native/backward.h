@@ -42,9 +42,8 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
       repeat<NCV>(QNA_EACH(c) { g[p][c] = load(grad[p] + (first + c) * grad_step); });
       repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { sum[p][k] = Vec<T>{}; });
     });
-    for (int64_t i = 0; i < s.count; ++i) {
-      const int64_t at = cell + s.taps[i].cell;
-      const T* w = s.ebw + s.taps[i].weight;
+    s.each_tap(cell, [&](int64_t at, int64_t weight) __attribute__((always_inline)) {
+      const T* w = s.ebw + weight;
       repeat<P>(QNA_EACH(p) {
         const T* e = s.e + (at + p * s.stride) * lanes;
         const T* v = s.value[at + p * s.stride] + first * s.step;
@@ -59,7 +58,7 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
             store(to, load(to) + load(e + k * V) * load(w + k * V) * dot);
           }
       });
-    }
+    });
     if constexpr (G > 0)
       repeat<P>(QNA_EACH(p) { repeat<(G > 0 ? G : 0)>(QNA_EACH(k) { store(num + p * lanes + k * V, load(num + p * lanes + k * V) + sum[p][k]); }); });
   }

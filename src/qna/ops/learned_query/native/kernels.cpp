@@ -44,12 +44,16 @@ template <class T> std::vector<Kernel<T>> static_kernels(const Layout<T>& lay, c
   return out;
 }
 
-constexpr int64_t kTilePositions = 1024;
+// Positions of a tile: its rows and exponentials fit the second-level cache, where every block of heads finds them again.
+template <class T> int64_t tile_positions(const Layout<T>& lay) {
+  const int64_t row = int64_t(lay.blocks) * (2 * lay.dvec + lay.groups) * int64_t(sizeof(Vec<T>));
+  return std::max<int64_t>(128, std::min<int64_t>(2048, (int64_t(1152) << 10) / row));
+}
 
 template <class T, class S> void run_forward(const qna::Forward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  const Tiling tiles(f.geo.out, kTilePositions);
+  const Tiling tiles(f.geo.out, tile_positions(lay));
   const int64_t per_batch = tiles.total() * lay.blocks;
   parallel(
       f.geo.batch * per_batch, f.threads, [&] { return ForwardTask<T, S>(f, lay, kernels); },
@@ -66,13 +70,13 @@ constexpr int64_t kParts = 64;
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  Statistics<T> stats(f.geo, lay, kTilePositions);
+  Statistics<T> stats(f.geo, lay, tile_positions(lay));
   const int64_t per_batch = stats.tiles.total() * lay.blocks;
   parallel(
       f.geo.batch * per_batch, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
       [&](Sweep1<T, S>& task, int64_t i) { task.run(i / per_batch, int(i % lay.blocks), i % per_batch / lay.blocks); });
 
-  const Tiling tiles(f.geo.in, kTilePositions);
+  const Tiling tiles(f.geo.in, tile_positions(lay));
   const int64_t items = f.geo.batch * tiles.total(), parts = std::min(items, kParts);
   const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
   std::vector<double> sums(size_t(parts * lay.blocks * row * 2), 0.0);

@@ -20,6 +20,16 @@ namespace {
 
 using qna::Geometry;
 
+constexpr int kMaxPixels = 4;  // outputs that are worked on together, at most
+inline int64_t whole_blocks(int64_t pixels) { return (pixels + kMaxPixels - 1) / kMaxPixels * kMaxPixels; }
+
+// How a row of a value map lies in memory.
+enum class RowForm {
+  vectors,  // heads fastest, and they fill the lanes: whole vectors
+  padded,   // heads fastest, but they leave lanes of a vector empty
+  any,
+};
+
 template <class T> struct Layout {
   static constexpr int V = Simd<T>::width;
   int64_t queries, heads, depth;
@@ -30,6 +40,7 @@ template <class T> struct Layout {
   bool full_heads;                    // no padded head lane
   bool direct_scores;                 // a block's score vectors are plain loads
   IVec<T> swap[6];                    // lane ^ (hv << i)
+  IVec<T> spread, collect;            // dense (slice, head) to lanes with empty heads, and back
   int pack_steps, dup_steps;
   std::vector<int64_t> source;        // lane -> query * heads + head, or -1 (one block after the other)
 
@@ -51,6 +62,8 @@ template <class T> struct Layout {
     while ((1 << dup_steps) < dup) ++dup_steps;
     for (int s = 0; s < 6; ++s)
       for (int k = 0; k < V; ++k) swap[s][k] = (k ^ (hv << s)) & (V - 1);
+    for (int k = 0; k < V; ++k) spread[k] = int(k / hv * heads + k % hv) & (V - 1), collect[k] = 0;
+    for (int k = 0; k < dup * std::min<int64_t>(heads, hv) && k < V; ++k) collect[k] = int(k / heads * hv + k % heads);
     source.resize(size_t(blocks) * lanes);
     direct_scores = true;
     for (int b = 0; b < blocks; ++b)
@@ -63,41 +76,76 @@ template <class T> struct Layout {
       }
   }
 
-  // The value map can be read (or written) in place: T in memory, heads fastest, whole vectors.
-  bool in_place(int64_t stride_head, int64_t stride_depth) const {
-    return full_heads && depth % dup == 0 && (heads == 1 || stride_head == 1) && (depth == 1 || stride_depth == heads);
+  RowForm row_form(int64_t stride_head, int64_t stride_depth) const {
+    if ((heads > 1 && stride_head != 1) || (depth > 1 && stride_depth != heads)) return RowForm::any;
+    return full_heads && depth % dup == 0 ? RowForm::vectors : RowForm::padded;
   }
   int64_t vector_step() const { return int64_t(blocks) * V; }  // between channel vectors of a block, in place
   int64_t block_step() const { return V; }                     // between blocks, in place (blocks > 1)
 };
 
-// One position's row of a block, from storage to T with the heads fastest; padded lanes are left alone.
+// One position's row of a block, from storage to T with the heads fastest; empty lanes hold any number.
 template <class T, class S>
-inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, int64_t sd, bool plain, T* dst) {
+inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, int64_t sd, RowForm form, T* dst) {
   constexpr int V = Simd<T>::width;
-  if (plain) {
-    src += block * lay.block_step();
-    for (int c = 0; c < lay.dvec; ++c) store(dst + c * V, load_as<T>(src + c * lay.vector_step()));
-    return;
+  const int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  switch (form) {
+    case RowForm::vectors:
+      src += block * lay.block_step();
+      for (int c = 0; c < lay.dvec; ++c) store(dst + c * V, load_as<T>(src + c * lay.vector_step()));
+      return;
+    case RowForm::padded: {
+      int64_t left = lay.depth * lay.heads - first, step = lay.dup * lay.heads;
+      src += first;
+      for (int c = 0; c < lay.dvec; ++c, src += step, left -= step, dst += V) {
+        const Vec<T> v = left >= V ? load_as<T>(src) : load_first<T>(src, int(left));
+        store(dst, lay.dup > 1 ? exchange<T>(v, lay.spread) : v);
+      }
+      return;
+    }
+    case RowForm::any:
+      src += first * sh;
+      for (int64_t i = 0; i < lay.depth; ++i, src += sd, dst += lay.hv)
+        for (int64_t k = 0; k < n; ++k) dst[k] = widen(src[k * sh]);
   }
-  int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
-  src += first * sh;
-  for (int64_t i = 0; i < lay.depth; ++i, src += sd, dst += lay.hv)
-    for (int64_t k = 0; k < n; ++k) dst[k] = widen(src[k * sh]);
 }
 
 template <class T, class S>
-inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64_t sd, bool plain, const T* src) {
+inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64_t sd, RowForm form, const T* src) {
   constexpr int V = Simd<T>::width;
-  if (plain) {
-    dst += block * lay.block_step();
-    for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
-    return;
+  const int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  switch (form) {
+    case RowForm::vectors:
+      dst += block * lay.block_step();
+      for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
+      return;
+    case RowForm::padded: {
+      int64_t left = lay.depth * lay.heads - first, step = lay.dup * lay.heads;
+      const int64_t dense = lay.dup > 1 ? step : n;
+      dst += first;
+      for (int c = 0; c < lay.dvec; ++c, dst += step, left -= step, src += V) {
+        const Vec<T> v = load(src);
+        store_first<T>(dst, lay.dup > 1 ? exchange<T>(v, lay.collect) : v, int(std::min(dense, left)));
+      }
+      return;
+    }
+    case RowForm::any:
+      dst += first * sh;
+      for (int64_t i = 0; i < lay.depth; ++i, dst += sd, src += lay.hv)
+        for (int64_t k = 0; k < n; ++k) narrow(src[k], dst + k * sh);
   }
-  int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
-  dst += first * sh;
-  for (int64_t i = 0; i < lay.depth; ++i, dst += sd, src += lay.hv)
-    for (int64_t k = 0; k < n; ++k) narrow(src[k], dst + k * sh);
+}
+
+// The heads of every packed query, N to a query, repeated over the rest of the lanes.
+template <int N, class T, class S>
+inline void read_scores_of(const Layout<T>& lay, const int64_t* from, const S* src, T* dst) {
+  for (int k = 0; k < lay.lanes; k += N) {
+    const int64_t s = from[k];
+    if (s < 0)
+      for (int i = 0; i < N; ++i) dst[k + i] = T(0);
+    else
+      for (int i = 0; i < N; ++i) dst[k + i] = widen(src[s + i]);
+  }
 }
 
 template <class T, class S>
@@ -108,6 +156,9 @@ inline void read_scores(const Layout<T>& lay, int block, const S* src, T* dst) {
     for (int k = 0; k < lay.lanes; k += V) store(dst + k, load_as<T>(src + from[k]));
     return;
   }
+  if (lay.full_heads && lay.hv == 4) return read_scores_of<4>(lay, from, src, dst);
+  if (lay.full_heads && lay.hv == 8) return read_scores_of<8>(lay, from, src, dst);
+  if (lay.full_heads && lay.hv == 16) return read_scores_of<16>(lay, from, src, dst);
   for (int k = 0; k < lay.lanes; ++k) dst[k] = from[k] < 0 ? T(0) : widen(src[from[k]]);
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -152,6 +153,24 @@ template <class T> inline void store_as(fp16* p, Vec<float> v) {
 #endif
 }
 
+// The first n lanes alone; those loaded behind them are 0.
+template <class T, class S> inline Vec<T> load_first(const S* p, int n) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same<S, float>::value) return (Vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+#endif
+  T room[Simd<T>::width] = {};
+  for (int i = 0; i < n; ++i) room[i] = widen(p[i]);
+  return load(room);
+}
+template <class T, class S> inline void store_first(S* p, Vec<T> v, int n) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same<S, float>::value) return _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+#endif
+  T room[Simd<T>::width];
+  store(room, v);
+  for (int i = 0; i < n; ++i) narrow(room[i], p + i);
+}
+
 // -- comparisons and lane exchange -------------------------------------------------------------------------------
 
 template <class V> inline V vmax(V a, V b) { return a > b ? a : b; }
@@ -178,12 +197,14 @@ template <> struct ExpLimits<float> {
   static constexpr float largest = 2097152.0f;      // |x| is clamped here; neighbours are 0.25 apart at this size
   static constexpr float zero_below = -126.0f;      // exponents under this give 0
   static constexpr float negligible = -200.0f;      // 2^this times anything in range is 0
+  static constexpr float headroom = 32.0f;          // exponentials may exceed 1 by this power of two
   static constexpr float vanishing = 0x1p-80f;      // a sum under this has lost terms worth 2^-46 of it
 };
 template <> struct ExpLimits<double> {
   static constexpr double largest = 1099511627776.0;
   static constexpr double zero_below = -1022.0;
   static constexpr double negligible = -1200.0;
+  static constexpr double headroom = 32.0;
   static constexpr double vanishing = 0x1p-900;
 };
 

@@ -9,12 +9,13 @@ namespace {
 template <class T, class S> struct GradRows {
   const Layout<T>& lay;
   const qna::ValueMap& map;
-  bool plain, direct;
+  RowForm form;
+  bool direct;
   int64_t step, pitch;
 
   GradRows(const Layout<T>& l, const qna::ValueMap& m) : lay(l), map(m) {
-    plain = lay.in_place(m.stride[4], m.stride[5]);
-    direct = plain && std::is_same<S, T>::value;
+    form = lay.row_form(m.stride[4], m.stride[5]);
+    direct = form == RowForm::vectors && std::is_same<S, T>::value;
     step = direct ? lay.vector_step() : Simd<T>::width;
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
@@ -22,7 +23,7 @@ template <class T, class S> struct GradRows {
     const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] + x * map.stride[3];
     if constexpr (std::is_same<S, T>::value)
       if (direct) return src + block * lay.block_step();
-    read_row(lay, block, src, map.stride[4], map.stride[5], plain, room);
+    read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
     return room;
   }
 };
@@ -41,7 +42,7 @@ template <class T, class S> struct Sweep1 {
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
-    forward = lay.pixels == 4 ? forward_table<T, 4>(lay, w.runs) : forward_table<T, 2>(lay, w.runs);
+    forward = forward_table(lay, f.geo, w.runs);
     backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
     den.resize(size_t(kMaxPixels) * lay.lanes), num.resize(den.size()), top.resize(lay.lanes);
     room.assign(size_t(kMaxPixels * grads.pitch), T(0));
@@ -58,19 +59,18 @@ template <class T, class S> struct Sweep1 {
     const int64_t owner = batch * lay.blocks + block, slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
-    Span<T> span{w.e.data(), ker.eb.data(), ker.ebw.data(), w.value.data(), nullptr, 0, f.geo.stride[2], w.step, w.runs ? f.geo.kernel[2] : 0, &lay};
     w.list_taps(lo, hi);
     for (int64_t x = lo[2]; x < hi[2]; x += lay.pixels) {
       int64_t l = 0;
       for (int64_t z = lo[0]; z < hi[0]; ++z)
         for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-          span.taps = w.line_taps(l), span.count = w.line_count(l);
+          const Span<T> span = span_of(w, ker, l);
           const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
           const int64_t cell = (x - lo[2]) * f.geo.stride[2];
           const T* g[kMaxPixels];
           for (int p = 0; p < lay.pixels; ++p)
             g[p] = p < live ? grads.row(batch, block, z, y, x + p, &room[p * grads.pitch]) : w.zero.data();
-          forward.den(span, cell, den.data());
+          forward.denominators(span, cell, kMaxPixels, den.data());
           bool rare = false;
           for (int k = 0; k < live * lay.lanes; k += V) {
             Vec<T> s = load(&den[k]);
@@ -109,19 +109,16 @@ template <class T, class S> struct Sweep1 {
   void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
     forward_exact<T>(w, ker, s, cell, own, r, nullptr, 0);
     std::fill(d, d + lay.lanes, T(0));
-    for (int64_t i = 0; i < s.count; ++i) {
-      const Tap& t = s.taps[i];
-      const T* v = w.value[cell + t.cell];
+    s.each_tap(cell, [&](int64_t from, int64_t weight) {
+      const T* v = w.value[from];
       Vec<T> dot{};
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
-        int64_t at = (cell + t.cell) * lay.lanes + k;
-        Vec<T> x = scale2(load(&w.mantissa[at]) * load(&ker.mantissa[t.weight + k]),
-                          load(&w.exponent[at]) + load(&ker.exponent[t.weight + k]) - load(own + k));
-        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[t.weight + k]) * dot);
+        Vec<T> x = exact_share(w, ker, from * lay.lanes, weight, k, load(own + k));
+        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[weight + k]) * dot);
       }
-    }
+    });
   }
 };
 
@@ -262,9 +259,10 @@ template <class T, class S> struct Sweep2 {
     std::fill(sum_bias.begin(), sum_bias.end(), T(0)), std::fill(sum_weight.begin(), sum_weight.end(), T(0));
     const int64_t(&vs)[6] = f.grad_value.stride;
     const int64_t(&ss)[4] = f.grad_scores.stride;
-    const bool plain = lay.in_place(vs[4], vs[5]);
+    const RowForm form = lay.row_form(vs[4], vs[5]);
     constexpr bool same = std::is_same<S, T>::value;
-    const int64_t step = plain && same ? lay.vector_step() : V, stride = geo.stride[2];
+    const bool direct = same && form == RowForm::vectors;
+    const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
     const int64_t width = jhi[2] - jlo[2], blocks = line_blocks(width);
     Gather<T> s{w.e.data(), r.data(), d.data(), ker.eb.data(), ker.ebw.data(), grad.data(), nullptr, 0, stride,
                 w.step, grads.step, sum_bias.data(), sum_weight.data(), &lay};
@@ -287,7 +285,7 @@ template <class T, class S> struct Sweep2 {
               v[p] = w.value[line + at];
               dst[p] = &room[p * pitch];
               if constexpr (same)
-                if (plain && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
+                if (direct && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
             }
             std::fill(ds.begin(), ds.end(), T(0));
             if (!exact) {
@@ -303,7 +301,7 @@ template <class T, class S> struct Sweep2 {
             for (int p = 0; p < live; ++p) {
               const int64_t at = jlo[2] + x + p * stride;
               write_scores(lay, block, score_line + at * ss[3], &ds[p * lay.lanes]);
-              if (!(same && plain)) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], plain, dst[p]);
+              if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[p]);
             }
           }
         }

@@ -14,8 +14,6 @@ struct Tap {
   int64_t weight;  // offset of the tap's row in the static kernels
 };
 
-constexpr int kMaxGroups = 4;  // score vectors kept in registers while looking for the maximum
-
 template <class T> struct Window {
   const Layout<T>& lay;
   const Geometry& geo;
@@ -24,8 +22,9 @@ template <class T> struct Window {
   int64_t x_end;               // cells from this position on count as outside the map
   Array<T> e, mantissa, exponent, rows, zero;
   Array<const T*> value;       // cell -> channel row of the block
-  Array<T> top;                // exponent subtracted from every score, per lane (whole numbers)
-  Array<Tap> taps;             // one line of outputs after the other
+  Array<T> top, best;          // exponent subtracted from every score, per lane (whole numbers); largest score
+  std::vector<char> huge;      // per score vector: clamp the scores
+  Array<Tap> taps;             // one line of outputs after the other; of a run only the first tap
   std::vector<int64_t> starts;
   int64_t step;                // between channel vectors of a row
 
@@ -35,6 +34,11 @@ template <class T> struct Window {
     runs = geo.stride[2] == 1 && geo.dilation[2] == 1 && geo.kernel[2] >= lay.pixels - 1 && geo.kernel[2] <= 65;
   }
   int64_t cells() const { return n[0] * n[1] * n[2]; }
+  int64_t run() const { return runs ? geo.kernel[2] : 1; }  // taps that an entry of `taps` stands for
+
+  // Cells of a line that lie inside the map.
+  int64_t first_inside() const { return std::min(std::max<int64_t>(-lo[2], 0), n[2]); }
+  int64_t end_inside() const { return std::max(std::min(n[2], x_end - lo[2]), first_inside()); }
 
   // The positions lo..hi themselves, with empty cells after each line for the last block of pixels.
   void place_positions(const int64_t (&plo)[3], const int64_t (&phi)[3]) {
@@ -49,7 +53,7 @@ template <class T> struct Window {
     for (int a = 0; a < 3; ++a) {
       int64_t width = ohi[a] - olo[a], margin = 0;
       if (a == 2) {
-        width = (width + lay.pixels - 1) / lay.pixels * lay.pixels;
+        width = whole_blocks(width);
         margin = width * geo.stride[a];
         if (runs) margin += geo.kernel[a];
       }
@@ -65,72 +69,28 @@ template <class T> struct Window {
       for (int64_t y = 0; y < n[1]; ++y) f(lo[0] + z, lo[1] + y, (z * n[1] + y) * n[2]);
   }
 
-  // e^(score - top) of every cell. False if a whole block is masked or the scores need the exact path throughout.
+  // e^(score - top) of every cell. `top` is the maximum of the first line, unless a later one is so much larger that
+  // range would be lost: one pass then does for finding the maximum and taking the exponentials.
   template <class S> void load_scores(const S* base, const int64_t (&st)[4], int64_t batch, int block) {
     constexpr int V = Simd<T>::width;
-    const int lanes = lay.lanes;
-    e.resize(size_t(cells()) * lanes);
-    int64_t x0 = std::max<int64_t>(-lo[2], 0), x1 = std::min(n[2], x_end - lo[2]);
-    if (x1 < x0) x0 = x1 = 0;
+    e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), huge.resize(lay.lanes / V);
     base += batch * st[0];
-    const int groups = lanes / V;
-    const bool direct = lay.direct_scores && groups <= kMaxGroups;
-    const int64_t offset = direct ? lay.source[size_t(block) * lanes] : 0;
-    const int64_t group_step = direct && groups > 1 ? lay.source[size_t(block) * lanes + V] - offset : 0;
-    // pass 1: the maximum (and, where scores are no plain loads, a copy)
-    std::fill(top.begin(), top.end(), -ExpLimits<T>::largest);
-    Vec<T> best[kMaxGroups][2];
-    for (int g = 0; g < kMaxGroups; ++g) best[g][0] = best[g][1] = splat(-ExpLimits<T>::largest);
-    each_line([&](int64_t z, int64_t y, int64_t cell) {
-      const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3];
-      if (direct) {
-        for (int g = 0; g < groups; ++g) {
-          const S* p = src + offset + g * group_step;
-          Vec<T> a = best[g][0], b = best[g][1];
-          int64_t x = x0;
-          for (; x + 1 < x1; x += 2, p += 2 * st[3]) a = vmax(load_as<T>(p), a), b = vmax(load_as<T>(p + st[3]), b);
-          if (x < x1) a = vmax(load_as<T>(p), a);
-          best[g][0] = a, best[g][1] = b;
-        }
-        return;
+    auto line_of = [&](int64_t z, int64_t y) { return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3]; };
+    std::fill(best.begin(), best.end(), -ExpLimits<T>::largest);
+    if (n[0] * n[1] > 0) find_largest(line_of(lo[0], lo[1]), st[3], block);
+    for (;;) {
+      for (int k = 0; k < lay.lanes; k += V) {
+        Vec<T> m, x, all = load(&best[k]);
+        huge[k / V] = any_below<T>(splat(ExpLimits<T>::largest / 2), all < splat(T(0)) ? -all : all);
+        exp_split(all, m, x);
+        store(&top[k], x);
       }
-      T* dst = e.data() + (cell + x0) * lanes;
-      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += lanes) {
-        read_scores(lay, block, src, dst);
-        for (int k = 0; k < lanes; k += V) store(&top[k], vmax(load(dst + k), load(&top[k])));
-      }
-    });
-    bool huge = false;
-    for (int g = 0; g < groups; ++g) {
-      Vec<T> m, x, all = load(&top[g * V]);
-      if (g < kMaxGroups) all = vmax(vmax(best[g][0], best[g][1]), all);
-      huge |= any_below<T>(splat(ExpLimits<T>::largest / 2), all < splat(T(0)) ? -all : all);
-      exp_split(all, m, x);
-      store(&top[g * V], x);
+      each_line([&](int64_t z, int64_t y, int64_t cell) { exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]); });
+      bool above = false;
+      for (int k = 0; k < lay.lanes; k += V)
+        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, load(&best[k]) * T(1.44269504088896341));
+      if (!above) return;
     }
-    // pass 2: the exponentials
-    each_line([&](int64_t z, int64_t y, int64_t cell) {
-      const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3] + offset;
-      T* line = e.data() + cell * lanes;
-      std::fill(line, line + x0 * lanes, T(0));
-      for (int g = 0; g < groups; ++g) {
-        const Vec<T> down = load(&top[g * V]), low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
-        const S* p = src + g * group_step;
-        T* dst = line + x0 * lanes + g * V;
-        if (huge) {  // scores beyond what the exponentials take: clamp them
-          for (int64_t x = x0; x < x1; ++x, dst += lanes, p += st[3]) {
-            Vec<T> m, q;
-            exp_split(direct ? load_as<T>(p) : load(dst), m, q);
-            store(dst, scale2(m, q - down));
-          }
-        } else if (direct) {
-          for (int64_t x = x0; x < x1; ++x, dst += lanes, p += st[3]) store(dst, exp_below<T>(load_as<T>(p), down, low));
-        } else {
-          for (int64_t x = x0; x < x1; ++x, dst += lanes) store(dst, exp_below<T>(load(dst), down, low));
-        }
-      }
-      std::fill(line + x1 * lanes, line + n[2] * lanes, T(0));
-    });
   }
 
   // The same as exact pairs, for tiles that hold a window far below its neighbours.
@@ -156,14 +116,14 @@ template <class T> struct Window {
   }
 
   template <class S> void load_values(const S* base, const int64_t (&st)[6], int64_t batch, int block) {
-    const bool plain = lay.in_place(st[4], st[5]);
-    const bool direct = plain && std::is_same<S, T>::value;
+    const RowForm form = lay.row_form(st[4], st[5]);
+    const bool direct = form == RowForm::vectors && std::is_same<S, T>::value;
     const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
     value.resize(cells());
     step = direct ? lay.vector_step() : Simd<T>::width;
     if (!direct && rows.size() < size_t(cells() * row)) rows.assign(cells() * row, T(0));
     base += batch * st[0];
-    const int64_t x0 = std::min(std::max<int64_t>(-lo[2], 0), n[2]), x1 = std::max(std::min(n[2], x_end - lo[2]), x0);
+    const int64_t x0 = first_inside(), x1 = end_inside();
     each_line([&](int64_t z, int64_t y, int64_t cell) {
       const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3];
       const T** at = value.data() + cell;
@@ -178,7 +138,7 @@ template <class T> struct Window {
       }
       T* dst = rows.data() + (cell + x0) * row;
       for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row) {
-        read_row(lay, block, src, st[4], st[5], plain, dst);
+        read_row(lay, block, src, st[4], st[5], form, dst);
         at[x] = dst;
       }
     });
@@ -187,7 +147,7 @@ template <class T> struct Window {
   // The taps inside the map for every line of outputs of the box lo..hi; cells count from the first pixel of the line.
   void list_taps(const int64_t (&olo)[3], const int64_t (&ohi)[3]) {
     taps.clear(), starts.assign(1, 0);
-    const int64_t width = (ohi[2] - olo[2] + lay.pixels - 1) / lay.pixels * lay.pixels;
+    const int64_t width = whole_blocks(ohi[2] - olo[2]);
     for (int64_t oz = olo[0]; oz < ohi[0]; ++oz)
       for (int64_t oy = olo[1]; oy < ohi[1]; ++oy) {
         int64_t t = 0;
@@ -196,11 +156,11 @@ template <class T> struct Window {
           for (int64_t b = 0; b < geo.kernel[1]; ++b, t += geo.kernel[2]) {
             int64_t y = oy * geo.stride[1] - geo.pad[1] + b * geo.dilation[1];
             if (z < 0 || z >= geo.in[0] || y < 0 || y >= geo.in[1]) continue;
-            for (int64_t c = 0; c < geo.kernel[2]; ++c) {
-              int64_t x = olo[2] * geo.stride[2] - geo.pad[2] + c * geo.dilation[2];
-              bool seen = x < geo.in[2] && x + (width - 1) * geo.stride[2] >= 0;
-              if (!seen && !runs) continue;
-              taps.push_back({((z - lo[0]) * n[1] + (y - lo[1])) * n[2] + (x - lo[2]), (t + c) * lay.lanes});
+            const int64_t line = ((z - lo[0]) * n[1] + (y - lo[1])) * n[2] - lo[2];
+            for (int64_t c = 0; c < geo.kernel[2]; c += run()) {
+              const int64_t x = olo[2] * geo.stride[2] - geo.pad[2] + c * geo.dilation[2];
+              const bool seen = x < geo.in[2] && x + (width - 1) * geo.stride[2] >= 0;
+              if (seen || runs) taps.push_back({line + x, (t + c) * lay.lanes});
             }
           }
         }
@@ -209,6 +169,57 @@ template <class T> struct Window {
   }
   const Tap* line_taps(int64_t line) const { return taps.data() + starts[line]; }
   int64_t line_count(int64_t line) const { return starts[line + 1] - starts[line]; }
+
+ private:
+  // The largest score per lane of one line, into `best`.
+  template <class S> void find_largest(const S* src, int64_t pixel, int block) {
+    constexpr int V = Simd<T>::width;
+    const int64_t count = end_inside() - first_inside();
+    Array<T> row(lay.lanes);
+    for (int64_t x = 0; x < count; ++x, src += pixel) {
+      read_scores(lay, block, src, row.data());
+      for (int k = 0; k < lay.lanes; k += V) store(&best[k], vmax(load(&row[k]), load(&best[k])));
+    }
+  }
+
+  // The exponentials of one line, 0 outside the map; keeps the largest score in `best`.
+  template <class S> void exponentials(const S* src, int64_t pixel, int block, T* line) {
+    constexpr int V = Simd<T>::width;
+    const int lanes = lay.lanes;
+    const int64_t x0 = first_inside(), x1 = end_inside(), *from = lay.source.data() + size_t(block) * lanes;
+    std::fill(line, line + x0 * lanes, T(0));
+    std::fill(line + x1 * lanes, line + n[2] * lanes, T(0));
+    line += x0 * lanes;
+    if (!lay.direct_scores)
+      for (int64_t x = 0; x < x1 - x0; ++x) read_scores(lay, block, src + x * pixel, line + x * lanes);
+    for (int k = 0; k < lanes; k += V) {
+      const Vec<T> down = load(&top[k]), low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
+      Vec<T> largest = load(&best[k]);
+      const S* p = src + (lay.direct_scores ? from[k] : 0);
+      T* to = line + k;
+      if (huge[k / V]) {  // scores beyond what the exponentials take: clamp them
+        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
+          Vec<T> m, q, score = lay.direct_scores ? load_as<T>(p) : load(to);
+          largest = vmax(score, largest);
+          exp_split(score, m, q);
+          store(to, scale2(m, q - down));
+        }
+      } else if (lay.direct_scores) {
+        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
+          const Vec<T> score = load_as<T>(p);
+          largest = vmax(score, largest);
+          store(to, exp_below<T>(score, down, low));
+        }
+      } else {
+        for (int64_t x = x0; x < x1; ++x, to += lanes) {
+          const Vec<T> score = load(to);
+          largest = vmax(score, largest);
+          store(to, exp_below<T>(score, down, low));
+        }
+      }
+      store(&best[k], largest);
+    }
+  }
 };
 
 }  // namespace
