@@ -173,52 +173,48 @@ template <class T> struct Window {
  private:
   // The largest score per lane of one line, into `best`.
   template <class S> void find_largest(const S* src, int64_t pixel, int block) {
-    constexpr int V = Simd<T>::width;
-    const int64_t count = end_inside() - first_inside();
-    Array<T> row(lay.lanes);
-    for (int64_t x = 0; x < count; ++x, src += pixel) {
-      read_scores(lay, block, src, row.data());
-      for (int k = 0; k < lay.lanes; k += V) store(&best[k], vmax(load(&row[k]), load(&best[k])));
+    for (int g = 0; g < lay.groups; ++g) {
+      Vec<T> largest = load(&best[g * Simd<T>::width]);
+      const auto& pick = lay.picks[size_t(block) * lay.groups + g];
+      for (int64_t x = 0; x < end_inside() - first_inside(); ++x)
+        largest = vmax(pick_scores<false, T>(pick, src + x * pixel), largest);
+      store(&best[g * Simd<T>::width], largest);
     }
   }
 
   // The exponentials of one line, 0 outside the map; keeps the largest score in `best`.
   template <class S> void exponentials(const S* src, int64_t pixel, int block, T* line) {
-    constexpr int V = Simd<T>::width;
     const int lanes = lay.lanes;
-    const int64_t x0 = first_inside(), x1 = end_inside(), *from = lay.source.data() + size_t(block) * lanes;
+    const int64_t x0 = first_inside(), x1 = end_inside();
     std::fill(line, line + x0 * lanes, T(0));
     std::fill(line + x1 * lanes, line + n[2] * lanes, T(0));
-    line += x0 * lanes;
-    if (!lay.direct_scores)
-      for (int64_t x = 0; x < x1 - x0; ++x) read_scores(lay, block, src + x * pixel, line + x * lanes);
-    for (int k = 0; k < lanes; k += V) {
-      const Vec<T> down = load(&top[k]), low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
-      Vec<T> largest = load(&best[k]);
-      const S* p = src + (lay.direct_scores ? from[k] : 0);
-      T* to = line + k;
-      if (huge[k / V]) {  // scores beyond what the exponentials take: clamp them
-        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
-          Vec<T> m, q, score = lay.direct_scores ? load_as<T>(p) : load(to);
-          largest = vmax(score, largest);
-          exp_split(score, m, q);
-          store(to, scale2(m, q - down));
-        }
-      } else if (lay.direct_scores) {
-        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
-          const Vec<T> score = load_as<T>(p);
-          largest = vmax(score, largest);
-          store(to, exp_below<T>(score, down, low));
-        }
-      } else {
-        for (int64_t x = x0; x < x1; ++x, to += lanes) {
-          const Vec<T> score = load(to);
-          largest = vmax(score, largest);
-          store(to, exp_below<T>(score, down, low));
-        }
-      }
-      store(&best[k], largest);
+    for (int g = 0; g < lay.groups; ++g) {
+      T* to = line + x0 * lanes + g * Simd<T>::width;
+      if (huge[g]) exponentials_of<false, true>(src, pixel, block, g, x1 - x0, to);
+      else if (lay.direct_scores) exponentials_of<true, false>(src, pixel, block, g, x1 - x0, to);
+      else exponentials_of<false, false>(src, pixel, block, g, x1 - x0, to);
     }
+  }
+
+  // The same of one score vector. Huge: scores beyond what the exponentials take are clamped.
+  template <bool Direct, bool Huge, class S>
+  void exponentials_of(const S* src, int64_t pixel, int block, int g, int64_t count, T* to) {
+    const typename Layout<T>::Pick pick = lay.picks[size_t(block) * lay.groups + g];
+    const Vec<T> down = load(&top[g * Simd<T>::width]);
+    const Vec<T> low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
+    Vec<T> largest = load(&best[g * Simd<T>::width]);
+    for (int64_t x = 0; x < count; ++x, to += lay.lanes, src += pixel) {
+      const Vec<T> score = pick_scores<Direct, T>(pick, src);
+      largest = vmax(score, largest);
+      if constexpr (Huge) {
+        Vec<T> m, q;
+        exp_split(score, m, q);
+        store(to, scale2(m, q - down));
+      } else {
+        store(to, exp_below<T>(score, down, low));
+      }
+    }
+    store(&best[g * Simd<T>::width], largest);
   }
 };
 
