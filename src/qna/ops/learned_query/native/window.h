@@ -121,7 +121,10 @@ template <class T> struct Window {
     const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
     value.resize(cells());
     step = direct ? lay.vector_step() : Simd<T>::width;
-    if (!direct && rows.size() < size_t(cells() * row)) rows.assign(cells() * row, T(0));
+    if (!direct && rows.size() < size_t(cells() * row)) {
+      rows.resize(cells() * row);
+      if (form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));  // its empty lanes are never written
+    }
     base += batch * st[0];
     const int64_t x0 = first_inside(), x1 = end_inside();
     each_line([&](int64_t z, int64_t y, int64_t cell) {
