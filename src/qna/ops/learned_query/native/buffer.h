@@ -1,4 +1,5 @@
-// Arrays that start on a cache line, whose memory a thread keeps for its next call; and the map from a task to its tile.
+// Arrays that start on a cache line, whose memory a thread keeps for its next call, and the map from a task number
+// to its tile.
 #pragma once
 
 #include <algorithm>

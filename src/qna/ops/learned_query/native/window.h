@@ -75,7 +75,9 @@ template <class T> struct Window {
     constexpr int V = Simd<T>::width;
     e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), huge.resize(lay.lanes / V);
     base += batch * st[0];
-    auto line_of = [&](int64_t z, int64_t y) { return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3]; };
+    auto line_of = [&](int64_t z, int64_t y) {
+      return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3];
+    };
     std::fill(best.begin(), best.end(), -ExpLimits<T>::largest);
     if (n[0] * n[1] > 0) find_largest(line_of(lo[0], lo[1]), st[3], block);
     for (;;) {
@@ -85,10 +87,14 @@ template <class T> struct Window {
         exp_split(all, m, x);
         store(&top[k], x);
       }
-      each_line([&](int64_t z, int64_t y, int64_t cell) { exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]); });
+      each_line([&](int64_t z, int64_t y, int64_t cell) {
+        exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]);
+      });
       bool above = false;
-      for (int k = 0; k < lay.lanes; k += V)
-        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, load(&best[k]) * T(1.44269504088896341));
+      for (int k = 0; k < lay.lanes; k += V) {
+        const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]), clamped = all > most ? most : all;
+        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, clamped * T(1.44269504088896341));
+      }
       if (!above) return;
     }
   }
