@@ -194,6 +194,22 @@ def test_masked_scores(lowest, instruction_set):
         assert all((t == 0).all() for t in gone.values())
 
 
+@pytest.mark.parametrize("line", [0, 9, 40])
+@pytest.mark.parametrize("score", [60.0, 1e4, 1e9])
+def test_one_score_far_above_the_rest(score, line, instruction_set):
+    case = Case("above", (41, 70), (3, 3), batch=1, heads=8, head_dim=8)
+    inputs = case.make()
+    inputs["scores"][:, line, 30] = score
+    check(lay_out(inputs, "packed"), case.window, case)
+
+
+def test_first_lines_that_are_masked(instruction_set):
+    case = Case("above", (41, 70), (3, 3), batch=1, heads=8, head_dim=8)
+    inputs = case.make()
+    inputs["scores"][:, :5] = float("-inf")
+    check(lay_out(inputs, "packed"), case.window, case)
+
+
 def test_the_lowest_finite_score_masks_too(instruction_set):
     case = Case("mask", (12, 30), (3, 3), heads=8, head_dim=8)
     results = []

@@ -37,14 +37,16 @@ template <class Make, class Work> void parallel(int64_t count, int threads, Make
   if (error) std::rethrow_exception(error);
 }
 
-template <class T> std::vector<Kernel<T>> static_kernels(const Layout<T>& lay, const Geometry& g, const void* bias, const void* weight) {
+template <class T>
+std::vector<Kernel<T>> static_kernels(const Layout<T>& lay, const Geometry& g, const void* bias, const void* weight) {
   std::vector<Kernel<T>> out;
   for (int b = 0; b < lay.blocks; ++b)
     out.emplace_back(lay, b, g.taps(), static_cast<const T*>(bias), static_cast<const T*>(weight));
   return out;
 }
 
-// Positions of a tile: its rows and exponentials fit the second-level cache, where every block of heads finds them again.
+// Positions of a tile: its rows and exponentials fit the second-level cache, where every block of heads finds them
+// again.
 template <class T> int64_t tile_positions(const Layout<T>& lay) {
   const int64_t row = int64_t(lay.blocks) * (2 * lay.dvec + lay.groups) * int64_t(sizeof(Vec<T>));
   return std::max<int64_t>(128, std::min<int64_t>(2048, (int64_t(1152) << 10) / row));

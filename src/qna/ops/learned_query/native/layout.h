@@ -44,6 +44,14 @@ template <class T> struct Layout {
   int pack_steps, dup_steps;
   std::vector<int64_t> source;        // lane -> query * heads + head, or -1 (one block after the other)
 
+  // A score vector: a plain load from `offset` of which `count` lanes exist, lanes picked from it, and empty lanes.
+  struct Pick {
+    IVec<T> index, live;
+    int64_t offset;
+    int count;
+  };
+  std::vector<Pick> picks;            // one block after the other
+
   explicit Layout(const Geometry& g) : queries(g.queries), heads(g.heads), depth(g.depth) {
     hv = 1;
     while (hv < V && hv < heads) hv *= 2;
@@ -64,7 +72,7 @@ template <class T> struct Layout {
       for (int k = 0; k < V; ++k) swap[s][k] = (k ^ (hv << s)) & (V - 1);
     for (int k = 0; k < V; ++k) spread[k] = int(k / hv * heads + k % hv) & (V - 1), collect[k] = 0;
     for (int k = 0; k < dup * std::min<int64_t>(heads, hv) && k < V; ++k) collect[k] = int(k / heads * hv + k % heads);
-    source.resize(size_t(blocks) * lanes);
+    source.resize(size_t(blocks) * lanes), picks.resize(size_t(blocks) * groups);
     direct_scores = true;
     for (int b = 0; b < blocks; ++b)
       for (int k = 0; k < lanes; ++k) {
@@ -73,6 +81,9 @@ template <class T> struct Layout {
         source[size_t(b) * lanes + k] = s;
         int64_t first = source[size_t(b) * lanes + k / V * V];
         if (s < 0 || s != first + k % V) direct_scores = false;
+        Pick& pick = picks[size_t(b) * groups + k / V];
+        pick.offset = first, pick.count = int(std::min<int64_t>(V, queries * heads - first));
+        pick.index[k % V] = s < 0 ? 0 : int(s - first), pick.live[k % V] = s < 0 ? 0 : -1;
       }
   }
 
@@ -136,30 +147,19 @@ inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64
   }
 }
 
-// The heads of every packed query, N to a query, repeated over the rest of the lanes.
-template <int N, class T, class S>
-inline void read_scores_of(const Layout<T>& lay, const int64_t* from, const S* src, T* dst) {
-  for (int k = 0; k < lay.lanes; k += N) {
-    const int64_t s = from[k];
-    if (s < 0)
-      for (int i = 0; i < N; ++i) dst[k + i] = T(0);
-    else
-      for (int i = 0; i < N; ++i) dst[k + i] = widen(src[s + i]);
-  }
+// One score vector of a position whose scores start at src.
+template <bool Direct, class T, class S>
+QNA_INLINE Vec<T> pick_scores(const typename Layout<T>::Pick& pick, const S* src) {
+  if constexpr (Direct) return load_as<T>(src + pick.offset);
+  const Vec<T> v = pick.count == Simd<T>::width ? load_as<T>(src + pick.offset)
+                                                : load_first<T>(src + pick.offset, pick.count);
+  return pick.live ? exchange<T>(v, pick.index) : Vec<T>{};
 }
 
 template <class T, class S>
 inline void read_scores(const Layout<T>& lay, int block, const S* src, T* dst) {
-  constexpr int V = Simd<T>::width;
-  const int64_t* from = lay.source.data() + size_t(block) * lay.lanes;
-  if (lay.direct_scores) {
-    for (int k = 0; k < lay.lanes; k += V) store(dst + k, load_as<T>(src + from[k]));
-    return;
-  }
-  if (lay.full_heads && lay.hv == 4) return read_scores_of<4>(lay, from, src, dst);
-  if (lay.full_heads && lay.hv == 8) return read_scores_of<8>(lay, from, src, dst);
-  if (lay.full_heads && lay.hv == 16) return read_scores_of<16>(lay, from, src, dst);
-  for (int k = 0; k < lay.lanes; ++k) dst[k] = from[k] < 0 ? T(0) : widen(src[from[k]]);
+  for (int g = 0; g < lay.groups; ++g)
+    store(dst + g * Simd<T>::width, pick_scores<false, T>(lay.picks[size_t(block) * lay.groups + g], src));
 }
 
 template <class T, class S>

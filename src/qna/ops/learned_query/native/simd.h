@@ -158,17 +158,17 @@ template <class T, class S> inline Vec<T> load_first(const S* p, int n) {
 #if defined(__AVX512F__)
   if constexpr (std::is_same<S, float>::value) return (Vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
 #endif
-  T room[Simd<T>::width] = {};
-  for (int i = 0; i < n; ++i) room[i] = widen(p[i]);
-  return load(room);
+  S room[Simd<T>::width] = {};
+  for (int i = 0; i < n; ++i) room[i] = p[i];
+  return load_as<T>(room);
 }
 template <class T, class S> inline void store_first(S* p, Vec<T> v, int n) {
 #if defined(__AVX512F__)
   if constexpr (std::is_same<S, float>::value) return _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
 #endif
-  T room[Simd<T>::width];
-  store(room, v);
-  for (int i = 0; i < n; ++i) narrow(room[i], p + i);
+  S room[Simd<T>::width];
+  store_as<T>(room, v);
+  for (int i = 0; i < n; ++i) p[i] = room[i];
 }
 
 // -- comparisons and lane exchange -------------------------------------------------------------------------------

@@ -211,7 +211,10 @@ template <class T, class S> struct Sweep2 {
 
   void load_grads(int64_t batch, int block) {
     grad.resize(size_t(n[0] * n[1] * n[2]));
-    if (!grads.direct && rows.size() < grad.size() * grads.pitch) rows.assign(grad.size() * grads.pitch, T(0));
+    if (!grads.direct && rows.size() < grad.size() * grads.pitch) {
+      rows.resize(grad.size() * grads.pitch);
+      if (grads.form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));
+    }
     for (int64_t z = 0, cell = 0; z < n[0]; ++z)
       for (int64_t y = 0; y < n[1]; ++y)
         for (int64_t x = 0; x < n[2]; ++x, ++cell) {

@@ -75,7 +75,9 @@ template <class T> struct Window {
     constexpr int V = Simd<T>::width;
     e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), huge.resize(lay.lanes / V);
     base += batch * st[0];
-    auto line_of = [&](int64_t z, int64_t y) { return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3]; };
+    auto line_of = [&](int64_t z, int64_t y) {
+      return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3];
+    };
     std::fill(best.begin(), best.end(), -ExpLimits<T>::largest);
     if (n[0] * n[1] > 0) find_largest(line_of(lo[0], lo[1]), st[3], block);
     for (;;) {
@@ -85,10 +87,14 @@ template <class T> struct Window {
         exp_split(all, m, x);
         store(&top[k], x);
       }
-      each_line([&](int64_t z, int64_t y, int64_t cell) { exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]); });
+      each_line([&](int64_t z, int64_t y, int64_t cell) {
+        exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]);
+      });
       bool above = false;
-      for (int k = 0; k < lay.lanes; k += V)
-        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, load(&best[k]) * T(1.44269504088896341));
+      for (int k = 0; k < lay.lanes; k += V) {
+        const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]), clamped = all > most ? most : all;
+        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, clamped * T(1.44269504088896341));
+      }
       if (!above) return;
     }
   }
@@ -121,7 +127,10 @@ template <class T> struct Window {
     const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
     value.resize(cells());
     step = direct ? lay.vector_step() : Simd<T>::width;
-    if (!direct && rows.size() < size_t(cells() * row)) rows.assign(cells() * row, T(0));
+    if (!direct && rows.size() < size_t(cells() * row)) {
+      rows.resize(cells() * row);
+      if (form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));  // its empty lanes are never written
+    }
     base += batch * st[0];
     const int64_t x0 = first_inside(), x1 = end_inside();
     each_line([&](int64_t z, int64_t y, int64_t cell) {
@@ -173,52 +182,48 @@ template <class T> struct Window {
  private:
   // The largest score per lane of one line, into `best`.
   template <class S> void find_largest(const S* src, int64_t pixel, int block) {
-    constexpr int V = Simd<T>::width;
-    const int64_t count = end_inside() - first_inside();
-    Array<T> row(lay.lanes);
-    for (int64_t x = 0; x < count; ++x, src += pixel) {
-      read_scores(lay, block, src, row.data());
-      for (int k = 0; k < lay.lanes; k += V) store(&best[k], vmax(load(&row[k]), load(&best[k])));
+    for (int g = 0; g < lay.groups; ++g) {
+      Vec<T> largest = load(&best[g * Simd<T>::width]);
+      const auto& pick = lay.picks[size_t(block) * lay.groups + g];
+      for (int64_t x = 0; x < end_inside() - first_inside(); ++x)
+        largest = vmax(pick_scores<false, T>(pick, src + x * pixel), largest);
+      store(&best[g * Simd<T>::width], largest);
     }
   }
 
   // The exponentials of one line, 0 outside the map; keeps the largest score in `best`.
   template <class S> void exponentials(const S* src, int64_t pixel, int block, T* line) {
-    constexpr int V = Simd<T>::width;
     const int lanes = lay.lanes;
-    const int64_t x0 = first_inside(), x1 = end_inside(), *from = lay.source.data() + size_t(block) * lanes;
+    const int64_t x0 = first_inside(), x1 = end_inside();
     std::fill(line, line + x0 * lanes, T(0));
     std::fill(line + x1 * lanes, line + n[2] * lanes, T(0));
-    line += x0 * lanes;
-    if (!lay.direct_scores)
-      for (int64_t x = 0; x < x1 - x0; ++x) read_scores(lay, block, src + x * pixel, line + x * lanes);
-    for (int k = 0; k < lanes; k += V) {
-      const Vec<T> down = load(&top[k]), low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
-      Vec<T> largest = load(&best[k]);
-      const S* p = src + (lay.direct_scores ? from[k] : 0);
-      T* to = line + k;
-      if (huge[k / V]) {  // scores beyond what the exponentials take: clamp them
-        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
-          Vec<T> m, q, score = lay.direct_scores ? load_as<T>(p) : load(to);
-          largest = vmax(score, largest);
-          exp_split(score, m, q);
-          store(to, scale2(m, q - down));
-        }
-      } else if (lay.direct_scores) {
-        for (int64_t x = x0; x < x1; ++x, to += lanes, p += pixel) {
-          const Vec<T> score = load_as<T>(p);
-          largest = vmax(score, largest);
-          store(to, exp_below<T>(score, down, low));
-        }
-      } else {
-        for (int64_t x = x0; x < x1; ++x, to += lanes) {
-          const Vec<T> score = load(to);
-          largest = vmax(score, largest);
-          store(to, exp_below<T>(score, down, low));
-        }
-      }
-      store(&best[k], largest);
+    for (int g = 0; g < lay.groups; ++g) {
+      T* to = line + x0 * lanes + g * Simd<T>::width;
+      if (huge[g]) exponentials_of<false, true>(src, pixel, block, g, x1 - x0, to);
+      else if (lay.direct_scores) exponentials_of<true, false>(src, pixel, block, g, x1 - x0, to);
+      else exponentials_of<false, false>(src, pixel, block, g, x1 - x0, to);
     }
+  }
+
+  // The same of one score vector. Huge: scores beyond what the exponentials take are clamped.
+  template <bool Direct, bool Huge, class S>
+  void exponentials_of(const S* src, int64_t pixel, int block, int g, int64_t count, T* to) {
+    const typename Layout<T>::Pick pick = lay.picks[size_t(block) * lay.groups + g];
+    const Vec<T> down = load(&top[g * Simd<T>::width]);
+    const Vec<T> low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
+    Vec<T> largest = load(&best[g * Simd<T>::width]);
+    for (int64_t x = 0; x < count; ++x, to += lay.lanes, src += pixel) {
+      const Vec<T> score = pick_scores<Direct, T>(pick, src);
+      largest = vmax(score, largest);
+      if constexpr (Huge) {
+        Vec<T> m, q;
+        exp_split(score, m, q);
+        store(to, scale2(m, q - down));
+      } else {
+        store(to, exp_below<T>(score, down, low));
+      }
+    }
+    store(&best[g * Simd<T>::width], largest);
   }
 };
 
