@@ -1,6 +1,8 @@
 # Everything a newcomer needs: `make demo` and `make test` set up what they use in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# a process per core, one thread each
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 .DEFAULT_GOAL := help
 
@@ -19,10 +21,10 @@ demo: setup ## train on real images, evaluate, and write runs/demo with a report
 	$(BIN)/qna train --data digits --out runs/demo
 
 test: setup ## run every test
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: setup ## run the tests that take seconds
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 GPU_MAPS := 64x56x56x64 64x28x28x128 8x256x256x64 1x1024x1024x64
 GPU_ROWS = benchmarks/results/$$($(BIN)/python -c "import datetime as d, torch; print(d.date.today(), torch.cuda.get_device_name().replace(' ', '-'), torch.__version__, sep='-')").csv

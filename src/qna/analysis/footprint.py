@@ -89,9 +89,9 @@ def _output_only(module: nn.Module, x: Sequence[int], y: Sequence[int]) -> int:
 
 
 def _qna_held(layer: QnA, x: Sequence[int], y: Sequence[int]) -> int:
-    """Values and scores in one buffer, what was attended, and the output: alive at the last projection."""
+    """What was attended, beside the values and scores that it came from, or beside the output."""
     n, n_out, inner = math.prod(x[:-1]), math.prod(y[:-1]), y[-1]
-    return n * (inner + layer.num_queries * layer.num_heads) + 2 * n_out * inner
+    return n_out * inner + max(n * (inner + layer.num_queries * layer.num_heads), n_out * inner)
 
 
 def _pool_held(layer: QnAPool2d, x: Sequence[int], y: Sequence[int]) -> int:
