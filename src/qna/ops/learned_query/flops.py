@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 Shape = Sequence[int]
@@ -24,9 +25,10 @@ def backward_flops(value: Shape, bias: Shape, out: Shape) -> int:
 
 
 def register_flop_formulas() -> None:
-    """Tell `torch.utils.flop_counter.FlopCounterMode` what the kernels cost; call before making one.
+    """Tell `torch.utils.flop_counter.FlopCounterMode` what the kernels cost.
 
-    Not done on import, because that module loads triton where it is installed.
+    Done on import where the counter's module is loaded already; otherwise call it before making a counter.
+    (Importing that module here would load triton for everyone who has it.)
     """
     from torch.utils.flop_counter import flop_registry, register_flop_formula
 
@@ -39,6 +41,8 @@ def register_flop_formulas() -> None:
 def add_kernel(forward, backward) -> None:
     """Name a kernel's pair of ops (scores, value, bias, weight, window)."""
     _kernels.append((forward, backward))
+    if "torch.utils.flop_counter" in sys.modules:
+        register_flop_formulas()
 
 
 _kernels: list[tuple] = []
