@@ -38,13 +38,14 @@ template <class T, class S> struct Sweep1 {
   BackwardTable<T> backward;
   Window<T> w;
   GradRows<T, S> grads;
-  Array<T> den, num, top, room;
+  Array<T> den, num, room;
+  std::vector<char> rare;
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
     forward = forward_table(lay, f.geo, w.runs);
     backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
-    den.resize(size_t(kMaxPixels) * lay.lanes), num.resize(den.size()), top.resize(lay.lanes);
+    num.resize(size_t(kMaxPixels) * lay.lanes);
     room.assign(size_t(kMaxPixels * grads.pitch), T(0));
   }
 
@@ -60,43 +61,42 @@ template <class T, class S> struct Sweep1 {
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
     w.list_taps(lo, hi);
-    for (int64_t x = lo[2]; x < hi[2]; x += lay.pixels) {
-      int64_t l = 0;
-      for (int64_t z = lo[0]; z < hi[0]; ++z)
-        for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-          const Span<T> span = span_of(w, ker, l);
-          const int live = int(std::min<int64_t>(lay.pixels, hi[2] - x));
-          const int64_t cell = (x - lo[2]) * f.geo.stride[2];
+    const int64_t width = hi[2] - lo[2];
+    den.resize(size_t(whole_blocks(width) * lay.lanes)), rare.resize(width);
+    int64_t l = 0;
+    for (int64_t z = lo[0]; z < hi[0]; ++z)
+      for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
+        const Span<T> span = span_of(w, ker, l);
+        forward.denominators(span, 0, whole_blocks(width), den.data());
+        if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
+          start_exact(exact, slot, scores, batch, block, lo, hi);
+        const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
+        for (int64_t x = 0; x < width; x += lay.pixels) {
+          const int live = int(std::min<int64_t>(lay.pixels, width - x));
           const T* g[kMaxPixels];
           for (int p = 0; p < lay.pixels; ++p)
-            g[p] = p < live ? grads.row(batch, block, z, y, x + p, &room[p * grads.pitch]) : w.zero.data();
-          forward.denominators(span, cell, kMaxPixels, den.data());
-          bool rare = false;
-          for (int k = 0; k < live * lay.lanes; k += V) {
-            Vec<T> s = load(&den[k]);
-            rare |= any_below<T>(s, splat(ExpLimits<T>::vanishing));
-            store(&den[k], splat(T(1)) / s), store(&num[k], Vec<T>{});
-          }
-          if (!rare) {
-            int64_t c = 0;
-            for (int i = 0, n = 8; i < 4; ++i, n /= 2)
-              while (backward.products[i] && c + n <= lay.dvec) {
-                backward.products[i](span, cell, g, grads.step, c, num.data());
-                c += n;
-              }
-            for (int k = 0; k < live * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
-          }
-          T* r = &stats.r[(owner * stats.positions + (z * f.geo.out[1] + y) * f.geo.out[2] + x) * lay.lanes];
-          T* d = &stats.d[(owner * stats.positions + (z * f.geo.out[1] + y) * f.geo.out[2] + x) * lay.lanes];
-          if (rare) {
-            if (!exact) start_exact(exact, slot, scores, batch, block, lo, hi);
-            int64_t at = (((z - lo[0]) * (hi[1] - lo[1]) + (y - lo[1])) * (hi[2] - lo[2]) + (x - lo[2])) * lay.lanes;
-            for (int p = 0; p < live; ++p)
-              exact_row(ker, span, cell + p * f.geo.stride[2], g[p], &den[p * lay.lanes], &num[p * lay.lanes], &(*exact)[at + p * lay.lanes]);
-          }
-          for (int k = 0; k < live * lay.lanes; k += V) store(r + k, load(&den[k])), store(d + k, load(&num[k]));
+            g[p] = p < live ? grads.row(batch, block, z, y, lo[2] + x + p, &room[p * grads.pitch]) : w.zero.data();
+          products(span, x, g);
+          T* inv = &den[x * lay.lanes];
+          for (int k = 0; k < live * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(inv + k));
+          for (int p = 0; p < live; ++p)
+            if (rare[x + p])
+              exact_row(ker, span, (x + p) * span.stride, g[p], inv + p * lay.lanes, &num[p * lay.lanes],
+                        &(*exact)[(local + x + p) * lay.lanes]);
+          const int64_t at = (owner * stats.positions + line + lo[2] + x) * lay.lanes;
+          for (int k = 0; k < live * lay.lanes; k += V)
+            store(&stats.r[at + k], load(inv + k)), store(&stats.d[at + k], load(&num[k]));
         }
       }
+  }
+
+  // sum over taps and channels of e^score e^bias w G for one block of pixels, into `num`
+  void products(const Span<T>& span, int64_t x, const T* const* g) {
+    std::fill(num.begin(), num.end(), T(0));
+    int64_t c = 0;
+    for (int i = 0, n = 8; i < 4; ++i, n /= 2)
+      for (; backward.products[i] && c + n <= lay.dvec; c += n)
+        backward.products[i](span, x * span.stride, g, grads.step, c, num.data());
   }
 
   void start_exact(std::unique_ptr<Array<T>>& exact, int64_t slot, const S* scores, int64_t batch, int block,
