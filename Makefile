@@ -50,6 +50,7 @@ sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their test
 	.ci/in_venv build/sanitize .venv
 	$(BIN)/pip install --quiet nanobind scikit-build-core ninja cmake
 	build/sanitize/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall --config-settings=cmake.define.QNA_SANITIZE=ON .
+	test -n "$$(find build/sanitize -path '*/learned_query/_native*.so')"  # a failed build installs qna without the kernels
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  build/sanitize/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
 	  -k "not compile and not memory and not export"

@@ -208,6 +208,25 @@ template <> struct ExpLimits<double> {
   static constexpr double vanishing = 0x1p-900;
 };
 
+#if defined(__FMA__)
+// x - a b, rounded once. Said outright: contraction is an optimisation, and the reduction below is wrong without it.
+#if defined(__AVX512F__)
+QNA_INLINE Vec<float> minus_product(Vec<float> x, Vec<float> a, Vec<float> b) {
+  return (Vec<float>)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)x);
+}
+QNA_INLINE Vec<double> minus_product(Vec<double> x, Vec<double> a, Vec<double> b) {
+  return (Vec<double>)_mm512_fnmadd_pd((__m512d)a, (__m512d)b, (__m512d)x);
+}
+#else
+QNA_INLINE Vec<float> minus_product(Vec<float> x, Vec<float> a, Vec<float> b) {
+  return (Vec<float>)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)x);
+}
+QNA_INLINE Vec<double> minus_product(Vec<double> x, Vec<double> a, Vec<double> b) {
+  return (Vec<double>)_mm256_fnmadd_pd((__m256d)a, (__m256d)b, (__m256d)x);
+}
+#endif
+#endif
+
 // e^x = mantissa * 2^exponent with mantissa in [0.70, 1.42]; about 1 ulp over the whole clamped range, because the
 // argument is reduced with log(2) in parts. x = -inf gives mantissa 0.
 QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& exponent) {
@@ -215,8 +234,8 @@ QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& expo
   const V magic = splat(12582912.0f);
   V n = (x * splat(1.44269504088896341f) + magic) - magic;
 #if defined(__FMA__)
-  V r = x - n * splat(0.693147182464599609375f);
-  r = r - n * splat(-1.904654299957768e-09f);
+  V r = minus_product(x, n, splat(0.693147182464599609375f));
+  r = minus_product(r, n, splat(-1.904654299957768e-09f));
 #else
   V r = x - n * splat(0.693359375f);
   r = r - n * splat(-0x1.bdp-13f);
@@ -238,8 +257,8 @@ QNA_INLINE void exp_reduced(Vec<double> x, Vec<double>& mantissa, Vec<double>& e
   const V magic = splat(6755399441055744.0);
   V n = (x * splat(1.44269504088896338700) + magic) - magic;
 #if defined(__FMA__)
-  V r = x - n * splat(0.693147180559945286227);
-  r = r - n * splat(2.3190468138462995584e-17);
+  V r = minus_product(x, n, splat(0.693147180559945286227));
+  r = minus_product(r, n, splat(2.3190468138462995584e-17));
 #else
   V r = x - n * splat(6.93147180369123816490e-01);
   r = r - n * splat(1.90821492927058770002e-10);
