@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
 from qna.models.padding import pad_same
 
 # the LayerNorm epsilon of Flax, in which the authors trained
@@ -54,9 +55,9 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU(approximate="tanh")
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
         init_linear_(self.fc1)
         init_linear_(self.fc2)
 
@@ -93,7 +94,7 @@ class StridedShortcut(nn.Module):
     def __init__(self, dim: int, out_dim: int, *, stride: int):
         super().__init__()
         self.stride = stride
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class AveragePoolShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         self.window = window
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qna.mixers._parts import checks
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
 from qna.mixers._parts.resize import resize_table
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape, merge_heads
 from qna.mixers.learned_query.qna import heads_of
@@ -69,7 +70,7 @@ class QnAPool2d(nn.Module):
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
+        self.out = Linear(self.out_dim, self.out_dim, bias=bias)
         init_linear_(self.out)
 
     def forward(self, x: Tensor) -> Tensor:

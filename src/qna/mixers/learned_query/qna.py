@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qna._core.errors import InvalidInput
 from qna.mixers._parts import checks
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
 from qna.mixers.learned_query.projection import (
     AttentionInputs,
     FoldedQueryKeyValue,
@@ -91,7 +92,7 @@ class QnA(nn.Module):
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
+        self.out = Linear(self.out_dim, self.out_dim, bias=bias)
         init_linear_(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
