@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import qna.models  # noqa: F401 - registers qna's names in timm
 from qna._core.errors import InvalidInput, check_choice, require
+from qna.models import QnAViT, QnAViTVariant  # registers qna's names in timm
 from qna.train.config import NetworkOptions
+
+# arguments of models that options of their own or the data set -> what does
+ELSEWHERE = {
+    "num_classes": "it follows from the data",
+    "in_chans": "it follows from the data",
+    "img_size": "use image_size",
+    "image_size": "use image_size",
+    "drop_path_rate": "use drop_path",
+    "pretrained": "use pretrained",
+}
 
 
 def build_network(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -44,6 +57,11 @@ def _create(options: NetworkOptions, *, classes: int, channels: int, image_size:
         arguments["pretrained"] = True
     if options.drop_path is not None:
         arguments["drop_path_rate"] = options.drop_path
+    own = options.model_arguments()
+    for name in own:
+        if name in ELSEWHERE:
+            raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
+    arguments |= own
     try:
         try:
             return timm.create_model(options.model, img_size=image_size, **arguments)
@@ -51,11 +69,27 @@ def _create(options: NetworkOptions, *, classes: int, channels: int, image_size:
             if "img_size" not in str(error):
                 raise
             return timm.create_model(options.model, **arguments)  # takes any size
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and refused and refused[1] in own:
+            _unknown_argument(options, refused[1])
         given = ", ".join(f"{k}={v}" for k, v in arguments.items())
         raise InvalidInput(
             f"model {options.model!r} cannot be built with {given}, image_size={image_size}: {error}"
         ) from error
+
+
+def _unknown_argument(options: NetworkOptions, name: str) -> None:
+    """Say which arguments that are spelled like `name` the model has, if it can be built without any."""
+    timm = require("timm", extra="train", purpose="training")
+    try:
+        plain = timm.create_model(options.model)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError):
+        return
+    known = set(inspect.signature(type(plain)).parameters)
+    if isinstance(plain, QnAViT):
+        known |= {field.name for field in fields(QnAViTVariant)}
+    check_choice(f"argument of model {options.model}", name, sorted(known - set(ELSEWHERE)))
 
 
 def _try(network: nn.Module, model: str, channels: int, image_size: int) -> None:
