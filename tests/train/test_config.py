@@ -46,8 +46,8 @@ def test_bad_json_is_named(text, message):
 
 
 def test_arguments_of_a_model_are_python_values_or_words():
-    words = ("dim=24", "depths=1,2", "rate=.5", "bias=False", "ls_init_value=None", "stem=patch-2", "k='a=b'")
-    values = {"dim": 24, "depths": (1, 2), "rate": 0.5, "bias": False, "ls_init_value": None}
+    words = ("dim=24", "depths=1,2", "rate=.5", "bias=False", "stem=patch-2", "k='a=b'")
+    values = {"dim": 24, "depths": (1, 2), "rate": 0.5, "bias": False}
     network = NetworkOptions(model_kwargs=words)
     assert network.model_arguments() == {**values, "stem": "patch-2", "k": "a=b"}
     config = TrainConfig(network=network)
@@ -62,6 +62,7 @@ def test_arguments_of_a_model_are_python_values_or_words():
         (("a b=1",), "must be NAME=VALUE"),
         (("dim=1", "dim=2"), "names dim twice"),
         (("bias=false",), "write bias=False for bias=false"),
+        (("ls_init_value=None",), "timm hands no None on to a model, got ls_init_value=None; leave it out"),
         (("depths=(1,",), r"depths must be a Python value or a word, got '\(1,'"),
     ],
 )

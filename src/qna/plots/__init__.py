@@ -1,8 +1,16 @@
 """Pictures, as PNG and SVG files, of plain arrays and dicts; the only place that knows matplotlib."""
 
 from qna.plots.attention import plot_attention
-from qna.plots.bench import plot_bars, plot_lines, plot_table
+from qna.plots.bench import plot_bars, plot_dots, plot_lines, plot_table
 from qna.plots.confusion import plot_confusion
 from qna.plots.learning import plot_learning
 
-__all__ = ["plot_attention", "plot_bars", "plot_confusion", "plot_learning", "plot_lines", "plot_table"]
+__all__ = [
+    "plot_attention",
+    "plot_bars",
+    "plot_confusion",
+    "plot_dots",
+    "plot_learning",
+    "plot_lines",
+    "plot_table",
+]

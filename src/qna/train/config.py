@@ -43,7 +43,7 @@ class NetworkOptions:
     Attributes:
         model: any name that timm.create_model knows.
         model_kwargs: arguments of the model as NAME=VALUE, for example dim=24 or depths=2,2,6,2; values are
-            Python's numbers, True, False, None, tuples and words.
+            Python's numbers, True, False, tuples and words.
         pretrained: start from the weights that timm knows for the name.
         weights: start from this file (safetensors, or a torch file of tensors); a classifier of another size
             starts anew.
@@ -87,13 +87,14 @@ class NetworkOptions:
 
 def _value(name: str, text: str) -> Any:
     """What `text` stands for in Python; a bare word stands for itself."""
+    if text.lower() in ("none", "null"):  # timm would drop it without a word
+        raise InvalidInput(f"model_kwargs: timm hands no None on to a model, got {name}={text}; leave it out")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         pass
-    meant = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in meant:  # the word would be taken for true whatever it says
-        raise InvalidInput(f"model_kwargs: write {name}={meant[text.lower()]} for {name}={text}")
+    if text.lower() in ("true", "false"):  # the word would be taken for true whatever it says
+        raise InvalidInput(f"model_kwargs: write {name}={text.capitalize()} for {name}={text}")
     if not re.fullmatch(r"[A-Za-z_][\w.-]*", text):
         raise InvalidInput(f"model_kwargs: {name} must be a Python value or a word, got {text!r}")
     return text
