@@ -96,7 +96,7 @@ def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
 def test_a_run_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "digits", "digits")
     monkeypatch.setitem(accuracy.CHANNELS, "digits", 1)
-    monkeypatch.setitem(ENTRANTS, "short", accuracy.Entrant(("--epochs", "1")))
+    monkeypatch.setitem(ENTRANTS, "short", accuracy.Entrant("--epochs 1"))
     runs = [Run("digits", "short", seed) for seed in (0, 0)]
     first, second = accuracy.measure(runs, tmp_path, {})
     assert first.p50 == second.p50 > 20
