@@ -120,6 +120,7 @@ def test_rates_are_columns():
         "| qna | 36.1 | 38.6 |",
         "| swin | 31.3 | - |",
     ]
+    assert "<sub>One run each." in tables.table("rates data=cifar10", given)
 
 
 def test_nothing_measured_says_so():

@@ -188,7 +188,11 @@ def _train(arguments: list[str], log: Path) -> float:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = subprocess.Popen([sys.executable, "-m", "qna", *arguments], stdout=output, stderr=output)
-        _, status, used = os.wait4(child.pid, 0)
+        try:
+            _, status, used = os.wait4(child.pid, 0)
+        except BaseException:
+            child.terminate()  # it keeps a checkpoint
+            raise
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]

@@ -144,7 +144,7 @@ def _accuracy(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 def _rates(rows: list[Row], options: dict[str, str]) -> list[str]:
     case = f"rate-{_data(rows, options)}"
-    options = {**options, "mode": "train", "metric": "top1"}
+    options = {**options, "mode": "train", "metric": "top1", "what": "One run each"}
     return _grid(
         rows, options, lambda row: row.case == case, lambda row: row.extra["lr"], lambda lr: f"{lr:g}"
     )
@@ -222,7 +222,10 @@ def _one_grid(
     unit = next(iter(own.values())).unit
     ratio = _ratio_name(options)
     first = f"{options['mode']}, {ratio or unit}"
-    return [_markdown([first, *map(heading, columns)], body) + f"\n\n{_source(own.values())}"]
+    return [
+        _markdown([first, *map(heading, columns)], body)
+        + f"\n\n{_source(own.values(), options.get('what', 'Medians'))}"
+    ]
 
 
 def _cell(
