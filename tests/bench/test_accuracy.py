@@ -86,8 +86,10 @@ def test_a_run_becomes_a_row_with_the_command_that_repeats_it(finished):
 
 
 def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
-    monkeypatch.setitem(RECIPES, "cifar10", "no-recipe")
-    with pytest.raises(InvalidInput, match="ended with 2: qna: unknown recipe 'no-recipe'"):
+    monkeypatch.setattr(Run, "arguments", ["trian"])
+    with pytest.raises(
+        InvalidInput, match="ended with 2: qna: unknown command 'trian'; did you mean 'train'"
+    ):
         list(accuracy.measure([Run("cifar10", "qna", 0)], tmp_path, {}))
     assert (tmp_path / "cifar10-qna-seed0.log").exists()
 
