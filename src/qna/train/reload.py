@@ -127,10 +127,8 @@ def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
     )
     _load(network, tensors, path)
     view = _resized(network, config.network.model, view, options)
-    data_dir = config.images.data_dir
-    return Classifier(
-        source, network, classes, view, config.images.data, None if data_dir is None else str(data_dir)
-    )
+    data_dir = None if config.images.data_dir is None else str(config.images.data_dir)
+    return Classifier(source, network, classes, view, config.network.model, config.images.data, data_dir)
 
 
 def _header(about: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...], ImageView] | None:
@@ -187,7 +185,7 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
         view = ImageView(size, mean, std, config["crop_pct"], config["interpolation"])
     view = _resized(network, name, view, options)
     classes = seen[1] if seen is not None else _class_names(network)
-    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view)
+    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view, name)
 
 
 def _with_weights(
