@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
 from qna.mixers._parts.rows import PositionRows, window_sources
 from qna.mixers.learned_query.softmax import window_softmax
 from qna.models.padding import pad_same, same_margins
@@ -60,9 +61,9 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU(approximate="tanh")
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
         init_linear_(self.fc1)
         init_linear_(self.fc2)
 
@@ -99,7 +100,7 @@ class StridedShortcut(nn.Module):
     def __init__(self, dim: int, out_dim: int, *, stride: int):
         super().__init__()
         self.stride = stride
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class AveragePoolShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         self.window = window
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:

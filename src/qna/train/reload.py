@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, require
+from qna._core.seeds import seeded
 from qna._core.third_party import import_vision
 from qna.eval import Classifier, ImageView
 from qna.train.checkpoint import WEIGHTS, load_tensors
@@ -172,7 +173,8 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
     network_options = NetworkOptions(model=name, pretrained=pretrained or own)
     seen = None
     if weights is None:
-        network = create_network(network_options, channels=channels, image_size=options.image_size)
+        with seeded(0):  # an untrained network is to be the same one every time
+            network = create_network(network_options, channels=channels, image_size=options.image_size)
     else:
         network, seen = _with_weights(network_options, weights, channels, options.image_size)
     config = _timm_data().resolve_data_config({}, model=network)

@@ -6,25 +6,18 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qna._core.errors import InvalidInput
 from qna.mixers._parts import checks
-from qna.mixers._parts.initializers import init_linear_
 from qna.mixers._parts.rows import PositionRows, window_sources
-from qna.mixers.learned_query.projection import (
-    AttentionInputs,
-    FoldedQueryKeyValue,
-    QueryKeyValue,
-    QueryShape,
-    merge_heads,
-)
+from qna.mixers.learned_query.layer import LearnedQueryLayer
+from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.mixers.learned_query.softmax import window_softmax
 from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops.learned_query.window import Window, per_axis
 
 
-class QnA(nn.Module):
+class QnA(LearnedQueryLayer):
     """Learned-query attention (Arar et al., CVPR 2022): what `QnA1d`, `QnA2d` and `QnA3d` have in common.
 
     Every window of the map is attended with the same `num_queries` learned queries per head; the queries'
@@ -54,7 +47,6 @@ class QnA(nn.Module):
     """
 
     axes: ClassVar[int]
-    project: QueryKeyValue | FoldedQueryKeyValue
 
     def __init__(
         self,
@@ -72,28 +64,25 @@ class QnA(nn.Module):
         normalize_query: bool = True,
         backend: str | None = None,
     ):
-        super().__init__()
-        name = type(self).__name__
-        head_dim = checks.head_dim(name, dim, num_heads)
-        self.dim = dim
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.axes, minimum=1)
-        self.stride = per_axis("stride", stride, self.axes, minimum=1)
-        self.dilation = per_axis("dilation", dilation, self.axes, minimum=1)
-        self.out_dim = (dim if set(self.stride) == {1} else 2 * dim) if out_dim is None else out_dim
-        self.num_heads = heads_of(name, self.out_dim, head_dim)
-        self.num_queries = num_queries
-        self.backend = backend
-        self.project = QueryKeyValue(
+        kernel = per_axis("kernel_size", kernel_size, self.axes, minimum=1)
+        strides = per_axis("stride", stride, self.axes, minimum=1)
+        if out_dim is None:
+            out_dim = dim if set(strides) == {1} else 2 * dim
+        super().__init__(
             dim,
-            QueryShape(num_queries, self.num_heads, head_dim),
-            self.kernel_size,
+            kernel,
+            num_heads=num_heads,
+            num_queries=num_queries,
+            out_dim=out_dim,
             position=position,
             query_weight=query_weight,
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
-        init_linear_(self.out)
+        self.kernel_size = kernel
+        self.stride = strides
+        self.dilation = per_axis("dilation", dilation, self.axes, minimum=1)
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *space, dim) -> (B, *space', out_dim) with ``space' = ceil(space / stride)``."""
@@ -157,20 +146,6 @@ class QnA(nn.Module):
         (received,) = torch.autograd.grad(attended.sum(), value)
         return received.sum((-1, -2))
 
-    def fuse(self):
-        """Fold the queries into one projection with the values, for inference; in place, returns itself.
-
-        The output stays the same to rounding. Queries, keys, values, position bias and query weights become
-        constants (buffers) that no longer train and are no longer named in the state dict; the output
-        projection stays a parameter.
-        """
-        self.project = self.project.fold()
-        return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the paper's training exempts from decay: the tables."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".table")}
-
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
         return (
@@ -196,15 +171,3 @@ class QnA3d(QnA):
     """QnA on volumes or clips: (B, D, H, W, C) -> (B, D', H', W', C'). Arguments as for `QnA`."""
 
     axes = 3
-
-
-def heads_of(owner: str, out_dim: int, head_dim: int) -> int:
-    """Number of heads at `out_dim` channels, which must be a multiple of `head_dim`."""
-    checks.positive(owner, out_dim=out_dim)
-    if out_dim % head_dim:
-        near = max(1, round(out_dim / head_dim)) * head_dim
-        raise InvalidInput(
-            f"{owner}: out_dim must be a multiple of the head dim {head_dim} (dim // num_heads), "
-            f"got {out_dim}; try {near}"
-        )
-    return out_dim // head_dim

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qna.mixers._parts import checks
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
 from qna.mixers._parts.rows import PositionRows
 from qna.ops.learned_query.window import per_axis
 
@@ -39,10 +40,10 @@ class WindowAttention2d(nn.Module):
         self.num_heads = num_heads
         self.window_size = per_axis("window_size", window_size, 2, minimum=1)
         rows, columns = self.window_size
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        self.qkv = Linear(dim, 3 * dim, bias=bias)
         # bias of every offset (query - key) that two positions of a window can have
         self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.out = Linear(dim, dim, bias=bias)
         init_linear_(self.qkv)
         init_linear_(self.out)
 
