@@ -165,7 +165,9 @@ def _draw_map(axes: Any, photo: Any, heat: HeatMap) -> tuple[Any, dict[float, st
         interpolation="nearest" if values.shape == grey.shape else "bilinear",
         alpha=1.0 if outlines else 0.7,
     )
-    if outlines:  # a drawing shows best as lines on the map, a photograph through it
+    if (
+        outlines and grey.min() < 0.5 < grey.max()
+    ):  # a drawing shows best as lines on the map, a photograph through it
         axes.contour(grey, levels=[0.5], colors="white", linewidths=0.9)
     for side in heat.squares:
         _draw_square(axes, heat.centre, side)
