@@ -37,7 +37,7 @@ def plot_robustness(
                     severities,
                     [100 * a for a in accuracy],
                     # where lines fall together, the lower ones show at the edges
-                    linewidth=1.5 + len(names) - names.index(name),
+                    linewidth=1.5 + min(2.0, 0.7 * (len(names) - 1 - names.index(name))),
                     marker=_MARKERS[names.index(name) % len(_MARKERS)],
                     color=colours[names.index(name)],
                     markersize=5,
