@@ -104,6 +104,21 @@ def test_other_classes_are_refused(run_folder, capsys, tmp_path, monkeypatch):
     assert "tells 10 classes apart, but . has 2" in capsys.readouterr().err
 
 
+def test_data_that_a_run_was_trained_on_and_that_is_gone_is_named(run_folder, tmp_path, capsys, monkeypatch):
+    from qna.train.checkpoint import load_tensors, save_tensors
+
+    monkeypatch.chdir(tmp_path)
+    tensors, about = load_tensors(run_folder / "model.safetensors")
+    about["config"]["images"]["data"] = "gone/photos"
+    save_tensors(tmp_path / "a.safetensors", tensors, about)
+    assert main(["eval", "a.safetensors"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "qna: a.safetensors was trained on 'gone/photos', which cannot be had: unknown data"
+    )
+    assert error.endswith("; --data names other images\n")
+
+
 def test_of_many_classes_those_that_fare_worst_are_shown(capsys):
     import torch
 
