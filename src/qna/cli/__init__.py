@@ -8,6 +8,9 @@ import sys
 # sub-command -> what it does; each is the module of that name here, with main(arguments) -> exit status
 COMMANDS = {
     "train": "train a model on images, evaluate it and write a report",
+    "eval": "judge trained networks on held-out images, also corrupted ones, side by side",
+    "predict": "say what is on images in files and folders",
+    "explain": "draw what a network looks at in a photo",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from qna._core.errors import InvalidInput
+from qna._core.errors import InvalidInput, check_choice
 from qna._core.seeds import derive_seed, seeded, uniforms
 from qna.data.images import Images, TensorImages, UnreadableImage
 from qna.data.vision import augmentation_policy, photo_transforms
@@ -84,6 +84,7 @@ class Photo:
         color: largest relative change of brightness, contrast and saturation.
         policy: timm's text for RandAugment and its kin, "rand-m9-mstd0.5" for example.
         mean: colour that the policy fills with, per channel in [0, 1].
+        interpolation: of resizing: "bicubic", "bilinear", or another name of torchvision's.
     """
 
     size: int
@@ -92,6 +93,7 @@ class Photo:
     color: float = 0.0
     policy: str | None = None
     mean: tuple[float, ...] = (0.5,)
+    interpolation: str = "bicubic"
 
     def __call__(self, image: Any, seed: int) -> Any:
         """PIL image -> PIL image of `size` x `size`, of the same mode; all draws follow from `seed`."""
@@ -103,17 +105,21 @@ class Photo:
     @cached_property
     def _stages(self) -> list[Any]:
         t = photo_transforms()
-        bicubic = t.InterpolationMode.BICUBIC
+        how = t.InterpolationMode(check_choice("interpolation", self.interpolation, _interpolations(t)))
         if self.crop is not None:
-            stages = [t.RandomResizedCrop(self.size, scale=self.crop, interpolation=bicubic)]
+            stages = [t.RandomResizedCrop(self.size, scale=self.crop, interpolation=how)]
         else:
             short = math.floor(self.size / self.crop_pct)
-            stages = [t.Resize(short, interpolation=bicubic), t.CenterCrop(self.size)]
+            stages = [t.Resize(short, interpolation=how), t.CenterCrop(self.size)]
         if self.color:
             stages.append(t.ColorJitter(self.color, self.color, self.color))
         if self.policy is not None:
             stages.append(partial(_in_colour, augmentation_policy(self.policy, self.mean)))
         return stages
+
+
+def _interpolations(transforms: Any) -> list[str]:
+    return [mode.value for mode in transforms.InterpolationMode]
 
 
 def _in_colour(policy: Any, image: Any) -> Any:

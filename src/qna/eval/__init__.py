@@ -1,5 +1,31 @@
 """How good a network is on images that it has not seen."""
 
+from qna.eval.calibration import Calibration, ConfidenceBin
+from qna.eval.classifier import Classifier, ImageView
+from qna.eval.corruptions import CORRUPTIONS, Corruption
+from qna.eval.judgement import CLEAN, Condition, Judgement, Result, Speed, judge, measure_speed
+from qna.eval.predictions import Guess, Prediction, find_images, predict
 from qna.eval.scores import Scores, Tally, evaluate
 
-__all__ = ["Scores", "Tally", "evaluate"]
+__all__ = [
+    "CLEAN",
+    "CORRUPTIONS",
+    "Calibration",
+    "Classifier",
+    "Condition",
+    "ConfidenceBin",
+    "Corruption",
+    "Guess",
+    "ImageView",
+    "Judgement",
+    "Prediction",
+    "Result",
+    "Scores",
+    "Speed",
+    "Tally",
+    "evaluate",
+    "find_images",
+    "judge",
+    "measure_speed",
+    "predict",
+]

@@ -329,7 +329,7 @@ class Training:
         }
         if self.accelerator.is_main_process:
             with self._writing():
-                save_weights(self.folder / WEIGHTS, self.evaluated, {"config": json.loads(config.to_json())})
+                save_weights(self.folder / WEIGHTS, self.evaluated, setup.about_weights(config, self.data))
                 write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
         return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
 

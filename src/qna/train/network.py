@@ -34,7 +34,7 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
             with the nearest names.
         InvalidInput: if the model refuses the options, or the weights are of another network.
     """
-    network = _create(options, classes=classes, channels=channels, image_size=image_size)
+    network = create_network(options, classes=classes, channels=channels, image_size=image_size)
     if options.weights is not None:
         load_start(network, options.weights)
     freeze(network, options.freeze)
@@ -44,39 +44,52 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _try(network, options.model, channels, image_size)
+    try_network(network, options.model, channels, image_size)
     return network
 
 
-def _create(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
+def create_network(
+    options: NetworkOptions,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    image_size: int | None = None,
+) -> nn.Module:
+    """Let timm make the network that `options` name; None is what the model takes by itself.
+
+    Raises:
+        UnknownName: for a model that timm does not know, with the nearest names.
+        InvalidInput: if the model refuses the options.
+    """
     timm = require("timm", extra="train", purpose="training")
-    if ":" not in options.model:  # hf_hub:... and local-dir:... are not in the registry
-        check_choice("model", options.model.split(".")[0], timm.list_models())
-    arguments: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    if options.pretrained:
-        arguments["pretrained"] = True
-    if options.drop_path is not None:
-        arguments["drop_path_rate"] = options.drop_path
+    check_model(options.model)
+    wanted = {
+        "num_classes": classes,
+        "in_chans": channels,
+        "drop_path_rate": options.drop_path,
+        "pretrained": options.pretrained or None,
+        "img_size": image_size,
+    }
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
             raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
-    arguments |= own
+    arguments: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None} | own
     try:
         try:
-            return timm.create_model(options.model, img_size=image_size, **arguments)
+            return timm.create_model(options.model, **arguments)
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
-            return timm.create_model(options.model, **arguments)  # takes any size
+            del arguments["img_size"]  # takes any size
+            return timm.create_model(options.model, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and refused and refused[1] in own:
             _unknown_argument(options, refused[1])
-        given = ", ".join(f"{k}={v}" for k, v in arguments.items())
-        raise InvalidInput(
-            f"model {options.model!r} cannot be built with {given}, image_size={image_size}: {error}"
-        ) from error
+        given = ", ".join(f"{k}={v}" for k, v in arguments.items()).replace("img_size", "image_size")
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"model {options.model!r} cannot be built with {given}: {cause}") from error
 
 
 def _unknown_argument(options: NetworkOptions, name: str) -> None:
@@ -92,7 +105,14 @@ def _unknown_argument(options: NetworkOptions, name: str) -> None:
     check_choice(f"argument of model {options.model}", name, sorted(known - set(ELSEWHERE)))
 
 
-def _try(network: nn.Module, model: str, channels: int, image_size: int) -> None:
+def check_model(name: str) -> None:
+    """Refuse a name that timm does not know, with the nearest names."""
+    timm = require("timm", extra="train", purpose="timm's models")
+    if ":" not in name:  # hf_hub:... and local-dir:... are not in the registry
+        check_choice("model", name.split(".", maxsplit=1)[0], timm.list_models())
+
+
+def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:
     """Let the network read one image, so that a size which it refuses is said now and in one sentence."""
     network.eval()
     try:
@@ -144,9 +164,8 @@ def load_start(network: nn.Module, path: Path) -> None:
     Raises:
         InvalidInput: if the file cannot be read, or its first tensor that does not fit.
     """
-    given, own = _read(path), network.state_dict()
-    classifier = getattr(network, "default_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    given, own = read_weights(path), network.state_dict()
+    heads = classifier_names(network)
     for name in own:
         is_head = any(name.startswith(f"{head}.") for head in heads)
         if is_head and (name not in given or given[name].shape != own[name].shape):
@@ -162,7 +181,18 @@ def load_start(network: nn.Module, path: Path) -> None:
     network.load_state_dict(given)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def classifier_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that end in the logits, as timm's configuration of the network tells."""
+    named = getattr(network, "default_cfg", {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file by name; of a run's checkpoint, those that it would evaluate.
+
+    Raises:
+        InvalidInput: if the file cannot be read, or holds anything else.
+    """
     torch_format = require("safetensors.torch", extra="train", purpose="loading weights")
     try:
         if path.suffix == ".safetensors":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,19 @@ def plain_view(config: TrainConfig, data: ImageData) -> Preparation:
     size = config.images.image_size
     photo = None if isinstance(data.held_out, TensorImages) else Photo(size, config.images.crop_pct)
     return Preparation(size, data.mean, data.std, photo)
+
+
+def about_weights(config: TrainConfig, data: ImageData) -> dict[str, Any]:
+    """What a file of weights says of itself: enough to read an image and to name what is on it."""
+    whole = isinstance(data.held_out, TensorImages)  # as `plain_view` frames them
+    return {
+        "config": json.loads(config.to_json()),
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+        "crop_pct": 1.0 if whole else config.images.crop_pct,
+        "interpolation": "bilinear" if whole else "bicubic",
+    }
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qna.mixers._parts import checks
 from qna.mixers._parts.resize import resize_table
+from qna.mixers._parts.rows import PositionRows
 from qna.mixers.learned_query.layer import LearnedQueryLayer
 from qna.mixers.learned_query.projection import merge_heads
 from qna.ops.learned_query.window import per_axis
@@ -79,6 +80,11 @@ class QnAPool2d(LearnedQueryLayer):
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets, mean over queries and heads: (B, H, W), 1 where attention is even."""
         return self.attention_map(x).mean((1, 2)) * (x.shape[1] * x.shape[2])
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where its one window, the map, looks: the softmax, mean over queries and heads."""
+        shares = self.attention_map(x).mean((1, 2)).flatten(1)[:, None]
+        return PositionRows(shares, torch.arange(shares.shape[2], device=x.device)[None])
 
     def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qna.mixers._parts import checks
+from qna.mixers._parts.rows import PositionRows, window_sources
 from qna.mixers.learned_query.layer import LearnedQueryLayer
 from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.mixers.learned_query.softmax import window_softmax
@@ -103,10 +104,16 @@ class QnA(LearnedQueryLayer):
             (B, *space', L, h, *kernel), at least fp32: a window's shares sum to 1, and are 0 outside the map.
         """
         scores, _, bias, _ = self.attention_inputs(x)
-        window = Window.over(
-            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
+        return window_softmax(scores, bias, self._window(x))
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where each window looks: its softmax, mean over queries and heads, before the query weights."""
+        axes = len(self.kernel_size)
+        shares = self.attention_map(x).mean((axes + 1, axes + 2))  # B, *space', *kernel
+        return PositionRows(
+            shares.flatten(axes + 1).flatten(1, axes),
+            window_sources(x.shape[1:-1], self._window(x), x.device),
         )
-        return window_softmax(scores, bias, window)
 
     @torch.no_grad()
     def attention_received(self, x: Tensor) -> Tensor:
@@ -122,6 +129,11 @@ class QnA(LearnedQueryLayer):
         even = self._received(torch.zeros_like(scores[:1]), torch.zeros_like(bias))
         return torch.where(
             even > 0, self._received(scores, bias) / even.clamp_min(torch.finfo(dtype).tiny), 0
+        )
+
+    def _window(self, x: Tensor) -> Window:
+        return Window.over(
+            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
         )
 
     @torch.enable_grad()

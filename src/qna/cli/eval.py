@@ -1,0 +1,142 @@
+"""`qna eval`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qna._core.errors import InvalidInput, require
+from qna.cli import _classifiers
+
+if TYPE_CHECKING:
+    from qna.data import ImageData
+    from qna.eval import Classifier, Judgement
+
+_DESCRIPTION = """\
+Judge trained networks on held-out images, side by side: accuracy, loss, calibration, speed, every class, and
+what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
+JSON to a folder.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Judge every network and write the folder."""
+    parser = argparse.ArgumentParser("qna eval", description=_DESCRIPTION)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=_classifiers.SOURCES)
+    parser.add_argument("--data", help="as for `qna train`; default: what the first run was trained on")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where a named data set's files are")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing of a named data set")
+    parser.add_argument(
+        "--corruptions",
+        nargs="+",
+        metavar="NAME",
+        help="noise, blur, brightness, jpeg (default: all), or none",
+    )
+    parser.add_argument(
+        "--severities",
+        nargs="+",
+        type=int,
+        default=[1, 3, 5],
+        metavar="S",
+        help="of each corruption, 1 to 5 (default 1 3 5)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default runs/eval-DATA; numbered anew if it holds anything"
+    )
+    _classifiers.add_options(parser)
+    options = parser.parse_args(arguments)
+    for package in ("matplotlib", "rich"):
+        require(package, extra="train", purpose="`qna eval`")  # now, not when all is measured
+    from qna.cli._eval_report import print_report, write_report
+    from qna.train.folder import claim_folder
+
+    data, classifiers = _prepare(options)
+    judgements = _judge(options, data, classifiers)
+    folder = claim_folder(options.out or Path("runs") / f"eval-{Path(data.name).name}")
+    print_report(judgements)
+    try:
+        files = write_report(folder, judgements, [*arguments])
+    except OSError as error:
+        print(f"qna: cannot write the report to {folder}: {error}", file=sys.stderr)
+        return 1
+    for name, path in files.items():
+        print(f"{name:<12}  {path}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> tuple[ImageData, list[Classifier]]:
+    """The images and the networks; everything that can be refused is refused here."""
+    from qna.data import load_data
+    from qna.train.reload import is_timm_name
+
+    _check(options)
+    runs = [source for source in options.models if not is_timm_name(source)]
+    name, folder = options.data, options.data_dir
+    data = None
+    if name is not None:
+        data = load_data(name, folder, download=options.download)
+    elif not runs:
+        raise InvalidInput("timm's names do not say which images they are for: give --data")
+    classifiers = _classifiers.load(options, options.models, channels=data.channels if data else None)
+    if data is None:
+        trained_on = next((c for c in classifiers if c.data is not None), None)
+        if trained_on is None or trained_on.data is None:
+            raise InvalidInput("none of the networks says which images it is for: give --data")
+        if folder is None and trained_on.data_dir is not None:
+            folder = Path(trained_on.data_dir)
+        try:
+            data = load_data(trained_on.data, folder, download=options.download)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"{trained_on.name} was trained on {trained_on.data!r}, which cannot be had: {error}; "
+                "--data names other images"
+            ) from None
+    for classifier in classifiers:
+        classifier.require_fit(data)
+    return data, classifiers
+
+
+def _check(options: argparse.Namespace) -> None:
+    from qna.eval.corruptions import CORRUPTIONS, SEVERITIES, corruption
+
+    if options.corruptions is None:
+        options.corruptions = list(CORRUPTIONS)
+    elif options.corruptions == ["none"]:
+        options.corruptions = []
+    for name in options.corruptions:
+        corruption(name)
+    for severity in options.severities:
+        if severity not in SEVERITIES:
+            raise InvalidInput(f"severities are 1 to 5, got {severity}")
+    for option, low in (("batch_size", 1), ("workers", 0)):
+        if getattr(options, option) < low:
+            raise InvalidInput(f"{option} must be at least {low}, got {getattr(options, option)}")
+
+
+def _judge(options: argparse.Namespace, data: ImageData, classifiers: list[Classifier]) -> list[Judgement]:
+    from qna.eval import judge
+
+    progress = require("rich.progress", extra="train", purpose="`qna eval`")
+    console = require("rich.console", extra="train", purpose="`qna eval`").Console(stderr=True)
+    device = _classifiers.device(options)
+    judgements = []
+    with progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for classifier in classifiers:
+            task = bar.add_task(classifier.name, total=len(data.held_out))
+            judgements.append(
+                judge(
+                    classifier,
+                    data,
+                    corruptions=options.corruptions,
+                    severities=sorted(set(options.severities)),
+                    batch_size=options.batch_size,
+                    workers=options.workers,
+                    device=device,
+                    told=lambda images, task=task: bar.advance(task, images),
+                )
+            )
+    return judgements

@@ -1,0 +1,267 @@
+"""A trained network brought back, from a run's folder, a file of weights or a name that timm knows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qna._core.errors import InvalidInput, require
+from qna._core.seeds import seeded
+from qna._core.third_party import import_vision
+from qna.eval import Classifier, ImageView
+from qna.train.checkpoint import WEIGHTS, load_tensors
+from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.folder import CONFIG
+from qna.train.network import (
+    check_model,
+    classifier_names,
+    create_network,
+    load_start,
+    read_weights,
+    try_network,
+)
+
+LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What is to differ from how a network was trained to see images; None changes nothing.
+
+    Attributes:
+        image_size: side of the square that it reads, in pixels.
+        crop_pct: part of a photograph's shorter side that is kept.
+        mean: per channel, of images in [0, 1].
+        std: per channel, likewise.
+    """
+
+    image_size: int | None = None
+    crop_pct: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def over(self, view: ImageView) -> ImageView:
+        """`view` with these changes."""
+        changes = {name: value for name, value in vars(self).items() if value is not None}
+        if "image_size" in changes:
+            changes["size"] = changes.pop("image_size")
+        for name in ("mean", "std"):
+            if name in changes and len(changes[name]) != view.channels:
+                raise InvalidInput(
+                    f"{name} needs one number for each of {view.channels} channels, got {changes[name]}"
+                )
+        return replace(view, **changes)
+
+
+def load_classifier(
+    source: str,
+    *,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    channels: int | None = None,
+    untrained: bool = False,
+    view: ViewOptions | None = None,
+) -> Classifier:
+    """Bring a trained network back, in evaluation mode.
+
+    Args:
+        source: the folder of a run of `qna train`, the model.safetensors in one, a folder that timm can read
+            (config.json with an architecture), or a name that timm knows.
+        weights: for a timm name: a file of weights; a classifier of its size is made.
+        pretrained: for a timm name: take the weights that timm knows.
+        channels: for a timm name: colour channels; None for the model's own.
+        untrained: for a timm name: do without weights.
+        view: what is to differ from how it was trained to see images.
+
+    Raises:
+        UnknownName: for a name that timm does not know, with the nearest names.
+        InvalidInput: if the file cannot be read, is not of that network, or a name comes without weights.
+    """
+    path, view = Path(source), view or ViewOptions()
+    if is_timm_name(source):
+        return _from_timm(source, weights, pretrained, channels, untrained, view)
+    if weights is not None or pretrained:
+        raise InvalidInput(
+            f"{source} has weights of its own; --weights and --pretrained go with timm's names"
+        )
+    if path.is_dir() and _is_timm_folder(path):
+        return _from_timm(f"{LOCAL}{path}", None, True, channels, untrained, view)
+    return _from_run(source, path / WEIGHTS if path.is_dir() else path, view)
+
+
+def is_timm_name(source: str) -> bool:
+    """Whether `source` is a name for timm, and neither a folder nor a file.
+
+    Raises:
+        InvalidInput: if it is none of them.
+    """
+    if Path(source).is_dir() or source.endswith(".safetensors"):
+        return False
+    if "/" in source and ":" not in source:
+        raise InvalidInput(f"there is no run or weights file {source}")
+    return True
+
+
+def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
+    if not path.is_file():
+        what = f"{source} is not a run that can be used: there is no {path}"
+        if (path.parent / CONFIG).is_file():
+            what += f"; if it was stopped, `qna train --resume {path.parent}` goes on with it"
+        raise InvalidInput(what)
+    tensors, about = load_tensors(path)
+    seen = _header(about)
+    if seen is None:
+        raise InvalidInput(
+            f"{path} does not say what it was trained on; `qna train --resume {path.parent}` on the complete "
+            "run writes it anew, or give the model's name with --weights"
+        )
+    config, classes, view = seen
+    network = create_network(
+        NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
+        classes=len(classes),
+        channels=view.channels,
+        image_size=view.size,
+    )
+    _load(network, tensors, path)
+    view = _resized(network, config.network.model, view, options)
+    data_dir = None if config.images.data_dir is None else str(config.images.data_dir)
+    return Classifier(source, network, classes, view, config.network.model, config.images.data, data_dir)
+
+
+def _header(about: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...], ImageView] | None:
+    """Configuration, class names and view in the header of a run's weights; None if they are not there."""
+    needed = ("config", "classes", "mean", "std", "crop_pct", "interpolation")
+    if not all(name in about for name in needed):
+        return None
+    config = TrainConfig.from_json(json.dumps(about["config"]))
+    view = ImageView(
+        config.images.image_size,
+        tuple(about["mean"]),
+        tuple(about["std"]),
+        about["crop_pct"],
+        about["interpolation"],
+    )
+    return config, tuple(about["classes"]), view
+
+
+def _load(network: nn.Module, tensors: dict[str, Any], path: Path) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{path} has the weights of another network: {cause}") from None
+
+
+def _from_timm(  # noqa: PLR0917 - as load_classifier has them
+    name: str,
+    weights: Path | None,
+    pretrained: bool,
+    channels: int | None,
+    untrained: bool,
+    options: ViewOptions,
+) -> Classifier:
+    check_model(name)
+    own = name.startswith((LOCAL, "hf-hub:", "hf_hub:"))
+    if weights is not None and (pretrained or own):
+        raise InvalidInput(f"{name} cannot take both --weights and the weights that timm knows")
+    if weights is None and not (pretrained or own or untrained):
+        raise InvalidInput(f"{name} has no weights: give --pretrained for timm's, or --weights FILE")
+    network_options = NetworkOptions(model=name, pretrained=pretrained or own)
+    seen = None
+    if weights is None:
+        with seeded(0):  # an untrained network is to be the same one every time
+            network = create_network(network_options, channels=channels, image_size=options.image_size)
+    else:
+        network, seen = _with_weights(network_options, weights, channels, options.image_size)
+    config = _timm_data().resolve_data_config({}, model=network)
+    if seen is not None:
+        view = seen[2]
+    else:
+        read = getattr(network, "in_chans", None) or channels or len(config["mean"])
+        size = config["input_size"][-1]
+        mean, std = _spread(config["mean"], read), _spread(config["std"], read)
+        view = ImageView(size, mean, std, config["crop_pct"], config["interpolation"])
+    view = _resized(network, name, view, options)
+    classes = seen[1] if seen is not None else _class_names(network)
+    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view, name)
+
+
+def _with_weights(
+    options: NetworkOptions, path: Path, channels: int | None, image_size: int | None
+) -> tuple[nn.Module, tuple[TrainConfig, tuple[str, ...], ImageView] | None]:
+    """The network with the weights in `path`, and what their header says, if a run wrote it."""
+    seen = None
+    if path.suffix == ".safetensors" and path.is_file():
+        safetensors = require("safetensors", extra="train", purpose="loading weights")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                seen = _header(json.loads((file.metadata() or {}).get("qna", "{}")))
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise InvalidInput(f"{path} cannot be read as weights: {error}") from None
+    if seen is not None and seen[0].network.model == options.model:
+        options = replace(options, model_kwargs=seen[0].network.model_kwargs)
+    heads = classifier_names(create_network(replace(options, weights=None), channels=channels))
+    tensors = read_weights(path)
+    kernels = [tensors[f"{head}.weight"] for head in heads if f"{head}.weight" in tensors]
+    if seen is not None:
+        channels, image_size = seen[2].channels, image_size or seen[2].size
+    network = create_network(
+        options, classes=len(kernels[0]) if kernels else None, channels=channels, image_size=image_size
+    )
+    if not kernels:
+        raise InvalidInput(f"{path} has no classifier of {options.model!r} ({', '.join(heads) or 'none'})")
+    load_start(network, path)
+    return network, seen
+
+
+def _resized(network: nn.Module, name: str, view: ImageView, options: ViewOptions) -> ImageView:
+    """The view that is asked for, tried on the network."""
+    asked = options.over(view)
+    if asked.size != view.size and hasattr(network, "set_input_size"):
+        try:
+            network.set_input_size(img_size=asked.size)  # type: ignore[operator]
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            raise InvalidInput(f"model {name!r} cannot read images of {asked.size} pixels: {error}") from None
+    try_network(network, name, asked.channels, asked.size)
+    network.eval()
+    return asked
+
+
+def _spread(values: Any, channels: int) -> tuple[float, ...]:
+    """Statistics of colour images for another number of channels."""
+    values = tuple(map(float, values))
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _class_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the logits: those in the network's configuration, ImageNet's, or numbers."""
+    count = getattr(network, "num_classes", 0)
+    if not count:
+        raise InvalidInput("the network has no classifier (num_classes is 0)")
+    config = getattr(network, "pretrained_cfg", None) or {}
+    names = config.get("label_names")
+    if names and len(names) == count:
+        return tuple(names)
+    subset = _timm_data().infer_imagenet_subset(network)
+    if subset is not None:
+        info = _timm_data().ImageNetInfo(subset)
+        if info.num_classes() == count:
+            return tuple(info.index_to_description(i).split(",")[0] for i in range(count))
+    return tuple(map(str, range(count)))
+
+
+def _timm_data() -> Any:
+    return import_vision("timm.data", extra="train", purpose="timm's models")
+
+
+def _is_timm_folder(path: Path) -> bool:
+    """Whether `path` is a folder as timm saves them, not one of a run."""
+    try:
+        about = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and "architecture" in about
