@@ -90,9 +90,10 @@ def picture(rows: list[Row]) -> dict[str, Any] | None:
     if not panels:
         return None
     run = max((row for row in rows if row.case.startswith(PREFIX)), key=lambda row: row.date)
+    versions = f"torch {run.torch}; commit {run.commit}; {run.date[:10]}"
     return {
         "panels": panels,
         "title": "Accuracy within a small budget",
-        "note": f"{ABOUT}; {run.device}; torch {run.torch}; {run.date[:10]}",
+        "note": f"{ABOUT}; {run.device}; {versions}",
         "xlabel": "test images right, %",
     }
