@@ -25,7 +25,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,8 +39,8 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    # the new name itself must reach the disk; only POSIX lets a folder be opened for that
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk; only POSIX lets a folder be opened for that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

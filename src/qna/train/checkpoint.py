@@ -15,6 +15,8 @@ from qna._core.files import write_whole
 
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# of a sharded run: names the files that make it up
+SHARDED_CHECKPOINT = "checkpoint.json"
 
 
 @dataclass
