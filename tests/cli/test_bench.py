@@ -1,8 +1,10 @@
 """The command: rows that stand in the file, pictures from them, and one sentence for what cannot be."""
 
 import dataclasses
+import json
 
 import pytest
+import torch
 
 from qna.bench import rows
 from qna.bench.cores import CORES, pin
@@ -149,3 +151,39 @@ def test_rows_that_make_no_picture_are_an_error(tmp_path, capsys):
     run("bench", "op", "--peers", "copy", "--windows", 3, "--modes", "forward", "--out", out, *TINY)
     assert run("plot", "bench", out) == 2
     assert "no picture, which needs two windows" in capsys.readouterr().err
+
+
+def test_tune_needs_a_card(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("bench", "tune") == 2
+    assert "tuning needs the Triton backend, and here torch sees no GPU" in capsys.readouterr().err
+
+
+def test_tune_puts_each_case_into_the_table(tmp_path, monkeypatch):
+    from qna.ops.learned_query import triton_table, triton_tune
+
+    seen = []
+
+    def tune(cases, dtype, device, progress):
+        seen.extend((case, dtype, device) for case in cases)
+        tile = {"elements": 16, "heads": 1, "columns": 8, "warps": 2, "registers": None}
+        return [
+            {
+                "kernel": "attend", "architecture": "sm_0", "bits": 16, "taps": case.taps,
+                "head_dim": case.head_dim, "tile": tile, "source": "test",
+            }
+            for case in cases
+        ]  # fmt: skip
+
+    table = tmp_path / "table.json"
+    table.write_text(triton_table.PATH.read_text())
+    monkeypatch.setattr(triton_tune, "tune", tune)
+    words = ["--windows", 3, 5, "--maps", "2x14x14x32", "--head-dim", 16, "--table", table]
+    assert run("bench", "tune", *words) == 0
+    assert [(case.batch, case.space, case.kernel, case.heads) for case, *_ in seen] == [
+        (2, (14, 14), (3, 3), 2),
+        (2, (14, 14), (5, 5), 2),
+    ]
+    assert seen[0][1] == torch.bfloat16
+    written = [row for row in json.loads(table.read_text())["rows"] if row["architecture"] == "sm_0"]
+    assert [row["taps"] for row in written] == [9, 25]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -72,3 +74,9 @@ def test_what_does_not_exist_is_refused():
         corruption("blurr")
     with pytest.raises(InvalidInput, match="severity must be one of 1, 2, 3, 4, 5, got 6"):
         CORRUPTIONS["blur"](scene(), 6, range(3))
+
+
+def test_the_guide_shows_the_levels():
+    guide = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    for name, kind in CORRUPTIONS.items():
+        assert f"| `{name}` | {kind.unit} | {' | '.join(map(str, kind.levels))} |" in guide

@@ -143,6 +143,8 @@ def test_a_folder_that_timm_can_read(tmp_path):
 
 def test_an_untrained_network_is_had_only_if_asked_for():
     classifier = load_classifier("test_vit", untrained=True)
+    again = load_classifier("test_vit", untrained=True)
+    assert torch.equal(classifier.network.cls_token, again.network.cls_token)
     assert len(classifier.classes) == 1000
     # ImageNet's first class, by its common name
     assert classifier.classes[0] == "tench"

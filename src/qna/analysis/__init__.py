@@ -1,5 +1,17 @@
 """What a layer or a model costs, and what it looks at."""
 
 from qna.analysis.attention import AttentionMaps, attention_received
+from qna.analysis.receptive_field import ReceptiveField, receptive_field
+from qna.analysis.rollout import Rollout, attention_rollout
+from qna.analysis.token_attention import TokenAttention, token_attention
 
-__all__ = ["AttentionMaps", "attention_received"]
+__all__ = [
+    "AttentionMaps",
+    "ReceptiveField",
+    "Rollout",
+    "TokenAttention",
+    "attention_received",
+    "attention_rollout",
+    "receptive_field",
+    "token_attention",
+]

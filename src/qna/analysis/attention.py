@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qna.analysis.token_attention import TokenAttention, token_attention
+
 
 @dataclass(frozen=True)
 class AttentionMaps:
@@ -34,8 +36,9 @@ class AttentionMaps:
 def attention_received(network: nn.Module, images: torch.Tensor) -> list[AttentionMaps]:
     """Attention received by every position while `network` looks at `images` (B, C, H, W).
 
-    Every module with a method ``attention_received(x) -> (B, H, W)`` takes part; a network without any gives
-    an empty list. The network is run in evaluation mode, its mode is put back afterwards.
+    Every module with a method ``attention_received(x) -> (B, H, W)`` takes part. Of timm's plain vision
+    transformers the patches' columns of the blocks' attention are summed; a network without any attention
+    that can be read gives an empty list. It is run in evaluation mode, its mode is put back afterwards.
     """
     layers = [(name, m) for name, m in network.named_modules() if hasattr(m, "attention_received")]
     found: dict[tuple[int, int], list[tuple[str, torch.Tensor]]] = {}
@@ -51,6 +54,8 @@ def attention_received(network: nn.Module, images: torch.Tensor) -> list[Attenti
     training = network.training
     network.eval()
     try:
+        if not layers:
+            return _of_tokens(token_attention(network, images))
         network(images)
     finally:
         network.train(training)
@@ -60,3 +65,11 @@ def attention_received(network: nn.Module, images: torch.Tensor) -> list[Attenti
         AttentionMaps(tuple(name for name, _ in group), size, torch.stack([m for _, m in group]).mean(0))
         for size, group in found.items()
     ]
+
+
+def _of_tokens(tokens: TokenAttention | None) -> list[AttentionMaps]:
+    """What each patch gets from all tokens, mean over the blocks, 1 where every token attends evenly."""
+    if tokens is None:
+        return []
+    received = torch.stack([shares.sum(1)[:, tokens.prefix :] for shares in tokens.shares]).mean(0)
+    return [AttentionMaps(tokens.layers, tokens.size, received.unflatten(1, tokens.size))]

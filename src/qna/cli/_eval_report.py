@@ -63,7 +63,7 @@ def write_report(folder: Path, judgements: Sequence[Judgement], arguments: Seque
         },
         "models": [to_json(judgement) for judgement in judgements],
     }
-    write_text(folder / "scores.json", json.dumps(about, indent=1) + "\n")
+    write_text(folder / "scores.json", json.dumps(about) + "\n")
     write_text(folder / "scores.csv", _csv(score_rows(judgements)))
     write_text(folder / "classes.csv", _csv([row for j in judgements for row in class_rows(j)]))
     pictures = {"calibration": "calibration.png"}

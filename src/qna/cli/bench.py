@@ -52,7 +52,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_sizes(verb)
     verb.add_argument("--out", type=Path, metavar="CSV", help="rows are added to it")
     verb.set_defaults(run=_cost, windows=[3, 7, 13])
+    _add_tune(
+        verbs.add_parser(
+            "tune",
+            help="tile sizes of the Triton kernels, for this card",
+            description="Measure tile sizes of the Triton kernels on the card at hand and put the fastest "
+            "into the table that the kernels look up.",
+        )
+    )
     return parser
+
+
+def _add_tune(verb: argparse.ArgumentParser) -> None:
+    from qna.ops.learned_query.triton_table import PATH
+
+    _add_sizes(verb)
+    verb.add_argument("--dtype", nargs="+", default=["bfloat16"], metavar="DTYPE")
+    verb.add_argument("--table", type=Path, default=PATH, help="the table to change (default: qna's own)")
+    verb.set_defaults(run=_tune, maps=[(64, 56, 56, 64)])
 
 
 def _add_peers(verb: argparse.ArgumentParser, level: str) -> None:
@@ -154,6 +171,31 @@ def _cost(options: argparse.Namespace) -> int:
     if options.out:
         rows.append(options.out, [row for cost in costs for row in cost.rows(Stamp.now("cpu"))])
         print(f"{4 * len(costs)} rows added to {options.out}")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    """Tune case by case: what was measured before an interruption is in the table."""
+    from qna._core.errors import check_choice
+    from qna.ops.learned_query import triton, triton_table, triton_tune
+    from qna.ops.learned_query.cases import Case
+
+    def report(measured):
+        print(f"{measured.case.name} {measured.kernel}: {measured.before:.4g} -> {measured.time:.4g} ms")
+
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in triton.DTYPES}
+    dtypes = [known[check_choice("dtype", name, known)] for name in options.dtype]
+    for batch, *space, channels in options.maps:
+        if channels % options.head_dim:
+            raise InvalidInput(f"--head-dim {options.head_dim} does not divide {channels} channels")
+        for window in options.windows:
+            heads = channels // options.head_dim
+            name = "x".join(map(str, (batch, *space, channels))) + f"-k{window}"
+            case = Case(name, tuple(space), (window, window), batch, options.queries, heads, options.head_dim)
+            for dtype in dtypes:
+                rows = triton_tune.tune([case], dtype, triton.DEVICE, progress=report)
+                triton_table.save(rows, options.table)
+    print(f"tiles written to {options.table}")
     return 0
 
 

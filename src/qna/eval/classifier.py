@@ -70,6 +70,7 @@ class Classifier:
         network: (B, C, H, W) -> logits (B, classes), in evaluation mode.
         classes: names of the logits, in their order.
         view: how it sees images.
+        architecture: timm's name of the network.
         data: name of the data set whose classes it learned, if that is known.
         data_dir: where the files of that data set were, if they had a place of their own.
     """
@@ -78,6 +79,7 @@ class Classifier:
     network: nn.Module
     classes: tuple[str, ...]
     view: ImageView
+    architecture: str = ""
     data: str | None = None
     data_dir: str | None = None
 

@@ -62,6 +62,7 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
     classifier, clean = judgement.classifier, judgement.clean
     return {
         "model": classifier.name,
+        "architecture": classifier.architecture,
         "parameters": classifier.parameters,
         "view": asdict(classifier.view),
         "data": judgement.data,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers._parts.initializers import init_linear_
-from qna.models.padding import pad_same
+from qna.mixers._parts.linear import Linear
+from qna.mixers._parts.rows import PositionRows, window_sources
+from qna.mixers.learned_query.softmax import window_softmax
+from qna.models.padding import pad_same, same_margins
+from qna.ops.learned_query.window import Window, per_axis
 
 # the LayerNorm epsilon of Flax, in which the authors trained
 NORM_EPS = 1e-6
@@ -54,9 +61,9 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU(approximate="tanh")
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
         init_linear_(self.fc1)
         init_linear_(self.fc2)
 
@@ -93,12 +100,16 @@ class StridedShortcut(nn.Module):
     def __init__(self, dim: int, out_dim: int, *, stride: int):
         super().__init__()
         self.stride = stride
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         return self.proj(x[:, :: self.stride, :: self.stride])
+
+    def position_rows(self, x: Tensor) -> PositionRows:
+        """Which positions of `x` each position that comes out is made of."""
+        return _even_rows(x, 1, self.stride, 0)
 
 
 class AveragePoolShortcut(nn.Module):
@@ -111,13 +122,34 @@ class AveragePoolShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         self.window = window
-        self.proj = nn.Linear(dim, out_dim, bias=False)
+        self.proj = Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
         return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
+
+    def position_rows(self, x: Tensor) -> PositionRows:
+        """Which positions of `x` each position that comes out is made of; padding is left out."""
+        before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
+        return _even_rows(x, self.window, self.stride, before)
+
+
+def _even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:
+    """Rows of windows over the map `x` that look at all their positions alike."""
+    size = x.shape[1:3]
+    window = Window(
+        (kernel, kernel),
+        (stride, stride),
+        (1, 1),
+        per_axis("before", before, 2, minimum=0),
+        tuple(-(-n // stride) for n in size),
+    )
+    sources = window_sources(size, window, x.device)
+    alike = torch.zeros(1, *size, 1, 1, device=x.device)
+    shares = window_softmax(alike, alike.new_zeros(kernel, kernel, 1, 1), window)
+    return PositionRows(shares.flatten(1, 4).flatten(2).expand(len(x), -1, -1), sources)
 
 
 # name -> skip path of (dim, out_dim, stride, window of the strided mixer)

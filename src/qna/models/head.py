@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from qna._core.errors import check_choice
 from qna.mixers import QnAPool2d
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.rows import PositionRows
 
 
 class AveragePool(nn.Module):
@@ -20,6 +22,12 @@ class AveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, C)."""
         return x.mean((1, 2))
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where its one row looks: at all of the map alike."""
+        n = x.shape[1] * x.shape[2]
+        shares = torch.full((len(x), 1, n), 1 / n, device=x.device)
+        return PositionRows(shares, torch.arange(n, device=x.device)[None])
 
 
 class QueryPool(nn.Module):
@@ -33,6 +41,10 @@ class QueryPool(nn.Module):
         """(B, H, W, C) -> (B, C)."""
         return self.attention(x)
 
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where its one row looks: mean over queries and heads."""
+        return self.attention.attention_rows(x)
+
 
 class QueryAndAveragePool(QueryPool):
     """Attention pooling added to the mean over the map ("qnav2")."""
@@ -40,6 +52,11 @@ class QueryAndAveragePool(QueryPool):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, C)."""
         return x.mean((1, 2)) + self.attention(x)
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where its one row looks: halfway between the learned queries and an even mean."""
+        rows = self.attention.attention_rows(x)
+        return rows._replace(shares=(rows.shares + 1 / rows.shares.shape[2]) / 2)
 
 
 class NoPool(nn.Module):

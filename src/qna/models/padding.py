@@ -12,9 +12,12 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
     The amount depends on the size ("SAME" of TensorFlow and Flax): 33 pixels in patches of 4 get 1 before
     and 2 behind; 224 get none.
     """
-    sides = []
-    for size in (x.shape[3], x.shape[2]):
-        windows = -(-size // stride)
-        total = max((windows - 1) * stride + kernel - size, 0)
-        sides += [total // 2, total - total // 2]
+    sides = [*same_margins(x.shape[3], kernel, stride), *same_margins(x.shape[2], kernel, stride)]
     return F.pad(x, sides, value=value)
+
+
+def same_margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Positions that `pad_same` puts before and after an axis of `size`."""
+    windows = -(-size // stride)
+    total = max((windows - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2

@@ -4,14 +4,17 @@ from qna.plots.attention import plot_attention
 from qna.plots.bench import plot_bars, plot_lines, plot_table
 from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
+from qna.plots.explanation import HeatMap, plot_explanation
 from qna.plots.learning import plot_learning
 from qna.plots.robustness import plot_robustness
 
 __all__ = [
+    "HeatMap",
     "plot_attention",
     "plot_bars",
     "plot_calibration",
     "plot_confusion",
+    "plot_explanation",
     "plot_learning",
     "plot_lines",
     "plot_robustness",

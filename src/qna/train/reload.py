@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, require
+from qna._core.seeds import seeded
 from qna._core.third_party import import_vision
 from qna.eval import Classifier, ImageView
 from qna.train.checkpoint import WEIGHTS, load_tensors
@@ -127,10 +128,8 @@ def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
     )
     _load(network, tensors, path)
     view = _resized(network, config.network.model, view, options)
-    data_dir = config.images.data_dir
-    return Classifier(
-        source, network, classes, view, config.images.data, None if data_dir is None else str(data_dir)
-    )
+    data_dir = None if config.images.data_dir is None else str(config.images.data_dir)
+    return Classifier(source, network, classes, view, config.network.model, config.images.data, data_dir)
 
 
 def _header(about: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...], ImageView] | None:
@@ -174,7 +173,8 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
     network_options = NetworkOptions(model=name, pretrained=pretrained or own)
     seen = None
     if weights is None:
-        network = create_network(network_options, channels=channels, image_size=options.image_size)
+        with seeded(0):  # an untrained network is to be the same one every time
+            network = create_network(network_options, channels=channels, image_size=options.image_size)
     else:
         network, seen = _with_weights(network_options, weights, channels, options.image_size)
     config = _timm_data().resolve_data_config({}, model=network)
@@ -187,7 +187,7 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
         view = ImageView(size, mean, std, config["crop_pct"], config["interpolation"])
     view = _resized(network, name, view, options)
     classes = seen[1] if seen is not None else _class_names(network)
-    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view)
+    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view, name)
 
 
 def _with_weights(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qna.mixers._parts import checks
-from qna.mixers._parts.initializers import init_linear_
 from qna.mixers._parts.resize import resize_table
-from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape, merge_heads
-from qna.mixers.learned_query.qna import heads_of
+from qna.mixers._parts.rows import PositionRows
+from qna.mixers.learned_query.layer import LearnedQueryLayer
+from qna.mixers.learned_query.projection import merge_heads
 from qna.ops.learned_query.window import per_axis
 
 
-class QnAPool2d(nn.Module):
+class QnAPool2d(LearnedQueryLayer):
     """Pool a map of any height and width into one vector with learned queries.
 
     The form of the paper's classification heads: one window over the whole map. Position bias and query
@@ -37,8 +37,6 @@ class QnAPool2d(nn.Module):
         InvalidInput: as for `QnA2d`.
     """
 
-    project: QueryKeyValue | FoldedQueryKeyValue
-
     def __init__(
         self,
         dim: int,
@@ -52,25 +50,19 @@ class QnAPool2d(nn.Module):
         bias: bool = False,
         normalize_query: bool = True,
     ):
-        super().__init__()
-        name = type(self).__name__
-        head_dim = checks.head_dim(name, dim, num_heads)
-        self.dim = dim
-        self.map_size = per_axis("map_size", map_size, 2, minimum=1)
-        self.out_dim = dim if out_dim is None else out_dim
-        self.num_heads = heads_of(name, self.out_dim, head_dim)
-        self.num_queries = num_queries
-        self.project = QueryKeyValue(
+        taps = per_axis("map_size", map_size, 2, minimum=1)
+        super().__init__(
             dim,
-            QueryShape(num_queries, self.num_heads, head_dim),
-            self.map_size,
+            taps,
+            num_heads=num_heads,
+            num_queries=num_queries,
+            out_dim=dim if out_dim is None else out_dim,
             position=position,
             query_weight=query_weight,
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
-        init_linear_(self.out)
+        self.map_size = taps
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, out_dim)."""
@@ -89,6 +81,11 @@ class QnAPool2d(nn.Module):
         """What each position gets, mean over queries and heads: (B, H, W), 1 where attention is even."""
         return self.attention_map(x).mean((1, 2)) * (x.shape[1] * x.shape[2])
 
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where its one window, the map, looks: the softmax, mean over queries and heads."""
+        shares = self.attention_map(x).mean((1, 2)).flatten(1)[:, None]
+        return PositionRows(shares, torch.arange(shares.shape[2], device=x.device)[None])
+
     def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
@@ -96,15 +93,6 @@ class QnAPool2d(nn.Module):
         dtype = torch.promote_types(scores.dtype, torch.float32)
         logits = scores.to(dtype) + resize_table(bias.to(dtype), x.shape[1:3])
         return logits.flatten(1, 2).softmax(1), value, weight
-
-    def fuse(self):
-        """Fold the queries into one projection with the values, for inference; as `QnA2d.fuse`."""
-        self.project = self.project.fold()
-        return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the paper's training exempts from decay: the tables."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".table")}
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""

@@ -29,7 +29,7 @@ class RelativePosition(nn.Module):
 class ContextualPosition(nn.Module):
     """A linear map of the query of all heads: ``bias[t,l,g] = sum_hd query[l,h,d] weight[h,d,t,g] + b[t,g]``.
 
-    The bias mode of iRPE (Wu et al., ICCV 2021) for a query that all windows share.
+    The bias mode of iRPE (Wu et al., arXiv 2107.14222) for a query that all windows share.
     """
 
     def __init__(self, kernel: Sequence[int], queries: int, heads: int, head_dim: int):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from qna._core.errors import check_choice
 from qna.mixers._parts.checks import positive
 from qna.mixers._parts.initializers import init_linear_, lecun_normal_, truncated_normal_
+from qna.mixers._parts.linear import Linear, linear
 from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
 from qna.ops.learned_query.layout import split
@@ -87,7 +88,7 @@ class QueryKeyValue(nn.Module):
         self.normalize_query = normalize_query
         self.query = nn.Parameter(torch.empty(shape))
         self.key = nn.Parameter(torch.empty(shape.heads, shape.head_dim, dim))
-        self.value = nn.Linear(dim, shape.heads * shape.head_dim, bias=bias)
+        self.value = Linear(dim, shape.heads * shape.head_dim, bias=bias)
         self.position = POSITIONS[position](kernel, *shape)
         self.query_weight = QUERY_WEIGHTS[query_weight](kernel, shape.queries, shape.heads)
         truncated_normal_(self.query, shape.head_dim**-0.5)
@@ -98,7 +99,7 @@ class QueryKeyValue(nn.Module):
         """(B, *space, C) -> the op's arguments."""
         query = self.scaled_query()
         weight, bias = self.one_projection(query)
-        packed = F.linear(x, weight, bias).unflatten(-1, (-1, self.query.shape[1]))
+        packed = linear(x, weight, bias).unflatten(-1, (-1, self.query.shape[1]))
         return PackedInputs(packed, self.position(query), self.query_weight(query))
 
     def scaled_query(self) -> Tensor:
@@ -147,7 +148,7 @@ class FoldedQueryKeyValue(nn.Module):
 
     def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
-        packed = F.linear(x, self.weight, self.bias).unflatten(-1, (-1, self.position.shape[-1]))
+        packed = linear(x, self.weight, self.bias).unflatten(-1, (-1, self.position.shape[-1]))
         return PackedInputs(packed, self.position, self.query_weight)
 
     def fold(self) -> FoldedQueryKeyValue:

@@ -6,24 +6,18 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qna._core.errors import InvalidInput
 from qna.mixers._parts import checks
-from qna.mixers._parts.initializers import init_linear_
-from qna.mixers.learned_query.projection import (
-    AttentionInputs,
-    FoldedQueryKeyValue,
-    QueryKeyValue,
-    QueryShape,
-    merge_heads,
-)
+from qna.mixers._parts.rows import PositionRows, window_sources
+from qna.mixers.learned_query.layer import LearnedQueryLayer
+from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.mixers.learned_query.softmax import window_softmax
 from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops.learned_query.window import Window, per_axis
 
 
-class QnA(nn.Module):
+class QnA(LearnedQueryLayer):
     """Learned-query attention (Arar et al., CVPR 2022): what `QnA1d`, `QnA2d` and `QnA3d` have in common.
 
     Every window of the map is attended with the same `num_queries` learned queries per head; the queries'
@@ -53,7 +47,6 @@ class QnA(nn.Module):
     """
 
     axes: ClassVar[int]
-    project: QueryKeyValue | FoldedQueryKeyValue
 
     def __init__(
         self,
@@ -71,28 +64,25 @@ class QnA(nn.Module):
         normalize_query: bool = True,
         backend: str | None = None,
     ):
-        super().__init__()
-        name = type(self).__name__
-        head_dim = checks.head_dim(name, dim, num_heads)
-        self.dim = dim
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.axes, minimum=1)
-        self.stride = per_axis("stride", stride, self.axes, minimum=1)
-        self.dilation = per_axis("dilation", dilation, self.axes, minimum=1)
-        self.out_dim = (dim if set(self.stride) == {1} else 2 * dim) if out_dim is None else out_dim
-        self.num_heads = heads_of(name, self.out_dim, head_dim)
-        self.num_queries = num_queries
-        self.backend = backend
-        self.project = QueryKeyValue(
+        kernel = per_axis("kernel_size", kernel_size, self.axes, minimum=1)
+        strides = per_axis("stride", stride, self.axes, minimum=1)
+        if out_dim is None:
+            out_dim = dim if set(strides) == {1} else 2 * dim
+        super().__init__(
             dim,
-            QueryShape(num_queries, self.num_heads, head_dim),
-            self.kernel_size,
+            kernel,
+            num_heads=num_heads,
+            num_queries=num_queries,
+            out_dim=out_dim,
             position=position,
             query_weight=query_weight,
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = nn.Linear(self.out_dim, self.out_dim, bias=bias)
-        init_linear_(self.out)
+        self.kernel_size = kernel
+        self.stride = strides
+        self.dilation = per_axis("dilation", dilation, self.axes, minimum=1)
+        self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *space, dim) -> (B, *space', out_dim) with ``space' = ceil(space / stride)``."""
@@ -114,10 +104,16 @@ class QnA(nn.Module):
             (B, *space', L, h, *kernel), at least fp32: a window's shares sum to 1, and are 0 outside the map.
         """
         scores, _, bias, _ = self.attention_inputs(x)
-        window = Window.over(
-            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
+        return window_softmax(scores, bias, self._window(x))
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where each window looks: its softmax, mean over queries and heads, before the query weights."""
+        axes = len(self.kernel_size)
+        shares = self.attention_map(x).mean((axes + 1, axes + 2))  # B, *space', *kernel
+        return PositionRows(
+            shares.flatten(axes + 1).flatten(1, axes),
+            window_sources(x.shape[1:-1], self._window(x), x.device),
         )
-        return window_softmax(scores, bias, window)
 
     @torch.no_grad()
     def attention_received(self, x: Tensor) -> Tensor:
@@ -135,6 +131,11 @@ class QnA(nn.Module):
             even > 0, self._received(scores, bias) / even.clamp_min(torch.finfo(dtype).tiny), 0
         )
 
+    def _window(self, x: Tensor) -> Window:
+        return Window.over(
+            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
+        )
+
     @torch.enable_grad()
     def _received(self, scores: Tensor, bias: Tensor) -> Tensor:
         # the attention that a position receives is the derivative of all outputs by its value
@@ -144,20 +145,6 @@ class QnA(nn.Module):
         )
         (received,) = torch.autograd.grad(attended.sum(), value)
         return received.sum((-1, -2))
-
-    def fuse(self):
-        """Fold the queries into one projection with the values, for inference; in place, returns itself.
-
-        The output stays the same to rounding. Queries, keys, values, position bias and query weights become
-        constants (buffers) that no longer train and are no longer named in the state dict; the output
-        projection stays a parameter.
-        """
-        self.project = self.project.fold()
-        return self
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the paper's training exempts from decay: the tables."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".table")}
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
@@ -184,15 +171,3 @@ class QnA3d(QnA):
     """QnA on volumes or clips: (B, D, H, W, C) -> (B, D', H', W', C'). Arguments as for `QnA`."""
 
     axes = 3
-
-
-def heads_of(owner: str, out_dim: int, head_dim: int) -> int:
-    """Number of heads at `out_dim` channels, which must be a multiple of `head_dim`."""
-    checks.positive(owner, out_dim=out_dim)
-    if out_dim % head_dim:
-        near = max(1, round(out_dim / head_dim)) * head_dim
-        raise InvalidInput(
-            f"{owner}: out_dim must be a multiple of the head dim {head_dim} (dim // num_heads), "
-            f"got {out_dim}; try {near}"
-        )
-    return out_dim // head_dim

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from qna.mixers._parts import checks
 from qna.mixers._parts.initializers import init_linear_
+from qna.mixers._parts.linear import Linear
+from qna.mixers._parts.rows import PositionRows
 from qna.ops.learned_query.window import per_axis
 
 
@@ -38,10 +40,10 @@ class WindowAttention2d(nn.Module):
         self.num_heads = num_heads
         self.window_size = per_axis("window_size", window_size, 2, minimum=1)
         rows, columns = self.window_size
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        self.qkv = Linear(dim, 3 * dim, bias=bias)
         # bias of every offset (query - key) that two positions of a window can have
         self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.out = Linear(dim, dim, bias=bias)
         init_linear_(self.qkv)
         init_linear_(self.out)
 
@@ -74,6 +76,21 @@ class WindowAttention2d(nn.Module):
         # sum over the positions that attend; B, down, rows, across, columns
         received = tiled.sum((2, 4)).transpose(2, 3)
         return received.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """Where each position looks in its window: the softmax, mean over heads."""
+        shares = self.attention_map(x).mean(3).flatten(3).flatten(1, 2)  # B, H * W, window
+        height, width = x.shape[1:3]
+        window = self._window(x)
+        # of every position and every place in a window, along one axis: where that place is
+        down, across = (
+            (
+                (torch.arange(n, device=x.device) // k * k)[:, None] + torch.arange(k, device=x.device)
+            ).clamp_max(n - 1)
+            for n, k in zip((height, width), window, strict=True)
+        )
+        sources = down[:, None, :, None] * width + across[None, :, None, :]
+        return PositionRows(shares, sources.flatten(2).flatten(0, 1))
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the paper's training exempts from decay: the position table."""
