@@ -12,6 +12,7 @@ import torch
 from qna._core.errors import InvalidInput
 from qna.train import Observer, RunStopped, fit, recipe, resume
 from qna.train import sharded_checkpoint as checkpoints
+from qna.train.loop import Training
 from qna.train.sharding import blocks, shard
 
 BASE = {
@@ -140,6 +141,25 @@ def full_disk(folder):
     return {"said": said, "first": first.losses, "rest": rest.losses, "left": left}
 
 
+def not_finite(folder):
+    """A weight in the second process's shard becomes NaN after four updates."""
+    original, rank = Training._update, torch.distributed.get_rank()
+
+    def poisoned(self, group, stop):
+        asked = original(self, group, stop)
+        if self.progress.step == 4 and rank == 1:
+            self.network.head.bias.to_local().data[0] = float("nan")
+        return asked
+
+    Training._update = poisoned
+    try:
+        fit(configure(out=folder / "nan", sharding="fsdp", save_every=2))
+    except RunStopped as stop:
+        return str(stop)
+    finally:
+        Training._update = original
+
+
 class Scalar(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -160,7 +180,12 @@ def refused():
 if __name__ == "__main__":
     to = Path(sys.argv[1])
     photos(to)
-    results = {"pairs": pairs(to), "full disk": full_disk(to), "refused": refused()}
+    results = {
+        "pairs": pairs(to),
+        "full disk": full_disk(to),
+        "not finite": not_finite(to),
+        "refused": refused(),
+    }
     everyone = accelerate.utils.gather_object([results])
     if torch.distributed.get_rank() == 0:
         (to / "results.json").write_text(json.dumps(everyone))

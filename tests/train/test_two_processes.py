@@ -15,7 +15,6 @@ from qna._core.errors import InvalidInput
 from qna.train import recipe, resume
 from qna.train.checkpoint import load_tensors
 from qna.train.network import build_network, load_start
-from qna.train.sharded_checkpoint import load_sharded
 from tests.train.processes import OPTIONS, RIG, log, torchrun
 from tests.train.sharded_runs import PAIRS
 
@@ -123,19 +122,9 @@ def test_a_sharded_checkpoint_starts_another_run_and_is_checked(tmp_path, sharde
         start(tmp_path / "short" / "checkpoint.json")
 
 
-def test_a_sharded_run_goes_on_with_as_many_processes(sharded, monkeypatch):
+def test_a_sharded_run_does_not_go_on_in_one_process(sharded):
     with pytest.raises(InvalidInput, match=r"sharding fsdp .* this is the only one; start it with `torchrun"):
         resume(sharded)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
-    network = torch.nn.Linear(1, 1)
-    said = r"of a run with 2 processes, and these are 3; go on with `torchrun --nproc-per-node 2 .*--resume"
-    with pytest.raises(InvalidInput, match=said):
-        load_sharded(
-            sharded / "checkpoint.json",
-            network=network,
-            average=None,
-            optimizer=torch.optim.AdamW(network.parameters()),
-        )
 
 
 def draw_photos(folder):
@@ -222,6 +211,13 @@ def test_a_full_disk_in_one_process_ends_both_and_the_run_goes_on(compared):
         assert found["first"] == whole[:4]
         assert found["rest"] == whole[2:]
     assert len([name for name in compared.seen[0]["full disk"]["left"] if name.startswith("shards")]) == 1
+
+
+def test_a_weight_that_is_not_finite_in_one_process_ends_both(compared):
+    for process in compared.seen:
+        said = process["not finite"]
+        assert said.startswith("a weight is not finite at update 5 ")
+        assert "checkpoint.json is whole and holds the run up to update 2 of 5" in said
 
 
 def test_networks_that_cannot_be_sharded_are_refused(compared):

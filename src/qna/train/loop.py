@@ -118,7 +118,7 @@ class Training:
         self.steps_per_epoch = len(self.order) // o.accumulate
         self.total_steps = self.steps_per_epoch * o.epochs
         self.peak = o.lr * o.batch_size * o.accumulate * world / 256
-        self.progress = Progress()
+        self.progress = Progress(processes=world)
         self._told: set[str] = set()
         self._to_tell: list[str] = []
         self._saved_step: int | None = None
@@ -165,6 +165,12 @@ class Training:
             self.progress, scaler = load_sharded(self.checkpoint, **state), None
         else:
             self.progress, scaler = load_checkpoint(self.checkpoint, **state)
+        before, now = self.progress.processes, self.order.world
+        if before != now:
+            raise InvalidInput(
+                f"the number of processes must stay: the run in {folder} had {before}, here it is {now}; "
+                f"go on with `torchrun --nproc-per-node {before} -m qna train --resume {folder}`"
+            )
         if scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         self._saved_step = self.progress.step

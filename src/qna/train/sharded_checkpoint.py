@@ -64,7 +64,6 @@ def save_sharded(
         pointer = {
             "folder": name,
             "files": {part.name: part.stat().st_size for part in sorted(folder.iterdir())},
-            "processes": torch.distributed.get_world_size(),
             "progress": asdict(progress),
         }
         write_text(path, json.dumps(pointer, indent=2) + "\n")
@@ -78,15 +77,9 @@ def load_sharded(
 
     Raises:
         InvalidInput: if the file is not a checkpoint, a part is missing or cut short, or it is of another
-            network or another number of processes.
+            network.
     """
     pointer = _read_pointer(path)
-    world = torch.distributed.get_world_size()
-    if pointer["processes"] != world:
-        raise InvalidInput(
-            f"{path} is of a run with {pointer['processes']} processes, and these are {world}; go on with "
-            f"`torchrun --nproc-per-node {pointer['processes']} -m qna train --resume {path.parent}`"
-        )
     reader = HuggingFaceStorageReader(str(path.with_name(pointer["folder"])))
     saved = _saved(reader)
     for name, parameter in network.named_parameters():
