@@ -102,3 +102,42 @@ def test_other_classes_are_refused(run_folder, capsys, tmp_path, monkeypatch):
             Image.new("RGB", (8, 8)).save(tmp_path / part / name / "a.png")
     assert main(["eval", str(run_folder), "--data", "."]) == 2
     assert "tells 10 classes apart, but . has 2" in capsys.readouterr().err
+
+
+def test_data_that_a_run_was_trained_on_and_that_is_gone_is_named(run_folder, tmp_path, capsys, monkeypatch):
+    from qna.train.checkpoint import load_tensors, save_tensors
+
+    monkeypatch.chdir(tmp_path)
+    tensors, about = load_tensors(run_folder / "model.safetensors")
+    about["config"]["images"]["data"] = "gone/photos"
+    save_tensors(tmp_path / "a.safetensors", tensors, about)
+    assert main(["eval", "a.safetensors"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "qna: a.safetensors was trained on 'gone/photos', which cannot be had: unknown data"
+    )
+    assert error.endswith("; --data names other images\n")
+
+
+def test_of_many_classes_those_that_fare_worst_are_shown(capsys):
+    import torch
+
+    from qna.cli._eval_report import print_report
+    from qna.eval import CLEAN, Calibration, Classifier, ImageView, Judgement, Result, Speed, Tally
+
+    names = tuple(f"class{i}" for i in range(30))
+    tally, calibration = Tally(30), Calibration()
+    labels = torch.arange(29).repeat(2)  # the last class has no image
+    logits = torch.nn.functional.one_hot(labels, 30).float()
+    logits[7] = torch.eye(30)[3]  # one of two of class 7 is taken for class 3
+    tally.add(logits, labels)
+    calibration.add(logits, labels)
+    result = Result(tally.scores(), calibration.error, calibration.bins())
+    classifier = Classifier("it", torch.nn.Identity(), names, ImageView(8, (0.0,), (1.0,)))
+    print_report([Judgement(classifier, "lights", names, {CLEAN: result}, (), Speed(1.0, 2, 5, 1, "cpu"))])
+    said = capsys.readouterr().out
+    shown = [line.split() for line in said.splitlines() if line.startswith("class") and " " in line][1:]
+    assert len(shown) == 20
+    assert shown[0] == ["class7", "2", "50.00", "class3"]
+    assert shown[1] == ["class0", "2", "100.00"]
+    assert "class29" not in said

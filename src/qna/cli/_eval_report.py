@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,20 @@ def _tables(judgements: Sequence[Judgement]) -> dict[str, Table]:
     return found
 
 
+def _columns(judgements: Sequence[Judgement]) -> list[str]:
+    """What each network's column is called: names may be long paths, so that several go by letters."""
+    if len(judgements) == 1:
+        return ["right"]
+    return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(len(judgements))]
+
+
 def _summary(judgements: Sequence[Judgement]) -> Table:
     rows = []
-    for j in judgements:
+    for letter, j in zip(_columns(judgements), judgements, strict=True):
         scores, speed = j.clean.scores, j.speed
         rows.append(
             [
-                j.classifier.name,
+                j.classifier.name if len(judgements) == 1 else f"{letter}  {j.classifier.name}",
                 f"{j.classifier.parameters / 1e6:.2f}",
                 f"{j.classifier.view.size}",
                 f"{scores.images:,}",
@@ -117,7 +124,7 @@ def _summary(judgements: Sequence[Judgement]) -> Table:
 
 
 def _robustness(judgements: Sequence[Judgement]) -> Table:
-    head = ["corruption", "severity", "level", *(j.classifier.name for j in judgements)]
+    head = ["corruption", "severity", "level", *_columns(judgements)]
     rows = [["none", "", "", *(_percent(j.clean.scores.top1) for j in judgements)]]
     for condition in judgements[0].results:
         if condition == CLEAN:
@@ -132,22 +139,20 @@ def _robustness(judgements: Sequence[Judgement]) -> Table:
 def _classes(judgements: Sequence[Judgement]) -> Table:
     columns = [class_rows(j) for j in judgements]
     first = columns[0]
-    order: list[int] = list(range(len(first)))
+    order = list(range(len(first)))
     if len(order) > _CLASSES_SHOWN:
-        worst: Callable[[int], float] = lambda i: min(  # noqa: E731 - named for what it sorts by
-            column[i]["recall"] if column[i]["recall"] is not None else 2.0 for column in columns
-        )
-        order = sorted(order, key=worst)[:_CLASSES_SHOWN]
-    head = ["class", "images", *(j.classifier.name for j in judgements)]
-    rows = []
-    for i in order:
-        cells = [_percent(column[i]["recall"]) for column in columns]
-        if len(columns) == 1 and first[i]["most_often_taken_for"] is not None:
-            cells.append(first[i]["most_often_taken_for"])
-        elif len(columns) == 1:
-            cells.append("")
-        rows.append([first[i]["class"], f"{first[i]['images']:,}", *cells])
-    return (head if len(columns) > 1 else [*head, "most often taken for"]), rows
+        # a class without images has no part that is right, and comes last
+        recalls = [[c[i]["recall"] for c in columns if c[i]["recall"] is not None] for i in order]
+        order = sorted(order, key=lambda i: min(recalls[i], default=2.0))[:_CLASSES_SHOWN]
+    head = ["class", "images", *_columns(judgements)]
+    rows = [
+        [first[i]["class"], f"{first[i]['images']:,}", *(_percent(column[i]["recall"]) for column in columns)]
+        for i in order
+    ]
+    if len(columns) == 1:
+        head.append("most often taken for")
+        rows = [[*row, first[i]["most_often_taken_for"] or ""] for i, row in zip(order, rows, strict=True)]
+    return head, rows
 
 
 def _notes(judgements: Sequence[Judgement]) -> list[str]:

@@ -88,7 +88,13 @@ def _prepare(options: argparse.Namespace) -> tuple[ImageData, list[Classifier]]:
             raise InvalidInput("none of the networks says which images it is for: give --data")
         if folder is None and trained_on.data_dir is not None:
             folder = Path(trained_on.data_dir)
-        data = load_data(trained_on.data, folder, download=options.download)
+        try:
+            data = load_data(trained_on.data, folder, download=options.download)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"{trained_on.name} was trained on {trained_on.data!r}, which cannot be had: {error}; "
+                "--data names other images"
+            ) from None
     for classifier in classifiers:
         classifier.require_fit(data)
     return data, classifiers

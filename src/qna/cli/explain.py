@@ -128,7 +128,10 @@ def _maps(
     if not received:
         notes.append("No attention maps: no layer shows its attention.")
     else:
-        notes.append("Attention: x1 is what a place gets where all windows, or all layers, attend evenly.")
+        notes.append(
+            "Attention received: x1 is what a place gets where every window attends evenly. "
+            "Rollout: x1 is an even share of the whole."
+        )
     try:
         field, about = _field(network, images, noise=noise)
         maps.append(field)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from qna.plots._style import QUIET, figure
 
+_MARKERS = "osD^vP"
+
 
 def plot_robustness(
     path: Path,
@@ -25,7 +27,7 @@ def plot_robustness(
 
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     colours = colormaps["viridis"]([i / max(1, len(names)) for i in range(len(names))])
-    with figure(path, 2.5 * len(curves) + 0.6, 3.2 + 0.2 * len(names)) as canvas:
+    with figure(path, max(5, 2.5 * len(curves) + 0.6), 3.2 + 0.2 * len(names)) as canvas:
         canvas.suptitle(title, x=0.01, ha="left", fontsize=12)
         row = canvas.subplots(1, len(curves), squeeze=False, sharey=True)[0]
         for axes, (kind, lines) in zip(row, curves.items(), strict=True):
@@ -34,9 +36,11 @@ def plot_robustness(
                 axes.plot(
                     severities,
                     [100 * a for a in accuracy],
-                    "o-",
+                    # where lines fall together, the lower ones show at the edges
+                    linewidth=1.5 + min(2.0, 0.7 * (len(names) - 1 - names.index(name))),
+                    marker=_MARKERS[names.index(name) % len(_MARKERS)],
                     color=colours[names.index(name)],
-                    markersize=4,
+                    markersize=5,
                     label=name,
                 )
             axes.set(title=kind, xlabel="severity", xticks=range(6), xlim=(-0.2, 5.2))
