@@ -117,28 +117,45 @@ def photos(folder):
 
 
 def full_disk(folder):
-    """A disk that is full for one process ends the run in both; then it goes on."""
-    limits, original, calls = resource.getrlimit(resource.RLIMIT_FSIZE), checkpoints.save, []
-    rank = torch.distributed.get_rank()
+    """A disk that is full for one process ends the run in both; then it goes on.
 
-    def save(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3 and rank == 1:
-            # no file may grow beyond this: the kernel refuses the write, as on a full disk
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-        original(*args, **kwargs)
+    Once a shard of the second process finds no room, once the small file of the first.
+    """
+    found = {}
+    limits, save, write_text = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        checkpoints.save,
+        checkpoints.write_text,
+    )
+    rank, calls = torch.distributed.get_rank(), []
 
-    checkpoints.save, first, rest, said = save, Watcher(), Watcher(), None
-    config = configure(out=folder / "disk", sharding="fsdp", save_every=2)
-    try:
-        fit(config, first)
-    except RunStopped as stop:
-        said = str(stop)
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    checkpoints.save = original
-    outcome = resume(folder / "disk", rest)
-    left = sorted(path.name for path in outcome.folder.iterdir())
-    return {"said": said, "first": first.losses, "rest": rest.losses, "left": left}
+    def full(original, at, size):
+        def write(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 3 and rank == at:
+                # no file may grow beyond this: the kernel refuses the write, as on a full disk
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            return original(*args, **kwargs)
+
+        return write
+
+    for place in ("shard", "pointer"):
+        calls.clear()
+        if place == "shard":
+            checkpoints.save = full(save, 1, 200_000)
+        else:
+            checkpoints.write_text = full(write_text, 0, 100)
+        first, rest, said = Watcher(), Watcher(), None
+        try:
+            fit(configure(out=folder / place, sharding="fsdp", save_every=2), first)
+        except RunStopped as stop:
+            said = str(stop)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        checkpoints.save, checkpoints.write_text = save, write_text
+        outcome = resume(folder / place, rest)
+        left = sorted(path.name for path in outcome.folder.iterdir())
+        found[place] = {"said": said, "first": first.losses, "rest": rest.losses, "left": left}
+    return found
 
 
 def not_finite(folder):

@@ -202,15 +202,18 @@ def test_clipping_takes_the_norm_of_the_whole_gradient(compared):
         assert clipped[1] != free[1]
 
 
-def test_a_full_disk_in_one_process_ends_both_and_the_run_goes_on(compared):
+@pytest.mark.parametrize("place", ["shard", "pointer"])
+def test_a_full_disk_in_one_process_ends_both_and_the_run_goes_on(compared, place):
     whole = compared.seen[0]["pairs"]["gradient checkpointing"]["ddp"]["losses"]
     for process in compared.seen:
-        found = process["full disk"]
+        found = process["full disk"][place]
         assert "File too large" in found["said"]
         assert "checkpoint.json is whole and holds the run up to update 2 of 5; go on with" in found["said"]
         assert found["first"] == whole[:4]
         assert found["rest"] == whole[2:]
-    assert len([name for name in compared.seen[0]["full disk"]["left"] if name.startswith("shards")]) == 1
+    left = compared.seen[0]["full disk"][place]["left"]
+    assert len([name for name in left if name.startswith("shards")]) == 1
+    assert not [name for name in left if name.startswith(".")]
 
 
 def test_a_weight_that_is_not_finite_in_one_process_ends_both(compared):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,25 +50,24 @@ def save_sharded(
         progress: how far the run is.
 
     Raises:
-        OSError: in every process, if a part cannot be written; the checkpoint before is still current.
+        OSError: in every process, if any cannot write; the checkpoint before is still current.
     """
-    is_main = torch.distributed.get_rank() == 0
-    name = from_main_process(_empty_folder(path) if is_main else None)
+    name = _by_first(lambda: _empty_folder(path))
     folder = path.with_name(name)
     try:
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         save(_state(network, average, optimizer), storage_writer=writer)
     except CheckpointException as error:
         raise _cause(error) from error
-    if is_main:
+
+    def make_current() -> None:
         sync_folder(folder)
-        pointer = {
-            "folder": name,
-            "files": {part.name: part.stat().st_size for part in sorted(folder.iterdir())},
-            "progress": asdict(progress),
-        }
+        files = {part.name: part.stat().st_size for part in sorted(folder.iterdir())}
+        pointer = {"folder": name, "files": files, "progress": asdict(progress)}
         write_text(path, json.dumps(pointer, indent=2) + "\n")
         _remove(path.with_name(_other(name)))
+
+    _by_first(make_current)
 
 
 def load_sharded(
@@ -145,6 +145,20 @@ def _read_pointer(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
     return pointer
+
+
+def _by_first(act: Callable[[], Any]) -> Any:
+    """What `act` returns in the first process, which alone calls it, in all of them; or its error in all."""
+    result: Any = None
+    if torch.distributed.get_rank() == 0:
+        try:
+            result = act()
+        except (OSError, InvalidInput) as error:
+            result = error
+    result = from_main_process(result)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _cause(error: CheckpointException) -> BaseException:

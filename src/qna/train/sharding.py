@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from qna._core.errors import InvalidInput
+from qna._core.errors import InvalidInput, require
 from qna.train.config import TrainConfig
 
 SEQUENCES = (nn.Sequential, nn.ModuleList)
+WRITER = "HuggingFaceStorageWriter"
 
 
 def check_sharding(config: TrainConfig, processes: int) -> None:
@@ -21,8 +23,12 @@ def check_sharding(config: TrainConfig, processes: int) -> None:
     """
     if config.run.sharding == "none":
         return
-    if torch.__version__ < "2.9":  # the first whose checkpoints write shards as safetensors
-        raise InvalidInput(f"sharding fsdp needs torch 2.9 or newer, this is {torch.__version__}")
+    writer = getattr(require("torch.distributed.checkpoint", extra="train", purpose="sharding"), WRITER, None)
+    if writer is None or "save_distributed" not in inspect.signature(writer).parameters:
+        raise InvalidInput(
+            "sharding fsdp needs a torch that writes shards as safetensors, as 2.13 does; "
+            f"this is {torch.__version__}"
+        )
     if processes == 1:
         raise InvalidInput(
             "sharding fsdp spreads the network over processes and this is the only one; start it with "
