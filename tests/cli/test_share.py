@@ -1,9 +1,11 @@
 """What `qna share` says and does, as a user meets it."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
+from PIL import Image
 
 from qna.cli import main
 from qna.data import evaluation_batches, load_data
@@ -11,6 +13,8 @@ from qna.eval import evaluate
 from qna.models import from_pretrained
 from qna.train import TrainConfig
 from qna.train.checkpoint import load_tensors
+from qna.train.config import NetworkOptions
+from qna.train.network import create_network
 from qna.train.reload import load_classifier
 
 
@@ -50,6 +54,35 @@ def test_a_shared_model_starts_a_run(run_folder, tmp_path):
     assert main(["train", "--data", "digits", *model, "--lr", "0", *options]) == 0
     before, after = (json.loads((f / "metrics.json").read_text()) for f in (run_folder, tmp_path / "tuned"))
     assert after["right"] == before["right"]
+
+
+def test_a_card_tells_no_places(tmp_path):
+    for part, name, colour in product(("train", "val"), ("dark", "light"), (20, 220)):
+        (tmp_path / "pets" / part / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32), (colour,) * 3).save(tmp_path / "pets" / part / name / f"{colour}.png")
+    start, run, out = (tmp_path / name for name in ("w.pth", "run", "out"))
+    torch.save(create_network(NetworkOptions(model="test_convnext"), classes=2).state_dict(), start)
+    options = [
+        "--image-size",
+        "32",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    model = ["--model", "test_convnext", "--weights", str(start), "--precision", "fp32"]
+    assert main(["train", "--data", str(tmp_path / "pets"), *options, *model, "--out", str(run)]) == 0
+    assert main(["share", str(run), "--out", str(out)]) == 0
+    texts = [(out / name).read_text() for name in ("README.md", "config.json")]
+    assert not [text for text in texts if str(tmp_path) in text]
+    assert "# test_convnext on pets" in texts[0]
+    assert '"data": "pets"' in texts[0]
+    assert '"weights": "w.pth"' in texts[0]
+    assert from_pretrained(out).pretrained_cfg["label_names"] == ["dark", "light"]
 
 
 @pytest.mark.parametrize(

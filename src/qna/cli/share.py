@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
                 "std": view.std,
                 "crop_pct": view.crop_pct,
             },
-            metrics=metrics,
+            metrics={**metrics, "data": _public(metrics["data"])},
             training=_without_places(config).to_json(),
         )
     except OSError as error:
@@ -70,14 +70,17 @@ def _read_metrics(run: Path, name: str) -> dict[str, Any]:
 
 def _without_places(config: TrainConfig) -> TrainConfig:
     """The configuration without the folders of the machine that it ran on."""
-    from qna.data import DATA
-
-    data, weights = config.images.data, config.network.weights
-    if data not in DATA and not data.startswith("hfds/"):
-        data = Path(data).name
+    weights = config.network.weights
     return replace(
         config,
-        images=replace(config.images, data=data, data_dir=None),
+        images=replace(config.images, data=_public(config.images.data), data_dir=None),
         network=replace(config.network, weights=None if weights is None else Path(weights.name)),
         run=replace(config.run, out=None),
     )
+
+
+def _public(data: str) -> str:
+    """What a data set is called elsewhere: a folder is called by its last name."""
+    from qna.data import DATA
+
+    return data if data in DATA or data.startswith("hfds/") else Path(data).name
