@@ -38,7 +38,7 @@ DOORS = {
     "natten": ("bench/peers/neighbourhood.py",),
     "jax": (),  # runs in another Python only, which imports it by name
     "triton": ("ops/*/triton.py", "ops/*/triton_*.py"),
-    "timm": ("models/timm_entry.py", "data/*", "train/*", "bench/peers/from_timm.py"),
+    "timm": ("models/timm_entry.py", "models/sharing.py", "data/*", "train/*", "bench/peers/from_timm.py"),
     "torchvision": ("models/timm_entry.py", "data/*"),
     "matplotlib": ("plots/*",),
     "msgpack": ("models/convert.py",),

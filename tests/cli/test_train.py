@@ -44,6 +44,10 @@ def test_a_written_configuration_is_read_and_overridden(tmp_path):
             ["--precision", "fp16", "--device", "cpu"],
             "precision fp16 cannot be used on cpu",
         ),
+        (
+            ["--sharding", "fsdp"],
+            "sharding fsdp spreads the network over processes and this is the only one; start it with",
+        ),
         (["--freeze", "stm"], "unknown part to freeze 'stm'; did you mean 'stem'"),
         (["--weights", "none.pth"], "none.pth cannot be read as weights: FileNotFoundError"),
         (["--data", "cifar10"], "data 'cifar10' was not found: looked for"),

@@ -9,7 +9,7 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.train import Observer, RunStopped, fit, resume
-from qna.train.checkpoint import load_tensors
+from qna.train.checkpoint import load_tensors, save_tensors
 from qna.train.loop import Training
 
 
@@ -187,3 +187,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path, config):
     (outcome.folder / "checkpoint.safetensors").write_bytes(b"damaged")
     with pytest.raises(InvalidInput, match="is not a checkpoint of qna"):
         resume(outcome.folder)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_had(config):
+    path = fit(config).folder / "checkpoint.safetensors"
+    tensors, about = load_tensors(path)
+    about["progress"]["processes"] = 2
+    save_tensors(path, tensors, about)
+    said = r"processes must stay: the run in .* had 2, here it is 1; go on with `torchrun --nproc-per-node 2 "
+    with pytest.raises(InvalidInput, match=said):
+        resume(path.parent)

@@ -136,6 +136,11 @@ def test_an_unknown_model_names_the_nearest(config, changed):
     assert not config.run.out.exists()
 
 
+def test_a_name_that_is_near_nothing_does_not_bring_a_thousand_others(config, changed):
+    with pytest.raises(UnknownName, match=r"unknown model '-'; none of the 1,\d+ known names is near it"):
+        fit(changed(config, model="-"))
+
+
 @pytest.fixture
 def damaged(tmp_path):
     """Photographs in two classes, and the paths of the two that cannot be read."""

@@ -7,6 +7,9 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+# a message names all that is known up to this many
+_LISTED = 40
+
 
 class InvalidInput(ValueError):
     """An argument has a value, shape, dtype or device that the callee cannot use."""
@@ -18,7 +21,12 @@ class UnknownName(InvalidInput):
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         known = sorted(known)
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "known: " + ", ".join(known)
+        if near:
+            hint = f"did you mean {' or '.join(map(repr, near))}?"
+        elif len(known) <= _LISTED:
+            hint = "known: " + ", ".join(known)
+        else:
+            hint = f"none of the {len(known):,} known names is near it"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
 

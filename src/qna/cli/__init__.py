@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": "judge trained networks on held-out images, also corrupted ones, side by side",
     "predict": "say what is on images in files and folders",
     "explain": "draw what a network looks at in a photo",
+    "share": "put a trained model in a folder that timm and the Hugging Face hub read",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def write_report(outcome: Outcome) -> dict[str, str]:
     """Write pictures and report.md to the run's folder; return the closing table, what -> where."""
     folder, scores, data, config = outcome.folder, outcome.scores, outcome.data, outcome.config
     result = f"{scores.top1:.2%} of {scores.images:,} held-out images right"
-    title = f"{config.network.model} on {data.name}"
+    title = f"{config.network.model} on {_short(data.name)}"
     plot_learning(folder / "learning_curve.png", outcome.history, title=title)
     plot_confusion(
         folder / "confusion_matrix.png", scores.confusion, data.classes, title=f"{title}: {result}"
@@ -67,7 +68,7 @@ def _draw_attention(outcome: Outcome) -> bool:
         shown.clamp(0, 1).permute(0, 2, 3, 1).numpy(),
         rows,
         captions,
-        title=f"Attention that each place receives, {config.network.model} on held-out {data.name}",
+        title=f"Attention that each place receives, {config.network.model} on held-out {_short(data.name)}",
     )
     return True
 
@@ -85,6 +86,11 @@ def _varied(view: Preparation, images: Images) -> Batch:
 
 def _unreadable(count: int) -> str:
     return f"; {count:,} could not be read and were skipped (log.jsonl names them)" if count else ""
+
+
+def _short(data: str) -> str:
+    """What a picture calls a data set: the path of a folder would not fit."""
+    return Path(data).name
 
 
 def _layers(count: int) -> str:

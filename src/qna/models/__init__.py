@@ -2,6 +2,7 @@
 
 from qna.models import timm_entry as _timm_entry  # noqa: F401 - registers the variants
 from qna.models.qna_vit import QnAViT
+from qna.models.sharing import from_pretrained, save_pretrained
 from qna.models.variants import QNA_VIT, BlockSpec, QnAViTVariant
 
-__all__ = ["QNA_VIT", "BlockSpec", "QnAViT", "QnAViTVariant"]
+__all__ = ["QNA_VIT", "BlockSpec", "QnAViT", "QnAViTVariant", "from_pretrained", "save_pretrained"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -215,6 +216,22 @@ class QnAViT(nn.Module):
             if fuse is not None and module is not self:
                 fuse()
         return self
+
+    def save_pretrained(self, folder: Path | str, **about: Any) -> None:
+        """Write the model with its configuration to a new folder: `qna.models.save_pretrained`."""
+        from qna.models.sharing import save_pretrained
+
+        save_pretrained(self, folder, **about)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, **arguments: Any) -> QnAViT:
+        """Make the model in `folder` again: `qna.models.from_pretrained`, for models of this class."""
+        from qna.models.sharing import from_pretrained
+
+        model = from_pretrained(folder, **arguments)
+        if not isinstance(model, cls):
+            raise InvalidInput(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
 
     def _tokens(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:

@@ -15,6 +15,8 @@ from qna._core.files import write_whole
 
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# of a sharded run: names the files that make it up
+SHARDED_CHECKPOINT = "checkpoint.json"
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Progress:
         images: images in that sum.
         seconds: time spent so far.
         history: one record per complete epoch.
+        processes: that share the work; the order of the images follows from it.
     """
 
     epoch: int = 0
@@ -38,6 +41,7 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    processes: int = 1
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:

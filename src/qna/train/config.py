@@ -169,6 +169,8 @@ class RunOptions:
         device: where to compute; auto takes the first accelerator.
         threads: for computing on the CPU; 0 for as many as torch takes. Results differ by rounding.
         precision: of the forward pass; the weights stay in float32.
+        sharding: fsdp keeps in each of several processes only a part of weights, gradients and optimizer
+            state (PyTorch's FSDP2); none keeps all of them in each (DDP).
         save_every: updates between checkpoints, beside the one after each epoch; 0 for that one alone.
         tensorboard: write TensorBoard's event files too, if it is installed.
     """
@@ -178,6 +180,7 @@ class RunOptions:
     device: Literal["auto", "cpu"] = "auto"
     threads: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    sharding: Literal["none", "fsdp"] = "none"
     save_every: int = 0
     tensorboard: bool = True
 

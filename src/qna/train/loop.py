@@ -22,16 +22,17 @@ from qna._core.files import remove_leftovers, write_text
 from qna._core.seeds import derive_seed, seeded
 from qna.data import Batch, TrainingOrder, evaluation_batches, load_data, training_batches
 from qna.eval import Scores, evaluate
-from qna.train import setup
+from qna.train import setup, sharding
 from qna.train.checkpoint import (
     CHECKPOINT,
+    SHARDED_CHECKPOINT,
     WEIGHTS,
     Progress,
     load_checkpoint,
     save_checkpoint,
     save_weights,
 )
-from qna.train.config import TrainConfig
+from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.folder import CONFIG, LOG, METRICS, Journal, claim_folder, cut_log
 from qna.train.mixing import BatchMixer
 from qna.train.network import build_network, train_mode
@@ -60,7 +61,8 @@ def resume(folder: Path, observer: Observer | None = None) -> Outcome:
         InvalidInput: if there is no run that can go on.
         RunStopped: as `fit`.
     """
-    if not (folder / CONFIG).is_file() or not (folder / CHECKPOINT).is_file():
+    saved = any((folder / name).is_file() for name in (CHECKPOINT, SHARDED_CHECKPOINT))
+    if not (folder / CONFIG).is_file() or not saved:
         raise InvalidInput(f"no run to go on with in {folder}: it needs {CONFIG} and {CHECKPOINT}")
     config = TrainConfig.from_file(folder / CONFIG)
     with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
@@ -90,6 +92,8 @@ class Training:
         self.config, self.observer = config, observer
         self.accelerator = setup.build_accelerator(config)
         self.device = self.accelerator.device
+        sharding.check_sharding(config, self.accelerator.num_processes)
+        self.is_sharded = config.run.sharding == "fsdp"
         images, o = config.images, config.optim
         self.data = load_data(images.data, images.data_dir, download=images.download)
         self.classes = len(self.data.classes)
@@ -98,27 +102,41 @@ class Training:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         total = len(self.data.train)
         self.order = TrainingOrder(total, o.batch_size, config.run.seed, rank, world, o.accumulate)
-        self.network = build_network(
-            config.network, classes=self.classes, channels=self.data.channels, image_size=images.image_size
-        ).to(self.device)
+        self.network = self._build(config.network)
         self.average = setup.build_average(self.network, o.ema)
+        if self.is_sharded:
+            for network in [self.network] if self.average is None else [self.network, self.average.module]:
+                sharding.shard(network, self.device)
         self.optimizer = build_optimizer(self.network, o)
-        self.model, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
+        if self.is_sharded:
+            self.model, self.stepper = self.network, self.accelerator.prepare(self.optimizer)
+        else:
+            self.model, self.stepper = self.accelerator.prepare(self.network, self.optimizer)
         if config.network.compile:
             self.model.compile()
         self.mixer = BatchMixer(config.augment, self.classes)
         self.steps_per_epoch = len(self.order) // o.accumulate
         self.total_steps = self.steps_per_epoch * o.epochs
         self.peak = o.lr * o.batch_size * o.accumulate * world / 256
-        self.progress = Progress()
+        self.progress = Progress(processes=world)
         self._told: set[str] = set()
         self._to_tell: list[str] = []
         self._saved_step: int | None = None
 
-    @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept."""
-        return self.network if self.average is None else self.average.module
+        """The network that is evaluated and kept; of a sharded run a whole copy, made by all processes."""
+        network = self.network if self.average is None else self.average.module
+        if not self.is_sharded:
+            return network
+        weights = sharding.whole_weights(network)
+        whole = self._build(replace(self.config.network, weights=None, pretrained=False))
+        whole.load_state_dict(weights)
+        return whole
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that `--resume` goes on from."""
+        return self.folder / (SHARDED_CHECKPOINT if self.is_sharded else CHECKPOINT)
 
     @property
     def parameters(self) -> int:
@@ -140,10 +158,19 @@ class Training:
     def restore(self, folder: Path) -> None:
         """Take the state of the run in `folder`; what its log says of later updates is cut off."""
         self.folder = folder
-        average = None if self.average is None else self.average.module
-        self.progress, scaler = load_checkpoint(
-            folder / CHECKPOINT, network=self.network, average=average, optimizer=self.optimizer
-        )
+        state = self._state()
+        if self.is_sharded:
+            from qna.train.sharded_checkpoint import load_sharded
+
+            self.progress, scaler = load_sharded(self.checkpoint, **state), None
+        else:
+            self.progress, scaler = load_checkpoint(self.checkpoint, **state)
+        before, now = self.progress.processes, self.order.world
+        if before != now:
+            raise InvalidInput(
+                f"the number of processes must stay: the run in {folder} had {before}, here it is {now}; "
+                f"go on with `torchrun --nproc-per-node {before} -m qna train --resume {folder}`"
+            )
         if scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)
         self._saved_step = self.progress.step
@@ -221,7 +248,8 @@ class Training:
             # dropout and stochastic depth draw from here
             torch.manual_seed(seed)
             last = number == len(group) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            # shards of the gradient are summed as they come: whole gradients would not fit
+            with nullcontext() if last or self.is_sharded else self.accelerator.no_sync(self.model):
                 loss = self._loss(batch, seed)
                 self.accelerator.backward(loss * (len(batch.labels) / images))
             total += float(loss.detach()) * len(batch.labels)
@@ -258,7 +286,8 @@ class Training:
         images = images.to(self.device)
         if self.config.network.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.model(images).float()
+        with self.accelerator.autocast():
+            logits = self.model(images).float()
         smoothing = 0.0 if self.mixer.smooths else self.config.augment.smoothing
         return F.cross_entropy(logits, targets.to(self.device), label_smoothing=smoothing)
 
@@ -278,7 +307,7 @@ class Training:
             workers=self.config.images.workers,
         )
         return evaluate(
-            self.evaluated,
+            self.evaluated(),
             map(self._note_skipped, batches),
             self.classes,
             device=self.device,
@@ -292,23 +321,33 @@ class Training:
         Raises:
             RunStopped: if the weights are not finite or the disk is full; the checkpoint before is kept.
         """
-        if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+        finite = all(bool(sharding.local_part(p).isfinite().all()) for p in self.network.parameters())
+        if not all(setup.from_all_processes([finite])):
             raise RunStopped(self._diverged("a weight is not finite"))
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            with self._writing():
-                save_checkpoint(
-                    self.folder / CHECKPOINT,
-                    network=self.network,
-                    average=None if self.average is None else self.average.module,
-                    optimizer=self.optimizer,
-                    scaler=None if scaler is None else scaler.state_dict(),
-                    progress=self.progress,
-                )
+        state = self._state()
+        with self._writing():
+            if self.is_sharded:
+                from qna.train.sharded_checkpoint import save_sharded
+
+                save_sharded(self.checkpoint, **state, progress=self.progress)
+            elif self.accelerator.is_main_process:
+                scaler = self.accelerator.scaler
+                scaled = None if scaler is None else scaler.state_dict()
+                save_checkpoint(self.checkpoint, **state, scaler=scaled, progress=self.progress)
         self._saved_step = self.progress.step
 
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside how far the run is."""
+        average = None if self.average is None else self.average.module
+        return {"network": self.network, "average": average, "optimizer": self.optimizer}
+
+    def _build(self, options: NetworkOptions) -> nn.Module:
+        size = self.config.images.image_size
+        network = build_network(options, classes=self.classes, channels=self.data.channels, image_size=size)
+        return network.to(self.device)
+
     def _finish(self, scores: Scores) -> Outcome:
-        config = self.config
+        config, network = self.config, self.evaluated()
         metrics = {
             "model": config.network.model,
             "parameters": self.parameters,
@@ -329,9 +368,9 @@ class Training:
         }
         if self.accelerator.is_main_process:
             with self._writing():
-                save_weights(self.folder / WEIGHTS, self.evaluated, setup.about_weights(config, self.data))
+                save_weights(self.folder / WEIGHTS, network, setup.about_weights(config, self.data))
                 write_text(self.folder / METRICS, json.dumps(metrics, indent=2) + "\n")
-        return Outcome(self.folder, config, self.evaluated, self.data, scores, self.progress.history, metrics)
+        return Outcome(self.folder, config, network, self.data, scores, self.progress.history, metrics)
 
     def _note_skipped(self, batch: Batch) -> Batch:
         self._to_tell += batch.skipped
@@ -357,7 +396,7 @@ class Training:
         p = self.progress
         where = f"update {p.step + 1} (learning rate {self._rate(p.step):.3g}, epoch {p.epoch + 1})"
         # going on would make the same draws and end the same way
-        instead = f"try a lower --lr or --clip 1, from there with --weights {self.folder / CHECKPOINT}"
+        instead = f"try a lower --lr or --clip 1, from there with --weights {self.checkpoint}"
         return f"{what} at {where}; {self._kept()}; {instead}"
 
     def _log(self, event: str, **values: Any) -> None:
@@ -376,8 +415,8 @@ class Training:
     def _kept(self) -> str:
         if self._saved_step is None:
             return "nothing has been saved yet"
-        path = self.folder / CHECKPOINT
-        return f"{path} is whole and holds the run up to update {self._saved_step} of {self.total_steps}"
+        how_far = f"update {self._saved_step} of {self.total_steps}"
+        return f"{self.checkpoint} is whole and holds the run up to {how_far}"
 
     def _way_on(self) -> str:
         if self._saved_step is None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice, require
 from qna.models import QnAViT, QnAViTVariant  # registers qna's names in timm
+from qna.train.checkpoint import SHARDED_CHECKPOINT
 from qna.train.config import NetworkOptions
 
 # arguments of models that options of their own or the data set -> what does
@@ -159,7 +160,8 @@ def load_start(network: nn.Module, path: Path) -> None:
 
     Args:
         network: changed in place.
-        path: a safetensors file, a run's checkpoint among them, or a torch file that holds tensors only.
+        path: a safetensors file, a run's checkpoint among them (with shards: its checkpoint.json), or a torch
+            file that holds tensors only.
 
     Raises:
         InvalidInput: if the file cannot be read, or its first tensor that does not fit.
@@ -197,6 +199,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _of_checkpoint(torch_format.load_file(path))
+        if path.name == SHARDED_CHECKPOINT:
+            from qna.train.sharded_checkpoint import read_shards
+
+            return _of_checkpoint(read_shards(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         raise InvalidInput(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from None
