@@ -4,7 +4,7 @@ import pytest
 
 from qna.bench.pictures import FLOOR, pictures
 from tests.bench.test_rows import row
-from tests.bench.test_tables import of
+from tests.bench.test_tables import of, run
 
 QNA = {"heads": 8, "queries": 2}
 
@@ -54,6 +54,20 @@ def test_time_against_three_maps():
     (picture,) = pictures(rows)
     assert picture.name == "op-forward-time-by-map-c64-float32-1t"
     assert lines_of(picture)["qna"]["x"] == [512, 2048, 8192]
+
+
+def test_runs_are_dots_by_data_set_and_seed():
+    runs = [run("qna", 0, 60.0), run("qna", 1, 61.0), run("qna", 0, 85.0, data="digits")]
+    (picture,) = pictures(runs)
+    assert (picture.name, picture.kind) == ("accuracy", "dots")
+    assert [p["title"] for p in picture.arguments["panels"]] == [
+        "cifar10: 2 passes over 50,000 images",
+        "digits: 2 passes over 50,000 images",
+    ]
+    assert [p["dots"] for p in picture.arguments["panels"]] == [
+        [{"name": "qna", "values": [60.0, 61.0]}],
+        [{"name": "qna", "values": [85.0]}],
+    ]
 
 
 def test_no_memory_at_all_still_fits_a_logarithmic_axis():

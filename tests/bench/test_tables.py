@@ -77,8 +77,54 @@ def test_maps_models_and_costs():
     assert body("cost", counted)[2] == "| qna 1x8x8x64 k3 | 0.0127 | 0.267 | 12.2 | 26 |"
 
 
+def run(name, seed, right, *, data="cifar10", **changes):
+    extra = {
+        "seed": seed, "epochs": 2, "trained_on": 50000, "held_out": 10000, "parameters": 269_482,
+        "macs": 8_807_616, "cpu_seconds": 60.0 * (seed + 1), "seconds": 120.0,
+        "command": f"qna {name} {seed}",
+    }  # fmt: skip
+    return row(
+        case=f"accuracy-{data}", provider=name, mode="train", metric="top1", unit="%", p50=right,
+        device="cpu A", extra=extra, **changes,
+    )  # fmt: skip
+
+
+def test_accuracy_is_the_mean_over_seeds_beside_each_of_them():
+    given = [run("qna", 1, 61.0), run("swin", 0, 50.0), run("qna", 0, 40.0), run("qna", 0, 60.0)]
+    assert body("accuracy data=cifar10 providers=swin,qna", given) == [
+        "|  | parameters, M | MMAC | CPU minutes | minutes | right, % | each seed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| swin | 0.269 | 8.81 | 1.0 | 2.0 | 50.0 | 50.0 |",
+        "| qna | 0.269 | 8.81 | 1.5 | 2.0 | 60.5 | 60.0, 61.0 |",
+    ]
+    assert [line.split(" | ")[0] for line in body("accuracy data=cifar10", given)[2:]] == ["| qna", "| swin"]
+    # sqrt(0.57 * 0.43 / 10000)
+    assert tables.table("accuracy data=cifar10", given).split("\n\n")[1] == (
+        "<sub>2 passes over 50,000 images; 10,000 test images, whose number alone gives a standard error of "
+        "0.5. cpu A; 1 thread; torch 2.13.0; commit abc+; 2026-11-20.</sub>"
+    )
+    assert body("commands data=cifar10", given) == ["    qna qna 0", "    qna swin 0"]
+
+
+def test_rates_are_columns():
+    given = [
+        row(
+            case="rate-cifar10", provider=name, mode="train", metric="top1", unit="%", p50=right,
+            extra={"lr": lr, "dtype": "float32"},
+        )
+        for name, lr, right in (("qna", 0.016, 38.6), ("qna", 0.008, 36.1), ("swin", 0.008, 31.3))
+    ]  # fmt: skip
+    assert body("rates data=cifar10", given) == [
+        "| train, % | 0.008 | 0.016 |",
+        "| --- | ---: | ---: |",
+        "| qna | 36.1 | 38.6 |",
+        "| swin | 31.3 | - |",
+    ]
+    assert "<sub>One run each." in tables.table("rates data=cifar10", given)
+
+
 def test_nothing_measured_says_so():
-    for spec in ("windows map=1x1x1x1", "maps window=99", "models", "cost"):
+    for spec in ("windows map=1x1x1x1", "maps window=99", "models", "cost", "accuracy data=cifar10"):
         assert tables.table(spec, []) == "*Not measured yet.*"
 
 
@@ -106,6 +152,7 @@ def test_only_what_is_between_the_markers_changes(tmp_path):
     [
         ("window map=1", "unknown table 'window'; did you mean 'windows'"),
         ("windows mpa=1", "did you mean 'map'"),
+        ("accuracy", "needs data=NAME"),
     ],
 )
 def test_a_block_that_asks_for_what_there_is_not_names_page_and_block(spec, says):

@@ -6,11 +6,13 @@ import json
 import pytest
 import torch
 
-from qna.bench import rows
+from qna._core.errors import InvalidInput
+from qna.bench import accuracy, rows
 from qna.bench.cores import CORES, pin
 from qna.bench.peers import PEERS
 from qna.bench.peers.contender import Contender
 from qna.cli import main
+from tests.bench.test_rows import row
 
 TINY = ["--maps", "1x8x8x16", "--head-dim", "4", "--seconds", "0.001", "--no-memory"]
 
@@ -187,3 +189,35 @@ def test_tune_puts_each_case_into_the_table(tmp_path, monkeypatch):
     assert seen[0][1] == torch.bfloat16
     written = [row for row in json.loads(table.read_text())["rows"] if row["architecture"] == "sm_0"]
     assert [row["taps"] for row in written] == [9, 25]
+
+
+def test_accuracy_adds_a_row_after_each_run_and_repeats_none(tmp_path, monkeypatch, capsys):
+    out, trained = tmp_path / "a.csv", []
+
+    def train(arguments, log):
+        if len(trained) == 2:
+            raise InvalidInput("the disk is full")
+        trained.append(arguments)
+        return 90.0
+
+    def row_of(of, folder, stamp, *, cpu_seconds, seconds):
+        return row(case=of.case, provider=of.entrant, metric="top1", p50=50.0,
+                   extra={"command": of.command, "cpu_seconds": cpu_seconds})  # fmt: skip
+
+    monkeypatch.setattr(accuracy, "_train", train)
+    monkeypatch.setattr(accuracy, "row_of", row_of)
+    words = ["bench", "accuracy", "--data", "cifar10", "--cifar10-dir", "here", "--runs", tmp_path / "runs",
+             "--entrants", "swin", "qna", "window-7", "--out", out]  # fmt: skip
+    assert run(*words) == 2
+    assert [r.provider for r in rows.read(out)] == ["swin", "qna"]
+    assert trained[1] == [
+        "train", "--recipe", "cifar10-laptop", "--seed", "0", "--data-dir", "here", "--out",
+        str(tmp_path / "runs" / "cifar10-qna-seed0"),
+    ]  # fmt: skip
+    capsys.readouterr()
+    monkeypatch.setattr(accuracy, "_train", lambda arguments, log: 90.0)
+    assert run(*words) == 0
+    told = capsys.readouterr().out
+    assert "1 runs, 2 more have their rows" in told
+    assert "accuracy-cifar10 window-7: 50.00 % right, 1.5 CPU minutes" in told
+    assert len(rows.read(out)) == 3

@@ -47,6 +47,17 @@ def test_a_run_is_shared_with_what_it_measured(run_folder, tmp_path, capsys):
     assert evaluate(shared.network, batches, 10).right == metrics["right"]
 
 
+def test_a_model_with_arguments_of_its_own_comes_back(tmp_path):
+    words = ["--model-kwargs", "dim=16", "window_head_dim=16", "qna_blocks=1,1,0", "kernel_size=5"]
+    options = ["--epochs", "1", "--batch-size", "512", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", "digits", *words, *options]) == 0
+    assert main(["share", str(tmp_path / "run"), "--out", str(tmp_path / "shared")]) == 0
+    weights = load_tensors(tmp_path / "run" / "model.safetensors")[0]
+    for model in (from_pretrained(tmp_path / "shared"), load_classifier(str(tmp_path / "shared")).network):
+        assert model.stages[0][0].mixer.kernel_size == (5, 5)
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
 def test_a_shared_model_starts_a_run(run_folder, tmp_path):
     assert main(["share", str(run_folder), "--out", str(tmp_path / "m")]) == 0
     options = ["--epochs", "1", "--batch-size", "512", "--device", "cpu", "--out", str(tmp_path / "tuned")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qna.plots import plot_bars, plot_lines, plot_table
+from qna.plots import plot_bars, plot_dots, plot_lines, plot_table
 from qna.plots.bench import _plain, _spread
 
 LINES = [
@@ -34,6 +34,14 @@ def test_bars(tmp_path):
     path = tmp_path / "a.png"
     plot_bars(path, [{"title": "batch 1", "bars": bars}], title="Models", note="here", xlabel="images/s")
     check(path, "net", "12.3", "batch 1")
+
+
+def test_dots(tmp_path):
+    path = tmp_path / "a.png"
+    dots = [{"name": "first", "values": [60.0, 61.0]}, {"name": "second", "values": [55.25]}]
+    panels = [{"title": "data A", "dots": dots}, {"title": "data B", "dots": dots[:1]}]
+    plot_dots(path, panels, title="Accuracy", note="here", xlabel="right, %")
+    check(path, "first", "second", "60.5", "55.2", "data A", "data B", "right, %")
 
 
 def test_table(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.train import RECIPES, TrainConfig, recipe
-from qna.train.config import RunOptions
+from qna.train.config import NetworkOptions, RunOptions
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -43,6 +43,32 @@ def test_what_is_left_out_takes_its_default():
 def test_bad_json_is_named(text, message):
     with pytest.raises(InvalidInput, match=message):
         TrainConfig.from_json(text)
+
+
+def test_arguments_of_a_model_are_python_values_or_words():
+    words = ("dim=24", "depths=1,2", "rate=.5", "bias=False", "stem=patch-2", "k='a=b'")
+    values = {"dim": 24, "depths": (1, 2), "rate": 0.5, "bias": False}
+    network = NetworkOptions(model_kwargs=words)
+    assert network.model_arguments() == {**values, "stem": "patch-2", "k": "a=b"}
+    config = TrainConfig(network=network)
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dim",), "must be NAME=VALUE, dim=24 for example, got 'dim'"),
+        (("dim=",), "must be NAME=VALUE, dim=24 for example, got 'dim='"),
+        (("a b=1",), "must be NAME=VALUE"),
+        (("dim=1", "dim=2"), "names dim twice"),
+        (("bias=false",), "write bias=False for bias=false"),
+        (("ls_init_value=None",), "timm hands no None on to a model, got ls_init_value=None; leave it out"),
+        (("depths=(1,",), r"depths must be a Python value or a word, got '\(1,'"),
+    ],
+)
+def test_arguments_of_a_model_that_cannot_be_read_are_named(words, message):
+    with pytest.raises(InvalidInput, match=message):
+        NetworkOptions(model_kwargs=words)
 
 
 def test_unknown_recipe_names_the_nearest():

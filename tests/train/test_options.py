@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -105,6 +106,57 @@ def test_training_mode_leaves_frozen_norms_in_evaluation_mode():
 
 def fine(**options):
     return build_network(NetworkOptions(model="test_vit", **options), classes=2, channels=1, image_size=32)
+
+
+def built(model, *words, **options):
+    given = NetworkOptions(model=model, model_kwargs=words, **options)
+    return build_network(given, classes=3, channels=1, image_size=16)
+
+
+def test_arguments_reach_models_of_both_libraries():
+    plain = built("qna_vit_nano_16")
+    words = ("dim=24", "window_head_dim=12", "kernel_size=5", "num_queries=3", "qna_blocks=2,1,1")
+    network = built("qna_vit_nano_16", *words, "window_blocks=(0, 0, 0)")
+    assert [len(stage) for stage in network.stages] == [2, 2, 2]
+    mixer = network.stages[1][0].mixer
+    assert (mixer.dim, mixer.kernel_size, mixer.num_queries) == (24, (5, 5), 3)
+    assert plain.stages[0][0].mixer.num_queries == 2
+    conv = built("test_convnext", "depths=[1, 1, 1, 1]", "patch_size=1", "act_layer=relu")
+    assert len(conv.stages[1].blocks) == 1
+    assert any(isinstance(m, nn.ReLU) for m in conv.modules())
+
+
+def test_features_follow_the_stages_that_are_asked_for():
+    network = timm.create_model(
+        "qna_vit_nano_16", features_only=True, qna_blocks=(1, 1), window_blocks=(0, 0), window_sizes=(4, 4)
+    )
+    assert network.feature_info.channels() == [32, 64]
+
+
+@pytest.mark.parametrize(
+    ("model", "word", "says"),
+    [
+        (
+            "qna_vit_nano_16",
+            "kernelsize=5",
+            "unknown argument of model qna_vit_nano_16 'kernelsize'; did you",
+        ),
+        (
+            "test_convnext",
+            "depth=3",
+            "unknown argument of model test_convnext 'depth'; did you mean 'depths'",
+        ),
+        ("qna_vit_nano_16", "qna_blocks=1,1", "one number per stage in each of window_blocks=.*qna_blocks="),
+        ("qna_vit_nano_16", "dim=25", "head_dim must divide dim=25, got 8"),
+        ("qna_vit_nano_16", "dim=2.5", "dim must be a positive integer, got 2.5"),
+        ("test_convnext", "depths=1", "model 'test_convnext' cannot be built with .*depths=1"),
+        ("test_convnext", "img_size=32", "model_kwargs cannot set img_size: use image_size"),
+        ("test_convnext", "num_classes=3", "model_kwargs cannot set num_classes: it follows from the data"),
+    ],
+)
+def test_arguments_that_a_model_does_not_take_are_named(model, word, says):
+    with pytest.raises(InvalidInput, match=says):
+        built(model, word)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

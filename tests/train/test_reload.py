@@ -50,6 +50,15 @@ def test_a_timm_name_takes_the_weights_of_a_run_and_what_they_say(outcome):
     assert judged(classifier).confusion == outcome.scores.confusion
 
 
+def test_arguments_of_the_model_come_back(config, changed):
+    words = ("dim=16", "kernel_size=5", "qna_blocks=1,1,0")
+    run = fit(changed(config, model="qna_vit_nano_16", model_kwargs=words, image_size=16, epochs=1))
+    weights = run.folder / "model.safetensors"
+    for classifier in (load_classifier(str(run.folder)), load_classifier("qna_vit_nano_16", weights=weights)):
+        assert classifier.network.stages[0][0].mixer.kernel_size == (5, 5)
+        assert judged(classifier).confusion == run.scores.confusion
+
+
 def test_a_torch_file_of_tensors_tells_the_number_of_classes(outcome, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(outcome.network.state_dict(), path)

@@ -1,4 +1,4 @@
-"""From rows to what is drawn: lines over windows and maps, bars of models, tables of costs; plain data."""
+"""From rows to what is drawn: lines over windows and maps, bars of models, tables of costs, dots of runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qna.analysis.footprint import op_bytes_moved
+from qna.bench import accuracy_summary
 from qna.bench.peers.contender import BACKWARD, FORWARD
 from qna.bench.rows import Row
 
@@ -24,7 +25,7 @@ class Picture:
 
     Attributes:
         name: of the file.
-        kind: "lines", "bars" or "table".
+        kind: "lines", "bars", "table" or "dots".
         arguments: of the drawing function, but the path.
     """
 
@@ -35,6 +36,7 @@ class Picture:
 
 def pictures(rows: Iterable[Row]) -> list[Picture]:
     """Every picture that the rows allow; of figures measured twice the last stands."""
+    rows = list(rows)
     latest = list({(r.case, r.provider, r.mode, r.metric, r.threads, r.device): r for r in rows}.values())
     measured = [r for r in latest if r.device != "formula"]
     peers = [r for r in measured if "window" in r.extra]
@@ -43,6 +45,9 @@ def pictures(rows: Iterable[Row]) -> list[Picture]:
     found = [*_by_window(peers), *_by_map(peers), *_of_models(models)]
     if counted:
         found.append(_costs(counted))
+    reached = accuracy_summary.picture(rows)
+    if reached:
+        found.append(Picture("accuracy", "dots", reached))
     return found
 
 

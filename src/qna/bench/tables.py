@@ -7,8 +7,11 @@ replaced. Kinds:
 - ``maps level=op mode=forward metric=time window=7``: a line per provider, a column per map.
 - ``models mode=forward``: images per second, a line per model, a column per batch and image size.
 - ``cost``: what formulas count.
+- ``accuracy data=cifar10 providers=qna,swin``: what models reached within a budget, a line per model.
+- ``commands data=cifar10 providers=qna,swin``: the commands of the first seeds of those runs.
+- ``rates data=cifar10``: what short runs reached at several learning rates, a line per model.
 
-Options of all but ``cost``: ``dtype=float32``, ``threads=1``, ``providers=qna,depthwise``, and for ratios
+Options of the first three: ``dtype=float32``, ``threads=1``, ``providers=qna,depthwise``, and for ratios
 instead of figures ``over=depthwise`` (to another provider), ``over_threads=1`` or ``over_dtype=float32``.
 Rows of several devices make a table each.
 
@@ -26,13 +29,14 @@ from typing import Any
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_text
+from qna.bench import accuracy_summary
 from qna.bench.pictures import ORDER
 from qna.bench.rows import Row, read
 
 BLOCK = re.compile(r"(<!-- bench (?P<spec>[^>]*?) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 OPTIONS = {
     "level", "mode", "metric", "map", "window", "dtype", "threads", "providers", "over", "over_threads",
-    "over_dtype",
+    "over_dtype", "data",
 }  # fmt: skip
 DEFAULTS = {"level": "op", "mode": "forward", "metric": "time", "dtype": "float32", "threads": "1"}
 
@@ -129,11 +133,47 @@ def _cost(rows: list[Row], options: dict[str, str]) -> list[str]:
     return [_markdown(headings, body) + "\n\nCounted by formulas, float32, inference."]
 
 
+def _accuracy(rows: list[Row], options: dict[str, str]) -> list[str]:
+    entries = _entries(rows, options)
+    if not entries:
+        return []
+    runs = [run for entry in entries for run in entry.runs]
+    grid = _markdown([*accuracy_summary.HEADINGS], [entry.line() for entry in entries])
+    return [f"{grid}\n\n{_source(runs, accuracy_summary.budget(entries))}"]
+
+
+def _rates(rows: list[Row], options: dict[str, str]) -> list[str]:
+    case = f"rate-{_data(rows, options)}"
+    options = {**options, "mode": "train", "metric": "top1", "what": "One run each"}
+    return _grid(
+        rows, options, lambda row: row.case == case, lambda row: row.extra["lr"], lambda lr: f"{lr:g}"
+    )
+
+
+def _commands(rows: list[Row], options: dict[str, str]) -> list[str]:
+    commands = [entry.runs[0].extra["command"] for entry in _entries(rows, options)]
+    return ["\n".join(f"    {command}" for command in commands)] if commands else []
+
+
+def _entries(rows: list[Row], options: dict[str, str]) -> list[accuracy_summary.Entry]:
+    wanted = options["providers"].split(",") if "providers" in options else None
+    return accuracy_summary.entries(rows, _data(rows, options), wanted)
+
+
+def _data(rows: list[Row], options: dict[str, str]) -> str:
+    if "data" not in options:
+        raise InvalidInput(f"needs data=NAME, one of {', '.join(accuracy_summary.data_sets(rows))}")
+    return options["data"]
+
+
 KINDS: dict[str, Callable[[list[Row], dict[str, str]], list[str]]] = {
     "windows": _windows,
     "maps": _maps,
     "models": _models,
     "cost": _cost,
+    "accuracy": _accuracy,
+    "commands": _commands,
+    "rates": _rates,
 }
 
 
@@ -182,7 +222,10 @@ def _one_grid(
     unit = next(iter(own.values())).unit
     ratio = _ratio_name(options)
     first = f"{options['mode']}, {ratio or unit}"
-    return [_markdown([first, *map(heading, columns)], body) + f"\n\n{_source(own.values())}"]
+    return [
+        _markdown([first, *map(heading, columns)], body)
+        + f"\n\n{_source(own.values(), options.get('what', 'Medians'))}"
+    ]
 
 
 def _cell(
@@ -221,19 +264,23 @@ def _markdown(headings: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [headings, rule, *lines])
 
 
-def _source(rows: Iterable[Row]) -> str:
-    """Device, versions and dates of a table's rows."""
+def _source(rows: Iterable[Row], what: str = "Medians") -> str:
+    """What the figures are, then device, versions and dates of a table's rows."""
     rows = list(rows)
 
     def every(values: Iterable[str]) -> str:
         return ", ".join(sorted(set(values)))
 
     threads = rows[0].threads
-    return (
-        f"<sub>Medians. {rows[0].device}; {threads} thread{'s' if threads > 1 else ''}; "
-        f"{every(r.extra['dtype'] for r in rows)}; torch {every(r.torch for r in rows)}; "
-        f"commit {every(r.commit for r in rows)}; {every(r.date[:10] for r in rows)}.</sub>"
-    )
+    facts = [
+        rows[0].device,
+        f"{threads} thread{'s' if threads > 1 else ''}",
+        every(r.extra["dtype"] for r in rows if "dtype" in r.extra),
+        f"torch {every(r.torch for r in rows)}",
+        f"commit {every(r.commit for r in rows)}",
+        every(r.date[:10] for r in rows),
+    ]
+    return f"<sub>{what}. {'; '.join(filter(None, facts))}.</sub>"
 
 
 def _digits(value: float) -> str:

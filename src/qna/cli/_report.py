@@ -101,7 +101,7 @@ def _page(outcome: Outcome, result: str, pictures: dict[str, str]) -> str:
     m: dict[str, Any] = outcome.metrics
     config = outcome.config
     rows = {
-        "model": f"`{m['model']}`, {m['parameters']:,} parameters",
+        "model": f"`{' '.join([m['model'], *config.network.model_kwargs])}`, {m['parameters']:,} parameters",
         "data": f"{m['data']}: {outcome.data.origin}",
         "images": f"{m['trained_on']:,} trained on, {m['held_out']:,} held out{_unreadable(m['unreadable'])}",
         "held out, right": f"{m['right']:,} of {m['held_out']:,} ({m['top1']:.2%})",

@@ -11,6 +11,7 @@ from qna._core.errors import InvalidInput
 if TYPE_CHECKING:
     from qna.bench.comparison import PeerRequest, Request
 
+ACCURACY = "small models trained by one recipe, and the ablations of QnA, on whole data sets"
 MODELS = ("qna_vit_tiny", "swin_tiny_patch4_window7_224", "convnext_tiny", "focalnet_tiny_srf")
 
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="IMAGES")
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_models, modes=["step" if name == "train-step" else "forward"])
+    _add_accuracy(verbs.add_parser("accuracy", help=ACCURACY, description=f"Compare {ACCURACY}."))
     verb = verbs.add_parser(
         "cost",
         help="multiply-adds and bytes by formulas",
@@ -70,6 +72,21 @@ def _add_tune(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dtype", nargs="+", default=["bfloat16"], metavar="DTYPE")
     verb.add_argument("--table", type=Path, default=PATH, help="the table to change (default: qna's own)")
     verb.set_defaults(run=_tune, maps=[(64, 56, 56, 64)])
+
+
+def _add_accuracy(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
+    add("--data", nargs="+", default=["cifar10", "fashion-mnist"], metavar="NAME")
+    add("--entrants", nargs="+", metavar="NAME", help="which models (default: all)")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    for name in ("cifar10", "fashion-mnist"):
+        add(f"--{name}-dir", type=Path, metavar="DIR", help=f"where {name} is (default: the usual places)")
+    add("--runs", type=Path, default=Path("runs/accuracy"), metavar="DIR", help="a folder for every run")
+    add(
+        "--out", type=Path, default=Path("qna-accuracy.csv"), metavar="CSV",
+        help="a row is added after each run; what has one is not run again",
+    )  # fmt: skip
+    verb.set_defaults(run=_accuracy)
 
 
 def _add_peers(verb: argparse.ArgumentParser, level: str) -> None:
@@ -149,6 +166,22 @@ def _models(options: argparse.Namespace) -> int:
     with Terminal(len(settings), _steps(providers, request)) as terminal:
         groups = compare_models(tuple(options.models), settings, request, terminal.progress)
         return _finish(terminal.shown(groups), options)
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    from qna.bench import rows
+    from qna.bench.accuracy import ENTRANTS, measure, planned, without_measured
+
+    given = {"cifar10": options.cifar10_dir, "fashion-mnist": options.fashion_mnist_dir}
+    places = {name: folder for name, folder in given.items() if folder is not None}
+    runs = planned(options.data, options.entrants or [*ENTRANTS], options.seeds)
+    left = without_measured(runs, rows.read(options.out) if options.out.exists() else [])
+    print(f"{len(left)} runs, {len(runs) - len(left)} more have their rows in {options.out}")
+    for row in measure(left, options.runs, places):
+        rows.append(options.out, [row])
+        spent = row.extra["cpu_seconds"] / 60
+        print(f"{row.case} {row.provider}: {row.p50:.2f} % right, {spent:.1f} CPU minutes", flush=True)
+    return 0
 
 
 def _cost(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser(
         "bench",
-        help="time and memory against window and map size, models, costs",
+        help="time and memory against window and map size, models, costs, accuracy",
         description="Draw every picture that benchmark rows allow, as PNG and SVG.",
     )
     verb.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="files that `qna bench` wrote")
@@ -27,14 +27,14 @@ def main(arguments: list[str]) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from qna.bench.pictures import pictures
     from qna.bench.rows import read
-    from qna.plots import plot_bars, plot_lines, plot_table
+    from qna.plots import plot_bars, plot_dots, plot_lines, plot_table
 
     found = pictures(read(*options.csv))
     if not found:
         files = ", ".join(map(str, options.csv))
-        raise InvalidInput(f"{files}: no picture, which needs two windows, three maps, models or costs")
+        raise InvalidInput(f"{files}: no picture, which needs two windows, three maps, models, costs or runs")
     options.out.mkdir(parents=True, exist_ok=True)
-    draw = {"lines": plot_lines, "bars": plot_bars, "table": plot_table}
+    draw = {"lines": plot_lines, "bars": plot_bars, "table": plot_table, "dots": plot_dots}
     for picture in found:
         path = options.out / f"{picture.name}.png"
         draw[picture.kind](path, **picture.arguments)

@@ -98,7 +98,8 @@ class QnAViT(nn.Module):
 
     @classmethod
     def of(cls, variant: QnAViTVariant, **arguments: Any) -> QnAViT:
-        """The model of a variant; `arguments` of the constructor go before what the variant says."""
+        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
+        variant, arguments = variant.varied(arguments)
         says = {
             "dim": variant.dim,
             "pool_heads": variant.pool_heads,

@@ -36,12 +36,13 @@ def _entry(name: str, variant: QnAViTVariant) -> Callable[..., nn.Module]:
     """The function that timm calls for `name`."""
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        varied, others = variant.varied(kwargs)
         return build_model_with_cfg(
-            partial(QnAViT.of, variant),
+            partial(QnAViT.of, varied),
             name,
             pretrained,
-            feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(len(variant.qna_blocks)))},
-            **kwargs,
+            feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(len(varied.qna_blocks)))},
+            **others,
         )
 
     create.__name__ = name

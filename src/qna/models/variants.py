@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from qna._core.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class QnAViTVariant:
         head_dim: channels per QnA head.
         window_head_dim: channels per head of the self-attention.
         kernel_size: window of QnA.
+        num_queries: learned queries per QnA head.
         drop_path_rate: of the last block in training; it grows linearly from 0.
         patch_size: pixels per axis of a patch.
         image_size: pixels per axis that the variant is meant for; it takes any size.
@@ -51,9 +54,31 @@ class QnAViTVariant:
     head_dim: int = 8
     window_head_dim: int = 32
     kernel_size: int = 3
+    num_queries: int = 2
     drop_path_rate: float = 0.0
     patch_size: int = 4
     image_size: int = 224
+
+    def __post_init__(self):
+        blocks = {name: getattr(self, name) for name in ("window_blocks", "qna_blocks", "window_sizes")}
+        if not all(isinstance(numbers, tuple | list) for numbers in blocks.values()) or (
+            len({len(numbers) for numbers in blocks.values()}) != 1
+        ):
+            given = ", ".join(f"{name}={numbers}" for name, numbers in blocks.items())
+            raise InvalidInput(f"a QnA-ViT needs one number per stage in each of {given}")
+        for name in ("dim", "head_dim", "window_head_dim"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 1:
+                raise InvalidInput(f"{name} must be a positive integer, got {number!r}")
+        for name, used in (("head_dim", True), ("window_head_dim", any(self.window_blocks))):
+            if used and self.dim % getattr(self, name):
+                raise InvalidInput(f"{name} must divide dim={self.dim}, got {getattr(self, name)}")
+
+    def varied(self, arguments: dict[str, Any]) -> tuple[QnAViTVariant, dict[str, Any]]:
+        """This variant with those of `arguments` that are its fields, and the arguments that are not."""
+        own = {field.name for field in fields(self)} & set(arguments)
+        others = {name: value for name, value in arguments.items() if name not in own}
+        return replace(self, **{name: arguments[name] for name in own}), others
 
     def stages(self) -> tuple[tuple[BlockSpec, ...], ...]:
         """The blocks of every stage, in order."""
@@ -71,7 +96,11 @@ class QnAViTVariant:
         return self.dim * 2 ** (len(self.qna_blocks) - 1) // self.head_dim
 
     def _qna(self, dim: int) -> BlockSpec:
-        arguments = {"num_heads": dim // self.head_dim, "kernel_size": self.kernel_size}
+        arguments = {
+            "num_heads": dim // self.head_dim,
+            "kernel_size": self.kernel_size,
+            "num_queries": self.num_queries,
+        }
         return BlockSpec("QnA2d", arguments, window=self.kernel_size)
 
     def _strided(self, dim: int) -> BlockSpec:

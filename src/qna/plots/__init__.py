@@ -1,7 +1,7 @@
 """Pictures, as PNG and SVG files, of plain arrays and dicts; the only place that knows matplotlib."""
 
 from qna.plots.attention import plot_attention
-from qna.plots.bench import plot_bars, plot_lines, plot_table
+from qna.plots.bench import plot_bars, plot_dots, plot_lines, plot_table
 from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
@@ -14,6 +14,7 @@ __all__ = [
     "plot_bars",
     "plot_calibration",
     "plot_confusion",
+    "plot_dots",
     "plot_explanation",
     "plot_learning",
     "plot_lines",

@@ -1,4 +1,4 @@
-"""Benchmark pictures: lines with their names at the end, bars, and a table."""
+"""Benchmark pictures: lines with their names at the end, bars, dots, and a table."""
 
 from __future__ import annotations
 
@@ -94,6 +94,41 @@ def plot_bars(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
             axes.set_title(panel["title"])
             axes.set_xlabel(xlabel)
             axes.tick_params(axis="y", length=0)
+
+
+def plot_dots(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, note: str, xlabel: str) -> None:
+    """Draw dots in rows, one panel beside the other, and save PNG and SVG.
+
+    Args:
+        path: of the PNG.
+        panels: each with "title" and "dots"; these have "name" and "values", of which the mean is written. A
+            line at the mean of the first makes the others comparable with it.
+        title: above the picture.
+        note: below the title.
+        xlabel: of every panel.
+    """
+    names = list(dict.fromkeys(dots["name"] for panel in panels for dots in panel["dots"]))
+    with figure(path, 4.6 * len(panels) + 1.4, 1.8 + 0.36 * len(names), formats=FORMATS) as canvas:
+        _head(canvas, title, note)
+        every = canvas.subplots(1, len(panels), squeeze=False)[0]
+        for panel, axes in zip(panels, every, strict=True):
+            for dots in panel["dots"]:
+                place, middle = names.index(dots["name"]), _mean(dots["values"])
+                if place == 0:
+                    axes.axvline(middle, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
+                heights = [place] * len(dots["values"])
+                axes.plot(dots["values"], heights, "o", color=_COLOURS[place % len(_COLOURS)], markersize=7)
+                axes.annotate(
+                    f"{middle:.1f}", (max(dots["values"]), place),
+                    xytext=(8, 0), textcoords="offset points", va="center",
+                )  # fmt: skip
+            axes.set_yticks(range(len(names)), names if axes is every[0] else [""] * len(names))
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.margins(x=0.18)
+            axes.set_title(panel["title"])
+            axes.set_xlabel(xlabel)
+            axes.tick_params(axis="y", length=0)
+            axes.grid(axis="x", color=QUIET, alpha=0.2)
 
 
 def plot_table(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from qna._core.errors import InvalidInput
 from qna._core.typed_json import from_json_value
@@ -40,6 +42,8 @@ class NetworkOptions:
 
     Attributes:
         model: any name that timm.create_model knows.
+        model_kwargs: arguments of the model as NAME=VALUE, for example dim=24 or depths=2,2,6,2; values are
+            Python's numbers, True, False, tuples and words.
         pretrained: start from the weights that timm knows for the name.
         weights: start from this file (safetensors, or a torch file of tensors); a classifier of another size
             starts anew.
@@ -52,6 +56,7 @@ class NetworkOptions:
     """
 
     model: str = "qna_vit_tiny"
+    model_kwargs: tuple[str, ...] = ()
     pretrained: bool = False
     weights: Path | None = None
     drop_path: float | None = None
@@ -59,6 +64,40 @@ class NetworkOptions:
     grad_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = False
+
+    def __post_init__(self):
+        self.model_arguments()  # a word that cannot be read is said where it was given
+
+    def model_arguments(self) -> dict[str, Any]:
+        """`model_kwargs` by name.
+
+        Raises:
+            InvalidInput: for what is not NAME=VALUE, a value that is none of Python's, or a name given twice.
+        """
+        arguments: dict[str, Any] = {}
+        for word in self.model_kwargs:
+            name, equals, text = word.partition("=")
+            if not (equals and name.isidentifier() and text):
+                raise InvalidInput(f"model_kwargs must be NAME=VALUE, dim=24 for example, got {word!r}")
+            if name in arguments:
+                raise InvalidInput(f"model_kwargs names {name} twice")
+            arguments[name] = _value(name, text)
+        return arguments
+
+
+def _value(name: str, text: str) -> Any:
+    """What `text` stands for in Python; a bare word stands for itself."""
+    if text.lower() in ("none", "null"):  # timm would drop it without a word
+        raise InvalidInput(f"model_kwargs: timm hands no None on to a model, got {name}={text}; leave it out")
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    if text.lower() in ("true", "false"):  # the word would be taken for true whatever it says
+        raise InvalidInput(f"model_kwargs: write {name}={text.capitalize()} for {name}={text}")
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*", text):
+        raise InvalidInput(f"model_kwargs: {name} must be a Python value or a word, got {text!r}")
+    return text
 
 
 @dataclass(frozen=True)

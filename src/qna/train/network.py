@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import qna.models  # noqa: F401 - registers qna's names in timm
 from qna._core.errors import InvalidInput, check_choice, require
+from qna.models import QnAViT, QnAViTVariant  # registers qna's names in timm
 from qna.train.checkpoint import SHARDED_CHECKPOINT
 from qna.train.config import NetworkOptions
+
+# arguments of models that options of their own or the data set -> what does
+ELSEWHERE = {
+    "num_classes": "it follows from the data",
+    "in_chans": "it follows from the data",
+    "img_size": "use image_size",
+    "image_size": "use image_size",
+    "drop_path_rate": "use drop_path",
+    "pretrained": "use pretrained",
+}
 
 
 def build_network(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -58,7 +71,11 @@ def create_network(
         "pretrained": options.pretrained or None,
         "img_size": image_size,
     }
-    arguments: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    own = options.model_arguments()
+    for name in own:
+        if name in ELSEWHERE:
+            raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
+    arguments: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None} | own
     try:
         try:
             return timm.create_model(options.model, **arguments)
@@ -67,10 +84,26 @@ def create_network(
                 raise
             del arguments["img_size"]  # takes any size
             return timm.create_model(options.model, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and refused and refused[1] in own:
+            _unknown_argument(options, refused[1])
         given = ", ".join(f"{k}={v}" for k, v in arguments.items()).replace("img_size", "image_size")
         cause = " ".join(str(error).split())
         raise InvalidInput(f"model {options.model!r} cannot be built with {given}: {cause}") from error
+
+
+def _unknown_argument(options: NetworkOptions, name: str) -> None:
+    """Say which arguments that are spelled like `name` the model has, if it can be built without any."""
+    timm = require("timm", extra="train", purpose="training")
+    try:
+        plain = timm.create_model(options.model)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError):
+        return
+    known = set(inspect.signature(type(plain)).parameters)
+    if isinstance(plain, QnAViT):
+        known |= {field.name for field in fields(QnAViTVariant)}
+    check_choice(f"argument of model {options.model}", name, sorted(known - set(ELSEWHERE)))
 
 
 def check_model(name: str) -> None:

@@ -121,7 +121,7 @@ def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
         )
     config, classes, view = seen
     network = create_network(
-        NetworkOptions(model=config.network.model),
+        NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
         classes=len(classes),
         channels=view.channels,
         image_size=view.size,
@@ -202,6 +202,8 @@ def _with_weights(
                 seen = _header(json.loads((file.metadata() or {}).get("qna", "{}")))
         except (safetensors.SafetensorError, ValueError) as error:
             raise InvalidInput(f"{path} cannot be read as weights: {error}") from None
+    if seen is not None and seen[0].network.model == options.model:
+        options = replace(options, model_kwargs=seen[0].network.model_kwargs)
     heads = classifier_names(create_network(replace(options, weights=None), channels=channels))
     tensors = read_weights(path)
     kernels = [tensors[f"{head}.weight"] for head in heads if f"{head}.weight" in tensors]
