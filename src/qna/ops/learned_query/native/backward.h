@@ -142,13 +142,14 @@ template <class T, int P> BackwardTable<T> backward_table(const Layout<T>& lay) 
 }
 
 // What sweep 1 leaves for sweep 2: per output position and lane, 1/denominator and D; per tile, the exponents that the
-// denominators are relative to, and per position where a tile needed the exact path.
+// denominators are relative to. Where a tile needed the exact path also what those of its positions are relative to
+// that took it (two rows of lanes, those of Logit); NaN for the others.
 template <class T> struct Statistics {
   const Tiling tiles;
   int lanes;
   int64_t positions;
   Array<T> r, d, top;                       // [batch][block][position or tile][lanes]
-  std::vector<std::unique_ptr<Array<T>>> exact;  // per tile: [position of the map, tile-local][lanes]
+  std::vector<std::unique_ptr<Array<T>>> exact;  // per tile: [position of the tile][2][lanes]
 
   Statistics(const Geometry& g, const Layout<T>& lay, int64_t tile)
       : tiles(g.out, tile), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]) {

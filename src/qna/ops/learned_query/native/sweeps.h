@@ -69,7 +69,7 @@ template <class T, class S> struct Sweep1 {
         const Span<T> span = span_of(w, ker, l);
         forward.denominators(span, 0, whole_blocks(width), den.data());
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
-          start_exact(exact, slot, scores, batch, block, lo, hi);
+          start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         for (int64_t x = 0; x < width; x += lay.pixels) {
           const int live = int(std::min<int64_t>(lay.pixels, width - x));
@@ -82,7 +82,7 @@ template <class T, class S> struct Sweep1 {
           for (int p = 0; p < live; ++p)
             if (rare[x + p])
               exact_row(ker, span, (x + p) * span.stride, g[p], inv + p * lay.lanes, &num[p * lay.lanes],
-                        &(*exact)[(local + x + p) * lay.lanes]);
+                        &(*exact)[(local + x + p) * 2 * lay.lanes]);
           const int64_t at = (owner * stats.positions + line + lo[2] + x) * lay.lanes;
           for (int k = 0; k < live * lay.lanes; k += V)
             store(&stats.r[at + k], load(inv + k)), store(&stats.d[at + k], load(&num[k]));
@@ -99,11 +99,12 @@ template <class T, class S> struct Sweep1 {
         backward.products[i](span, x * span.stride, g, grads.step, c, num.data());
   }
 
-  void start_exact(std::unique_ptr<Array<T>>& exact, int64_t slot, const S* scores, int64_t batch, int block,
+  void start_exact(std::unique_ptr<Array<T>>& exact, const S* scores, int64_t batch, int block,
                    const int64_t (&lo)[3], const int64_t (&hi)[3]) {
     w.load_exact(scores, f.scores.stride, batch, block);
-    exact.reset(new Array<T>(size_t((hi[0] - lo[0]) * (hi[1] - lo[1]) * (hi[2] - lo[2]) * lay.lanes)));
-    for (size_t i = 0; i < exact->size(); ++i) (*exact)[i] = stats.top[slot * lay.lanes + i % lay.lanes];
+    exact.reset(new Array<T>());
+    exact->assign(size_t((hi[0] - lo[0]) * (hi[1] - lo[1]) * (hi[2] - lo[2]) * 2 * lay.lanes),
+                  std::numeric_limits<T>::quiet_NaN());
   }
 
   void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
@@ -115,7 +116,7 @@ template <class T, class S> struct Sweep1 {
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
-        Vec<T> x = exact_share(w, ker, from * lay.lanes, weight, k, load(own + k));
+        const Vec<T> x = exp_gap(exact_logit(w, ker, from * lay.lanes, weight, k), load_top(own, lay.lanes, k));
         store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[weight + k]) * dot);
       }
     });
@@ -165,14 +166,14 @@ template <class T, class S> struct Sweep2 {
     }
   }
 
-  // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with their own).
-  // False if an r is too large for that.
+  // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with what they are
+  // relative to). False if an r is too large for that, or of a window that took the exact path.
   bool load_windows(int64_t batch, int block, const Kernel<T>& ker, bool exact) {
     const int lanes = lay.lanes;
     const int64_t owner = batch * lay.blocks + block;
     const size_t cells = size_t(n[0] * n[1] * n[2]);
     r.resize(cells * lanes), d.resize(cells * lanes);
-    if (exact) top.resize(cells * lanes);
+    if (exact) top.resize(cells * 2 * lanes);
     bool fits = true;
     for (int64_t z = 0; z < n[0]; ++z)
       for (int64_t y = 0; y < n[1]; ++y)
@@ -181,7 +182,9 @@ template <class T, class S> struct Sweep2 {
           T *to = &r[cell * lanes], *to_d = &d[cell * lanes];
           if (i[2] < 0 || i[2] >= geo.out[2]) {
             std::fill(to, to + lanes, T(0)), std::fill(to_d, to_d + lanes, T(0));
-            if (exact) std::fill(&top[cell * lanes], &top[cell * lanes] + lanes, 4 * ExpLimits<T>::largest);  // no share
+            if (exact)
+              for (int k = 0; k < lanes; k += V)
+                store_top(&top[cell * 2 * lanes], lanes, k, {splat(std::numeric_limits<T>::infinity()), Vec<T>{}});
             continue;
           }
           const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + i[2];
@@ -192,18 +195,21 @@ template <class T, class S> struct Sweep2 {
             inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
           }
           tile += owner * stats.tiles.total();
-          const T* own = stats.exact[tile] ? stats.exact[tile]->data() + inside * lanes : &stats.top[tile * lanes];
+          const T* own = stats.exact[tile] ? stats.exact[tile]->data() + inside * 2 * lanes : nullptr;
+          if (own && std::isnan(own[0])) own = nullptr;
           for (int k = 0; k < lanes; k += V) {
-            Vec<T> v = load(&stats.r[at * lanes + k]);
+            Vec<T> v = load(&stats.r[at * lanes + k]), relative_to = load(&stats.top[tile * lanes + k]);
             store(to_d + k, load(&stats.d[at * lanes + k]));
             if (exact) {
-              store(to + k, v), store(&top[cell * lanes + k], load(own + k));
+              store_top(&top[cell * 2 * lanes], lanes, k,
+                        own ? load_top(own, lanes, k) : logit_of_power<T>(relative_to));
+            } else if (own) {
+              fits = fits && !any_below<T>(Vec<T>{}, v);  // 0 where all is masked
             } else {
-              Vec<T> up = load(&w.top[k]) + load(&ker.top[k]) - load(own + k);
-              v = scale2(v, up);
-              store(to + k, v);
+              v = scale2(v, load(&w.top[k]) + load(&ker.top[k]) - relative_to);
               fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
             }
+            store(to + k, v);
           }
         }
     return fits;
@@ -253,7 +259,7 @@ template <class T, class S> struct Sweep2 {
     w.place_positions(jlo, jhi);
     w.load_scores(scores, f.scores.stride, batch, block);
     w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
-    bool exact = !load_windows(batch, block, ker, false);
+    const bool exact = ker.beyond || !load_windows(batch, block, ker, false);
     if (exact) {
       w.load_exact(scores, f.scores.stride, batch, block);
       load_windows(batch, block, ker, true);
@@ -321,8 +327,8 @@ template <class T, class S> struct Sweep2 {
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
         const int64_t from = e_cell * lay.lanes + k, i = at * lay.lanes + k, tk = t.weight + k;
-        Vec<T> share = scale2(load(&w.mantissa[from]) * load(&ker.mantissa[tk]),
-                              load(&w.exponent[from]) + load(&ker.exponent[tk]) - load(&top[i])) * load(&r[i]);
+        const Logit<T> own = load_top(&top[at * 2 * lay.lanes], lay.lanes, k);
+        const Vec<T> share = exp_gap(logit<T>(load(&w.scores[from]), load(&ker.bias[tk])), own) * load(&r[i]);
         Vec<T> x = share * load(&ker.weight[tk]), logit = x * dot - share * load(&d[i]);
         a += x;
         store(grad_scores + k, load(grad_scores + k) + logit);
