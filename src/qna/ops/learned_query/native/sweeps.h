@@ -20,7 +20,8 @@ template <class T, class S> struct GradRows {
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
   const T* row(int64_t batch, int block, int64_t z, int64_t y, int64_t x, T* room) const {
-    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] + x * map.stride[3];
+    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] +
+                   x * map.stride[3];
     if constexpr (std::is_same<S, T>::value)
       if (direct) return src + block * lay.block_step();
     read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
@@ -39,14 +40,13 @@ template <class T, class S> struct Sweep1 {
   Window<T> w;
   GradRows<T, S> grads;
   Array<T> den, num, room;
+  Array<const T*> grad;
   std::vector<char> rare;
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
     forward = forward_table(lay, f.geo, w.runs);
-    backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
-    num.resize(size_t(kMaxPixels) * lay.lanes);
-    room.assign(size_t(kMaxPixels * grads.pitch), T(0));
+    backward = backward_table(lay, f.geo, w.runs);
   }
 
   void run(int64_t batch, int block, int64_t tile) {
@@ -61,42 +61,33 @@ template <class T, class S> struct Sweep1 {
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
     w.list_taps(lo, hi);
-    const int64_t width = hi[2] - lo[2];
-    den.resize(size_t(whole_blocks(width) * lay.lanes)), rare.resize(width);
+    const int64_t width = hi[2] - lo[2], whole = whole_blocks(width);
+    den.resize(size_t(whole * lay.lanes)), num.resize(den.size()), rare.resize(width), grad.resize(whole);
+    if (!grads.direct && room.size() < size_t(width * grads.pitch)) room.assign(size_t(width * grads.pitch), T(0));
+    std::fill(grad.begin() + width, grad.end(), w.zero.data());
     int64_t l = 0;
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
         const Span<T> span = span_of(w, ker, l);
-        forward.denominators(span, 0, whole_blocks(width), den.data());
+        forward.denominators(span, 0, whole, den.data());
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
           start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
-        for (int64_t x = 0; x < width; x += lay.pixels) {
-          const int live = int(std::min<int64_t>(lay.pixels, width - x));
-          const T* g[kMaxPixels];
-          for (int p = 0; p < lay.pixels; ++p)
-            g[p] = p < live ? grads.row(batch, block, z, y, lo[2] + x + p, &room[p * grads.pitch]) : w.zero.data();
-          products(span, x, g);
-          T* inv = &den[x * lay.lanes];
-          for (int k = 0; k < live * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(inv + k));
-          for (int p = 0; p < live; ++p)
-            if (rare[x + p])
-              exact_row(ker, span, (x + p) * span.stride, g[p], inv + p * lay.lanes, &num[p * lay.lanes],
-                        &(*exact)[(local + x + p) * 2 * lay.lanes]);
-          const int64_t at = (owner * stats.positions + line + lo[2] + x) * lay.lanes;
-          for (int k = 0; k < live * lay.lanes; k += V)
-            store(&stats.r[at + k], load(inv + k)), store(&stats.d[at + k], load(&num[k]));
-        }
+        for (int64_t x = 0; x < width; ++x)
+          grad[x] = grads.row(batch, block, z, y, lo[2] + x, grads.direct ? nullptr : &room[x * grads.pitch]);
+        std::fill(num.begin(), num.end(), T(0));
+        backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
+          loops.products(span, 0, whole / loops.pixels, grad.data(), grads.step, first, num.data());
+        });
+        for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
+        for (int64_t x = 0; x < width; ++x)
+          if (rare[x])
+            exact_row(ker, span, x * span.stride, grad[x], &den[x * lay.lanes], &num[x * lay.lanes],
+                      &(*exact)[(local + x) * 2 * lay.lanes]);
+        const int64_t at = (owner * stats.positions + line + lo[2]) * lay.lanes;
+        std::copy(den.data(), den.data() + width * lay.lanes, &stats.r[at]);
+        std::copy(num.data(), num.data() + width * lay.lanes, &stats.d[at]);
       }
-  }
-
-  // sum over taps and channels of e^score e^bias w G for one block of pixels, into `num`
-  void products(const Span<T>& span, int64_t x, const T* const* g) {
-    std::fill(num.begin(), num.end(), T(0));
-    int64_t c = 0;
-    for (int i = 0, n = 8; i < 4; ++i, n /= 2)
-      for (; backward.products[i] && c + n <= lay.dvec; c += n)
-        backward.products[i](span, x * span.stride, g, grads.step, c, num.data());
   }
 
   void start_exact(std::unique_ptr<Array<T>>& exact, const S* scores, int64_t batch, int block,
@@ -135,16 +126,15 @@ template <class T, class S> struct Sweep2 {
   GradRows<T, S> grads;
   int64_t lo[3], n[3];             // the box of windows
   Array<T> r, d, top, rows, ds, room, sum_bias, sum_weight;
-  Array<const T*> grad;
+  Array<const T*> grad, value;     // value, dst: of a line of positions
+  Array<T*> dst;
   Array<Tap> taps;
   int64_t pitch;
 
   Sweep2(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, const Statistics<T>& s)
       : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
-    table = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
-    ds.resize(size_t(kMaxPixels) * lay.lanes);
+    table = backward_table(lay, geo, w.runs);
     pitch = int64_t(lay.dvec) * lay.vector_step();
-    room.assign(size_t(kMaxPixels * pitch), T(0));
     sum_bias.resize(size_t(geo.taps() * lay.lanes)), sum_weight.resize(sum_bias.size());
   }
 
@@ -160,7 +150,7 @@ template <class T, class S> struct Sweep2 {
     for (int a = 0; a < 3; ++a) {
       int64_t first = -floor_div(-(jlo[a] + geo.pad[a] - (geo.kernel[a] - 1) * geo.dilation[a]), geo.stride[a]);
       int64_t last = floor_div(jhi[a] - 1 + geo.pad[a], geo.stride[a]) + 1, margin = 0;
-      if (a == 2) margin = line_blocks(jhi[2] - jlo[2]), last += margin;
+      if (a == 2) margin = line_blocks(jhi[2] - jlo[2]) + geo.kernel[2], last += margin;
       lo[a] = std::max(first, -margin);
       n[a] = std::max<int64_t>(std::min(last, geo.out[a] + margin) - lo[a], 0);
     }
@@ -176,42 +166,52 @@ template <class T, class S> struct Sweep2 {
     if (exact) top.resize(cells * 2 * lanes);
     bool fits = true;
     for (int64_t z = 0; z < n[0]; ++z)
-      for (int64_t y = 0; y < n[1]; ++y)
-        for (int64_t x = 0; x < n[2]; ++x) {
-          const int64_t cell = (z * n[1] + y) * n[2] + x, i[3] = {lo[0] + z, lo[1] + y, lo[2] + x};
-          T *to = &r[cell * lanes], *to_d = &d[cell * lanes];
-          if (i[2] < 0 || i[2] >= geo.out[2]) {
-            std::fill(to, to + lanes, T(0)), std::fill(to_d, to_d + lanes, T(0));
-            if (exact)
-              for (int k = 0; k < lanes; k += V)
-                store_top(&top[cell * 2 * lanes], lanes, k, {splat(std::numeric_limits<T>::infinity()), Vec<T>{}});
-            continue;
-          }
-          const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + i[2];
-          int64_t tile = 0, inside = 0;
-          for (int a = 0; a < 3; ++a) {
-            int64_t q = i[a] / stats.tiles.size[a], start = q * stats.tiles.size[a];
-            tile = tile * stats.tiles.count[a] + q;
-            inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
-          }
-          tile += owner * stats.tiles.total();
-          const T* own = stats.exact[tile] ? stats.exact[tile]->data() + inside * 2 * lanes : nullptr;
-          if (own && std::isnan(own[0])) own = nullptr;
-          for (int k = 0; k < lanes; k += V) {
-            Vec<T> v = load(&stats.r[at * lanes + k]), relative_to = load(&stats.top[tile * lanes + k]);
-            store(to_d + k, load(&stats.d[at * lanes + k]));
-            if (exact) {
-              store_top(&top[cell * 2 * lanes], lanes, k,
-                        own ? load_top(own, lanes, k) : logit_of_power<T>(relative_to));
-            } else if (own) {
-              fits = fits && !any_below<T>(Vec<T>{}, v);  // 0 where all is masked
-            } else {
-              v = scale2(v, load(&w.top[k]) + load(&ker.top[k]) - relative_to);
-              fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
-            }
-            store(to + k, v);
-          }
+      for (int64_t y = 0; y < n[1]; ++y) {
+        const int64_t line = (z * n[1] + y) * n[2], i[2] = {lo[0] + z, lo[1] + y};
+        const int64_t x0 = std::min(std::max<int64_t>(-lo[2], 0), n[2]);
+        const int64_t x1 = std::max(std::min(geo.out[2] - lo[2], n[2]), x0);
+        for (Array<T>* map : {&r, &d}) {
+          T* from = map->data() + line * lanes;
+          std::fill(from, from + x0 * lanes, T(0)), std::fill(from + x1 * lanes, from + n[2] * lanes, T(0));
         }
+        if (exact)  // nothing is left relative to infinity
+          for (int64_t k = 0; k < n[2] * lanes; k += V)
+            store_top(&top[(line * lanes + k / lanes * lanes) * 2], lanes, int(k % lanes),
+                      {splat(std::numeric_limits<T>::infinity()), Vec<T>{}});
+        int64_t tile = 0, inside = 0;
+        for (int a = 0; a < 2; ++a) {
+          const int64_t q = i[a] / stats.tiles.size[a], start = q * stats.tiles.size[a];
+          tile = tile * stats.tiles.count[a] + q;
+          inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
+        }
+        for (int64_t x = x0; x < x1;) {  // the windows of one tile after the other
+          const int64_t q = (lo[2] + x) / stats.tiles.size[2], start = q * stats.tiles.size[2];
+          const int64_t size = std::min(stats.tiles.size[2], geo.out[2] - start), end = std::min(start + size - lo[2], x1);
+          const int64_t slot = owner * stats.tiles.total() + tile * stats.tiles.count[2] + q;
+          const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + lo[2];
+          const T* own = stats.exact[slot] ? &(*stats.exact[slot])[(inside * size + lo[2] + x - start) * 2 * lanes] : nullptr;
+          for (; x < end; ++x, own = own ? own + 2 * lanes : own)
+            fits &= load_window(ker, exact, slot, (at + x) * lanes, own, (line + x) * lanes);
+        }
+      }
+    return fits;
+  }
+
+  bool load_window(const Kernel<T>& ker, bool exact, int64_t slot, int64_t from, const T* own, int64_t to) {
+    bool fits = true;
+    if (own && std::isnan(own[0])) own = nullptr;
+    for (int k = 0; k < lay.lanes; k += V) {
+      Vec<T> v = load(&stats.r[from + k]), relative_to = load(&stats.top[slot * lay.lanes + k]);
+      if (exact) {
+        store_top(&top[to * 2], lay.lanes, k, own ? load_top(own, lay.lanes, k) : logit_of_power<T>(relative_to));
+      } else if (own) {
+        fits = fits && !any_below<T>(Vec<T>{}, v);  // 0 where all is masked
+      } else {
+        v = scale2(v, load(&w.top[k]) + load(&ker.top[k]) - relative_to);
+        fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
+      }
+      store(&r[to + k], v), store(&d[to + k], load(&stats.d[from + k]));
+    }
     return fits;
   }
 
@@ -231,8 +231,9 @@ template <class T, class S> struct Sweep2 {
         }
   }
 
-  // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase.
-  void list_taps(int64_t z, int64_t y, int64_t x, int64_t width) {
+  // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase;
+  // or, for runs, the first of the windows that hold it in each of their lines.
+  void list_taps(int64_t z, int64_t y, int64_t x, int64_t width, bool runs) {
     taps.clear();
     const int64_t j[3] = {z, y, x};
     int64_t i[3], t = 0;
@@ -241,13 +242,17 @@ template <class T, class S> struct Sweep2 {
       i[a] = floor_div(at, geo.stride[a]);
       return i[a] * geo.stride[a] == at;
     };
+    auto add = [&](int64_t tap) {
+      taps.push_back({((i[0] - lo[0]) * n[1] + i[1] - lo[1]) * n[2] + i[2] - lo[2], tap * lay.lanes});
+    };
     for (int64_t a = 0; a < geo.kernel[0]; ++a) {
       bool fits_z = window(0, a) && i[0] >= 0 && i[0] < geo.out[0];
-      for (int64_t b = 0; b < geo.kernel[1]; ++b) {
-        bool fits = fits_z && window(1, b) && i[1] >= 0 && i[1] < geo.out[1];
-        for (int64_t c = 0; c < geo.kernel[2]; ++c, ++t)
-          if (fits && window(2, c) && i[2] < geo.out[2] && i[2] + width > 0)
-            taps.push_back({((i[0] - lo[0]) * n[1] + i[1] - lo[1]) * n[2] + i[2] - lo[2], t * lay.lanes});
+      for (int64_t b = 0; b < geo.kernel[1]; ++b, t += geo.kernel[2]) {
+        if (!(fits_z && window(1, b) && i[1] >= 0 && i[1] < geo.out[1])) continue;
+        if (runs) window(2, geo.kernel[2] - 1), add(t);
+        else
+          for (int64_t c = 0; c < geo.kernel[2]; ++c)
+            if (window(2, c) && i[2] < geo.out[2] && i[2] + width > 0) add(t + c);
       }
     }
   }
@@ -272,55 +277,56 @@ template <class T, class S> struct Sweep2 {
     constexpr bool same = std::is_same<S, T>::value;
     const bool direct = same && form == RowForm::vectors;
     const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
-    const int64_t width = jhi[2] - jlo[2], blocks = line_blocks(width);
-    Gather<T> s{w.e.data(), r.data(), d.data(), ker.eb.data(), ker.ebw.data(), grad.data(), nullptr, 0, stride,
-                w.step, grads.step, sum_bias.data(), sum_weight.data(), &lay};
+    const int64_t width = jhi[2] - jlo[2], pixels = line_blocks(width);
+    ds.resize(size_t(pixels * lay.lanes)), value.resize(pixels), dst.resize(pixels);
+    if (room.size() < size_t(pixels * pitch)) room.assign(size_t(pixels * pitch), T(0));
+    Gather<T> s{w.e.data(),   r.data(),   d.data(),    ker.eb.data(),     ker.ebw.data(),  grad.data(),
+                nullptr,      0,          stride,      value.data(),      dst.data(),      ds.data(),
+                w.step,       grads.step, step,        sum_weight.data(), sum_bias.data(), &lay};
     for (int64_t z = jlo[0]; z < jhi[0]; ++z)
       for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
         S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
         for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
-          list_taps(z, y, jlo[2] + phase, blocks);
+          const int64_t live = (width - phase + stride - 1) / stride;
+          list_taps(z, y, jlo[2] + phase, pixels, table.runs && !exact);
           s.taps = taps.data(), s.count = int64_t(taps.size());
-          for (int64_t q = 0; phase + q * stride < width; q += lay.pixels) {
-            const int64_t x = phase + q * stride;
-            T* dst[kMaxPixels];
-            const T* v[kMaxPixels];
-            int live = 0;
-            for (int p = 0; p < lay.pixels; ++p) {
-              const int64_t at = x + p * stride;
-              live += at < width;
-              v[p] = w.value[line + at];
-              dst[p] = &room[p * pitch];
-              if constexpr (same)
-                if (direct && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
-            }
-            std::fill(ds.begin(), ds.end(), T(0));
-            if (!exact) {
-              int64_t c = 0;
-              for (int i = 0, m = 8; i < 4; ++i, m /= 2)
-                while (table.gather[i] && c + m <= lay.dvec) {
-                  table.gather[i](s, line + x, q, v, c, ds.data(), dst, step);
-                  c += m;
-                }
-            } else {
-              for (int p = 0; p < live; ++p) exact_row(s, ker, line + x + p * stride, q + p, v[p], &ds[p * lay.lanes], dst[p], step);
-            }
-            for (int p = 0; p < live; ++p) {
-              const int64_t at = jlo[2] + x + p * stride;
-              write_scores(lay, block, score_line + at * ss[3], &ds[p * lay.lanes]);
-              if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[p]);
-            }
+          for (int64_t q = 0; q < pixels; ++q) {
+            dst[q] = &room[q * pitch];
+            if constexpr (same)
+              if (direct && q < live) dst[q] = value_line + (jlo[2] + phase + q * stride) * vs[3] + block * lay.block_step();
+            value[q] = q < live ? w.value[line + phase + q * stride] : w.zero.data();
+          }
+          std::fill(ds.begin(), ds.end(), T(0));
+          const int64_t whole = (live + lay.pixels - 1) / lay.pixels * lay.pixels;
+          if (!exact)
+            table.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
+              loops.gather(s, line + phase, 0, whole / loops.pixels, first);
+            });
+          else
+            for (int64_t q = 0; q < live; ++q) exact_row(s, ker, line + phase + q * stride, q);
+          for (int64_t q = 0; q < live; ++q) {
+            const int64_t at = jlo[2] + phase + q * stride;
+            write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
+            if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }
         }
       }
+    if (!exact)
+      for (size_t i = 0; i < sum_bias.size(); i += V) {
+        const Vec<T> product = load(&sum_weight[i]), inner = load(&sum_bias[i]), b = load(&ker.eb[i]);
+        store(&sum_bias[i], load(&ker.ebw[i]) * product - b * inner), store(&sum_weight[i], b * product);
+      }
   }
 
-  void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t cell, const T* v, T* grad_scores, T* dst, int64_t step) {
-    for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, Vec<T>{});
+  // The gradients of one pixel from scores of any size.
+  void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t pixel) {
+    const T* v = s.value[pixel];
+    T *grad_scores = s.grad_scores + pixel * lay.lanes, *to = s.dst[pixel];
+    for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, Vec<T>{});
     for (const Tap& t : taps) {
-      const int64_t at = cell + t.cell;
+      const int64_t at = pixel + t.cell;
       const T* g = grad[at];
       Vec<T> dot{}, a{};
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * s.grad_step) * load(v + c * s.value_step);
@@ -336,7 +342,7 @@ template <class T, class S> struct Sweep2 {
         store(&sum_weight[tk], load(&sum_weight[tk]) + share * dot);
       }
       a = add_queries<T, -1>(lay, a);
-      for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, load(dst + c * step) + a * load(g + c * s.grad_step));
+      for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, load(to + c * s.dst_step) + a * load(g + c * s.grad_step));
     }
   }
 };
