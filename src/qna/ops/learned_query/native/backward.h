@@ -144,11 +144,11 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
 // Windows whose taps are neighbours along x (stride and dilation 1), R of them: a cell is loaded once for both pixels
 // of a block, as in `ForwardRuns`, and a window line unrolls.
 template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
-  static constexpr int V = Simd<T>::width, P = 2, lanes = G * V;
-  using Loops = BackwardLoops<T, G, PS, DS, NCV, P>;
+  static constexpr int V = Simd<T>::width, lanes = G * V;
+  static constexpr int kProductPixels = 2, kGatherPixels = NCV < 8 ? 2 : 1;  // as the registers allow
 
-  // f(cell, pixel, tap) for all that meet in a window line, cell by cell
-  template <class Load, class Meet> QNA_INLINE static void each_meeting(Load load_cell, Meet meet) {
+  // meet(cell, its number, pixel, tap) for all of P pixels that meet in a window line, cell by cell
+  template <int P, class Load, class Meet> QNA_INLINE static void each_meeting(Load load_cell, Meet meet) {
     repeat<R + P - 1>(QNA_EACH(x_) {
       constexpr int x = decltype(x_)::value, p0 = x < R ? 0 : x - R + 1, p1 = x < P ? x + 1 : P;
       const auto cell = load_cell(x_);
@@ -172,6 +172,7 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
 
   static void products(const Span<T>& s, int64_t start, int64_t blocks, const T* const* grad, int64_t grad_step,
                        int64_t first, T* num) {
+    constexpr int P = kProductPixels;
     for (; blocks > 0; --blocks, start += P, grad += P, num += P * lanes) {
       Row g[P];
       Vec<T> sum[P][G];
@@ -183,7 +184,7 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
         const T* e = s.e + (start + s.taps[i].cell) * lanes;
         const T* w = s.ebw + s.taps[i].weight;
         const T* const* v = s.value + (start + s.taps[i].cell);
-        each_meeting(
+        each_meeting<P>(
             QNA_EACH(x) { return load_row(v[x] + first * s.step, s.step); },
             [&](const Row& row, auto x, auto p, auto t) __attribute__((always_inline)) {
               const Vec<T> product = dot(*s.lay, g[p], row);
@@ -192,12 +193,18 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
               });
             });
       }
-      Loops::template add_to<P>(num, sum);
+      BackwardLoops<T, G, PS, DS, NCV, P>::template add_to<P>(num, sum);
     }
   }
 
   static void gather(const Gather<T>& s, int64_t e_cell, int64_t cell, int64_t blocks, int64_t first) {
-    const T own = first == 0 ? T(1) : T(0);
+    if (first == 0) return gather_of<true>(s, e_cell, cell, blocks, 0);
+    gather_of<false>(s, e_cell, cell, blocks, first);
+  }
+
+  template <bool First>
+  static void gather_of(const Gather<T>& s, int64_t e_cell, int64_t cell, int64_t blocks, int64_t first) {
+    constexpr int P = kGatherPixels;
     const T* from = s.e + e_cell * lanes;
     for (int64_t at = 0; at < blocks * P; at += P, cell += P, from += P * lanes) {
       Vec<T> acc[P][NCV], ds[P][G], e[P][G];
@@ -218,19 +225,24 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
             inner[t][k] = load(s.inner + t0 + t * lanes + k * V);
           });
         });
-        each_meeting(
+        each_meeting<P>(
             QNA_EACH(x) { return load_row(grad[x] + first * s.grad_step, s.grad_step); },
             [&](const Row& row, auto x, auto p, auto back) __attribute__((always_inline)) {
               constexpr int t = R - 1 - decltype(back)::value;
               const Vec<T> with_value = dot(*s.lay, row, v[p]);
-              Vec<T> a{};
+              Vec<T> a;
               repeat<G>(QNA_EACH(k) {
                 const Vec<T> share = e[p][k] * load(r + x * lanes + k * V), with = share * with_value;
-                const Vec<T> less = share * (load(d + x * lanes + k * V) * own);
-                const Vec<T> b = load(eb + t * lanes + k * V), bw = load(ebw + t * lanes + k * V);
-                ds[p][k] += with * bw - less * b;
-                a += share * bw;
-                product[t][k] += with, inner[t][k] += less;
+                const Vec<T> bw = load(ebw + t * lanes + k * V);
+                ds[p][k] += with * bw;
+                if constexpr (k == 0) a = share * bw;
+                else a += share * bw;
+                product[t][k] += with;
+                if constexpr (First) {  // the term with D counts once
+                  const Vec<T> less = share * load(d + x * lanes + k * V);
+                  ds[p][k] -= less * load(eb + t * lanes + k * V);
+                  inner[t][k] += less;
+                }
               });
               a = add_queries<T, PS>(*s.lay, a);
               repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * row.c[c]; });
@@ -245,18 +257,18 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
       repeat<P>(QNA_EACH(p) {
         repeat<NCV>(QNA_EACH(c) { store(s.dst[at + p] + (first + c) * s.dst_step, acc[p][c]); });
       });
-      Loops::template add_to<P>(s.grad_scores + at * lanes, ds);
+      BackwardLoops<T, G, PS, DS, NCV, P>::template add_to<P>(s.grad_scores + at * lanes, ds);
     }
   }
 };
 
-// The loops for one layout, for as many channel vectors as the entry says; `pixels` of them make a block.
+// The loops for one layout, for as many channel vectors as the entry says, and the pixels of a block in each.
 template <class T> struct BackwardTable {
   struct Entry {
     void (*products)(const Span<T>&, int64_t cell, int64_t blocks, const T* const* grad, int64_t grad_step,
                      int64_t first, T* num) = nullptr;
     void (*gather)(const Gather<T>&, int64_t e_cell, int64_t cell, int64_t blocks, int64_t first) = nullptr;
-    int pixels = 0;
+    int product_pixels = 0, gather_pixels = 0;
   };
   Entry entries[4];  // 8, 4, 2, 1 channel vectors
   bool runs;         // for `gather` a tap stands for a run of windows
@@ -274,10 +286,10 @@ typename BackwardTable<T>::Entry backward_entry(const Geometry& geo, bool runs) 
   if constexpr (G > 0)  // the window of most networks, in registers of its own
     if (runs && geo.kernel[2] == 3) {
       using Runs = BackwardRuns<T, G, PS, DS, NCV, 3>;
-      return {Runs::products, Runs::gather, 2};
+      return {Runs::products, Runs::gather, Runs::kProductPixels, Runs::kGatherPixels};
     }
   using Loops = BackwardLoops<T, G, PS, DS, NCV, P>;
-  return {Loops::products, Loops::gather, P};
+  return {Loops::products, Loops::gather, P, P};
 }
 
 template <class T, int G, int PS, int DS, int P> BackwardTable<T> backward_table(const Geometry& geo, bool runs) {
@@ -302,7 +314,7 @@ template <class T> BackwardTable<T> backward_table(const Layout<T>& lay, const G
   return lay.pixels == 4 ? backward_table<T, 4>(lay, geo, runs) : backward_table<T, 2>(lay, geo, runs);
 }
 
-// What sweep 1 leaves for sweep 2: per output position and lane, 1/denominator and D; per tile, the exponents that the
+// What sweep 1 leaves for sweep 2, of some batch items: per output position and lane, 1/denominator and D; per tile, the exponents that the
 // denominators are relative to. Where a tile needed the exact path also what those of its positions are relative to
 // that took it (two rows of lanes, those of Logit); NaN for the others.
 template <class T> struct Statistics {
@@ -311,14 +323,20 @@ template <class T> struct Statistics {
   int64_t positions;
   Array<T> r, d, top;                       // [batch][block][position or tile][lanes]
   std::vector<std::unique_ptr<Array<T>>> exact;  // per tile: [position of the tile][2][lanes]
+  int64_t blocks, first = 0;                     // the batch item that they start with
 
-  Statistics(const Geometry& g, const Layout<T>& lay, int64_t tile)
-      : tiles(g.out, tile), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]) {
-    r.resize(size_t(g.batch * lay.blocks * positions * lanes));
+  Statistics(const Geometry& g, const Layout<T>& lay, int64_t tile, int64_t items)
+      : tiles(g.out, tile), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]), blocks(lay.blocks) {
+    r.resize(size_t(items * blocks * positions * lanes));
     d.resize(r.size());
-    top.resize(size_t(g.batch * lay.blocks * tiles.total() * lanes));
-    exact.resize(size_t(g.batch * lay.blocks * tiles.total()));
+    top.resize(size_t(items * blocks * tiles.total() * lanes));
+    exact.resize(size_t(items * blocks * tiles.total()));
   }
+  void start(int64_t item) {
+    first = item;
+    for (auto& e : exact) e.reset();
+  }
+  int64_t owner(int64_t batch, int block) const { return (batch - first) * blocks + block; }
 };
 
 }  // namespace

@@ -69,31 +69,48 @@ template <class T, class S> void run_forward(const qna::Forward& f) {
 // Sums over the map are kept by a fixed number of parts, each in fp64 over its tiles, whatever the number of threads.
 constexpr int64_t kParts = 64;
 
+// Batch items that both sweeps of backward take before the next: few, so that the second finds in a cache what the
+// first has read, and enough for all threads.
+template <class T>
+int64_t items_together(const Layout<T>& lay, const Geometry& g, int64_t tasks, int threads) {
+  const int64_t row = int64_t(lay.blocks) * (2 * lay.dvec + lay.groups) * int64_t(sizeof(Vec<T>));
+  const int64_t item = g.in[0] * g.in[1] * g.in[2] * row;
+  return std::max<int64_t>({1, (int64_t(2) << 20) / item, threads > 1 ? (4 * threads + tasks - 1) / tasks : 1});
+}
+
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  Statistics<T> stats(f.geo, lay, tile_positions(lay));
-  const int64_t per_batch = stats.tiles.total() * lay.blocks;
-  parallel(
-      f.geo.batch * per_batch, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
-      [&](Sweep1<T, S>& task, int64_t i) { task.run(i / per_batch, int(i % lay.blocks), i % per_batch / lay.blocks); });
-
   const Tiling tiles(f.geo.in, tile_positions(lay));
+  const int64_t together = std::min(f.geo.batch, items_together(lay, f.geo, tiles.total() * lay.blocks, f.threads));
+  Statistics<T> stats(f.geo, lay, tile_positions(lay), together);
   const int64_t items = f.geo.batch * tiles.total(), parts = std::min(items, kParts);
   const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
   std::vector<double> sums(size_t(parts * lay.blocks * row * 2), 0.0);
-  parallel(
-      parts * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
-      [&](Sweep2<T, S>& task, int64_t i) {
-        const int64_t part = i / lay.blocks, block = i % lay.blocks;
-        double* to = &sums[size_t(i * row * 2)];
-        for (int64_t item = items * part / parts; item < items * (part + 1) / parts; ++item) {
-          int64_t lo[3], hi[3];
-          tiles.bounds(item % tiles.total(), lo, hi);
-          task.run(item / tiles.total(), int(block), lo, hi);
-          for (int64_t k = 0; k < row; ++k) to[k] += task.sum_bias[k], to[row + k] += task.sum_weight[k];
-        }
-      });
+  for (int64_t first = 0; first < f.geo.batch; first += together) {
+    const int64_t end = std::min(first + together, f.geo.batch), per_batch = stats.tiles.total() * lay.blocks;
+    stats.start(first);
+    parallel(
+        (end - first) * per_batch, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
+        [&](Sweep1<T, S>& task, int64_t i) {
+          task.run(first + i / per_batch, int(i % lay.blocks), i % per_batch / lay.blocks);
+        });
+    const int64_t item0 = first * tiles.total(), item1 = end * tiles.total();
+    const int64_t part0 = ((item0 + 1) * parts - 1) / items, part1 = (item1 * parts - 1) / items + 1;
+    parallel(
+        (part1 - part0) * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
+        [&](Sweep2<T, S>& task, int64_t i) {
+          const int64_t part = part0 + i / lay.blocks, block = i % lay.blocks;
+          double* to = &sums[size_t((part * lay.blocks + block) * row * 2)];
+          const int64_t from = std::max(items * part / parts, item0), until = std::min(items * (part + 1) / parts, item1);
+          for (int64_t item = from; item < until; ++item) {
+            int64_t lo[3], hi[3];
+            tiles.bounds(item % tiles.total(), lo, hi);
+            task.run(item / tiles.total(), int(block), lo, hi);
+            for (int64_t k = 0; k < row; ++k) to[k] += task.sum_bias[k], to[row + k] += task.sum_weight[k];
+          }
+        });
+  }
   for (int64_t t = 0; t < f.geo.taps(); ++t)
     for (int block = 0; block < lay.blocks; ++block)
       for (int k = 0; k < lay.lanes; ++k) {

@@ -19,13 +19,20 @@ template <class T, class S> struct GradRows {
     step = direct ? lay.vector_step() : Simd<T>::width;
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
-  const T* row(int64_t batch, int block, int64_t z, int64_t y, int64_t x, T* room) const {
+  // Pointers to the rows of `count` positions from (z, y, x) on.
+  void line(int64_t batch, int block, int64_t z, int64_t y, int64_t x, int64_t count, T* room, const T** to) const {
     const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] +
                    x * map.stride[3];
     if constexpr (std::is_same<S, T>::value)
-      if (direct) return src + block * lay.block_step();
-    read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
-    return room;
+      if (direct) {
+        src += block * lay.block_step();
+        for (int64_t i = 0; i < count; ++i, src += map.stride[3]) to[i] = src;
+        return;
+      }
+    for (int64_t i = 0; i < count; ++i, src += map.stride[3], room += pitch) {
+      read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
+      to[i] = room;
+    }
   }
 };
 
@@ -57,7 +64,7 @@ template <class T, class S> struct Sweep1 {
     w.place(lo, hi);
     w.load_scores(scores, f.scores.stride, batch, block);
     w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
-    const int64_t owner = batch * lay.blocks + block, slot = owner * stats.tiles.total() + tile;
+    const int64_t owner = stats.owner(batch, block), slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
     w.list_taps(lo, hi);
@@ -73,11 +80,10 @@ template <class T, class S> struct Sweep1 {
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
           start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
-        for (int64_t x = 0; x < width; ++x)
-          grad[x] = grads.row(batch, block, z, y, lo[2] + x, grads.direct ? nullptr : &room[x * grads.pitch]);
+        grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
         std::fill(num.begin(), num.end(), T(0));
         backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
-          loops.products(span, 0, whole / loops.pixels, grad.data(), grads.step, first, num.data());
+          loops.products(span, 0, whole / loops.product_pixels, grad.data(), grads.step, first, num.data());
         });
         for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
         for (int64_t x = 0; x < width; ++x)
@@ -156,11 +162,15 @@ template <class T, class S> struct Sweep2 {
     }
   }
 
+  // Windows of a line of the box that lie inside the map.
+  int64_t first_inside() const { return std::min(std::max<int64_t>(-lo[2], 0), n[2]); }
+  int64_t end_inside() const { return std::max(std::min(geo.out[2] - lo[2], n[2]), first_inside()); }
+
   // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with what they are
   // relative to). False if an r is too large for that, or of a window that took the exact path.
   bool load_windows(int64_t batch, int block, const Kernel<T>& ker, bool exact) {
     const int lanes = lay.lanes;
-    const int64_t owner = batch * lay.blocks + block;
+    const int64_t owner = stats.owner(batch, block);
     const size_t cells = size_t(n[0] * n[1] * n[2]);
     r.resize(cells * lanes), d.resize(cells * lanes);
     if (exact) top.resize(cells * 2 * lanes);
@@ -168,8 +178,7 @@ template <class T, class S> struct Sweep2 {
     for (int64_t z = 0; z < n[0]; ++z)
       for (int64_t y = 0; y < n[1]; ++y) {
         const int64_t line = (z * n[1] + y) * n[2], i[2] = {lo[0] + z, lo[1] + y};
-        const int64_t x0 = std::min(std::max<int64_t>(-lo[2], 0), n[2]);
-        const int64_t x1 = std::max(std::min(geo.out[2] - lo[2], n[2]), x0);
+        const int64_t x0 = first_inside(), x1 = end_inside();
         for (Array<T>* map : {&r, &d}) {
           T* from = map->data() + line * lanes;
           std::fill(from, from + x0 * lanes, T(0)), std::fill(from + x1 * lanes, from + n[2] * lanes, T(0));
@@ -189,12 +198,31 @@ template <class T, class S> struct Sweep2 {
           const int64_t size = std::min(stats.tiles.size[2], geo.out[2] - start), end = std::min(start + size - lo[2], x1);
           const int64_t slot = owner * stats.tiles.total() + tile * stats.tiles.count[2] + q;
           const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + lo[2];
+          if (!exact && !stats.exact[slot]) {
+            fits &= load_ordinary(ker, slot, (at + x) * lanes, (line + x) * lanes, (end - x) * lanes);
+            x = end;
+            continue;
+          }
           const T* own = stats.exact[slot] ? &(*stats.exact[slot])[(inside * size + lo[2] + x - start) * 2 * lanes] : nullptr;
           for (; x < end; ++x, own = own ? own + 2 * lanes : own)
             fits &= load_window(ker, exact, slot, (at + x) * lanes, own, (line + x) * lanes);
         }
       }
     return fits;
+  }
+
+  // Windows of a tile that has none of the exact path.
+  bool load_ordinary(const Kernel<T>& ker, int64_t slot, int64_t from, int64_t to, int64_t count) {
+    Vec<T> largest{};
+    for (int k = 0; k < lay.lanes; k += V) {
+      const Vec<T> up = load(&w.top[k]) + load(&ker.top[k]) - load(&stats.top[slot * lay.lanes + k]);
+      for (int64_t i = k; i < count; i += lay.lanes) {
+        const Vec<T> v = scale2(load(&stats.r[from + i]), up);
+        largest = vmax(v, largest);
+        store(&r[to + i], v), store(&d[to + i], load(&stats.d[from + i]));
+      }
+    }
+    return !any_below<T>(splat(1 / ExpLimits<T>::vanishing), largest);
   }
 
   bool load_window(const Kernel<T>& ker, bool exact, int64_t slot, int64_t from, const T* own, int64_t to) {
@@ -221,14 +249,13 @@ template <class T, class S> struct Sweep2 {
       rows.resize(grad.size() * grads.pitch);
       if (grads.form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));
     }
-    for (int64_t z = 0, cell = 0; z < n[0]; ++z)
-      for (int64_t y = 0; y < n[1]; ++y)
-        for (int64_t x = 0; x < n[2]; ++x, ++cell) {
-          bool outside = lo[2] + x < 0 || lo[2] + x >= geo.out[2];
-          grad[cell] = outside ? w.zero.data()
-                               : grads.row(batch, block, lo[0] + z, lo[1] + y, lo[2] + x,
-                                           grads.direct ? nullptr : &rows[cell * grads.pitch]);
-        }
+    const int64_t x0 = first_inside(), x1 = end_inside();
+    for (int64_t line = 0; line < n[0] * n[1]; ++line) {
+      const int64_t z = lo[0] + line / n[1], y = lo[1] + line % n[1], cell = line * n[2];
+      const T** to = &grad[cell];
+      std::fill(to, to + x0, w.zero.data()), std::fill(to + x1, to + n[2], w.zero.data());
+      grads.line(batch, block, z, y, lo[2] + x0, x1 - x0, grads.direct ? nullptr : &rows[(cell + x0) * grads.pitch], to + x0);
+    }
   }
 
   // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase;
@@ -292,17 +319,20 @@ template <class T, class S> struct Sweep2 {
           const int64_t live = (width - phase + stride - 1) / stride;
           list_taps(z, y, jlo[2] + phase, pixels, table.runs && !exact);
           s.taps = taps.data(), s.count = int64_t(taps.size());
-          for (int64_t q = 0; q < pixels; ++q) {
-            dst[q] = &room[q * pitch];
-            if constexpr (same)
-              if (direct && q < live) dst[q] = value_line + (jlo[2] + phase + q * stride) * vs[3] + block * lay.block_step();
-            value[q] = q < live ? w.value[line + phase + q * stride] : w.zero.data();
-          }
+          for (int64_t q = 0; q < pixels; ++q) dst[q] = &room[q * pitch];
+          if constexpr (same)
+            if (direct) {
+              T* to = value_line + (jlo[2] + phase) * vs[3] + block * lay.block_step();
+              for (int64_t q = 0; q < live; ++q, to += stride * vs[3]) dst[q] = to;
+            }
+          const T* const* v = &w.value[line + phase];
+          for (int64_t q = 0; q < live; ++q, v += stride) value[q] = *v;
+          std::fill(value.begin() + live, value.end(), w.zero.data());
           std::fill(ds.begin(), ds.end(), T(0));
           const int64_t whole = (live + lay.pixels - 1) / lay.pixels * lay.pixels;
           if (!exact)
             table.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
-              loops.gather(s, line + phase, 0, whole / loops.pixels, first);
+              loops.gather(s, line + phase, 0, whole / loops.gather_pixels, first);
             });
           else
             for (int64_t q = 0; q < live; ++q) exact_row(s, ker, line + phase + q * stride, q);
