@@ -20,6 +20,13 @@ template <class T, int DS> inline Vec<T> add_slices(const Layout<T>& lay, Vec<T>
   return a;
 }
 
+// The rows of grad_out at a line of outputs.
+template <class T> struct GradLine {
+  const T* const* rows;
+  int64_t step;  // between channel vectors
+  int64_t next;  // from a row to that of the next line, to be fetched by then
+};
+
 // Sweep 2's view of a line of positions ("pixels"): windows i are cells, taps lead from the first pixel to its window.
 template <class T> struct Gather {
   const T *e, *r, *d, *eb, *ebw;
@@ -31,6 +38,7 @@ template <class T> struct Gather {
   T* const* dst;          // pixel -> grad_value
   T* grad_scores;         // [pixels][lanes]
   int64_t value_step, grad_step, dst_step;
+  int64_t dst_next;       // from a row of dst to that of the next line
   T *products, *inner;  // [taps][lanes]: the sums of E r G and E r D, of which a tile's grad_bias and grad_weight are made
   const Layout<T>* lay;
 };
@@ -50,13 +58,13 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
   static constexpr int V = Simd<T>::width, GG = G > 0 ? G : 1;
 
   // num[pixel][lane] += sum over taps and these channels of e eb w G
-  static void products(const Span<T>& s, int64_t cell, int64_t blocks, const T* const* grad, int64_t grad_step,
-                       int64_t first, T* num) {
+  static void products(const Span<T>& s, int64_t cell, int64_t blocks, const GradLine<T>& grad, int64_t first,
+                       T* num) {
     const int groups = G > 0 ? G : s.lay->groups, lanes = groups * V;
-    for (; blocks > 0; --blocks, cell += P * s.stride, grad += P, num += P * lanes) {
+    for (const T* const* rows = grad.rows; blocks > 0; --blocks, cell += P * s.stride, rows += P, num += P * lanes) {
       Vec<T> g[P][NCV], sum[P][GG];
       repeat<P>(QNA_EACH(p) {
-        repeat<NCV>(QNA_EACH(c) { g[p][c] = load(grad[p] + (first + c) * grad_step); });
+        repeat<NCV>(QNA_EACH(c) { g[p][c] = load(rows[p] + (first + c) * grad.step); });
         repeat<GG>(QNA_EACH(k) { sum[p][k] = Vec<T>{}; });
       });
       s.each_tap(cell, [&](int64_t at, int64_t weight) __attribute__((always_inline)) {
@@ -170,14 +178,19 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
     return add_slices<T, DS>(lay, sum);
   }
 
-  static void products(const Span<T>& s, int64_t start, int64_t blocks, const T* const* grad, int64_t grad_step,
-                       int64_t first, T* num) {
+  static void products(const Span<T>& s, int64_t start, int64_t blocks, const GradLine<T>& grad, int64_t first,
+                       T* num) {
     constexpr int P = kProductPixels;
-    for (; blocks > 0; --blocks, start += P, grad += P, num += P * lanes) {
+    for (const T* const* rows = grad.rows; blocks > 0; --blocks, start += P, rows += P, num += P * lanes) {
+      if (s.ahead)
+        repeat<P>(QNA_EACH(p) {
+          fetch<T, NCV>(s.ahead[start + p], first * s.step, s.step);
+          fetch<T, NCV>(rows[p], grad.next + first * grad.step, grad.step);
+        });
       Row g[P];
       Vec<T> sum[P][G];
       repeat<P>(QNA_EACH(p) {
-        g[p] = load_row(grad[p] + first * grad_step, grad_step);
+        g[p] = load_row(rows[p] + first * grad.step, grad.step);
         repeat<G>(QNA_EACH(k) { sum[p][k] = Vec<T>{}; });
       });
       for (int64_t i = 0; i < s.count; ++i) {
@@ -211,6 +224,7 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
       Row v[P];
       repeat<P>(QNA_EACH(p) {
         v[p] = load_row(s.value[at + p] + first * s.value_step, s.value_step);
+        fetch<T, NCV, true>(s.dst[at + p], s.dst_next + first * s.dst_step, s.dst_step);
         repeat<NCV>(QNA_EACH(c) { acc[p][c] = Vec<T>{}; });
         repeat<G>(QNA_EACH(k) { ds[p][k] = Vec<T>{}, e[p][k] = load(from + p * lanes + k * V); });
       });
@@ -265,8 +279,8 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
 // The loops for one layout, for as many channel vectors as the entry says, and the pixels of a block in each.
 template <class T> struct BackwardTable {
   struct Entry {
-    void (*products)(const Span<T>&, int64_t cell, int64_t blocks, const T* const* grad, int64_t grad_step,
-                     int64_t first, T* num) = nullptr;
+    void (*products)(const Span<T>&, int64_t cell, int64_t blocks, const GradLine<T>&, int64_t first,
+                     T* num) = nullptr;
     void (*gather)(const Gather<T>&, int64_t e_cell, int64_t cell, int64_t blocks, int64_t first) = nullptr;
     int product_pixels = 0, gather_pixels = 0;
   };

@@ -75,15 +75,18 @@ template <class T, class S> struct Sweep1 {
     int64_t l = 0;
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-        const Span<T> span = span_of(w, ker, l);
+        Span<T> span = span_of(w, ker, l);
+        const bool next = y + 1 < hi[1] && w.line_count(l + 1) > 0;
+        if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         forward.denominators(span, 0, whole, den.data());
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
           start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
+        const GradLine<T> line_grads{grad.data(), grads.step, grads.direct && next ? f.grad_out.stride[2] : 0};
         std::fill(num.begin(), num.end(), T(0));
         backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
-          loops.products(span, 0, whole / loops.product_pixels, grad.data(), grads.step, first, num.data());
+          loops.products(span, 0, whole / loops.product_pixels, line_grads, first, num.data());
         });
         for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
         for (int64_t x = 0; x < width; ++x)
@@ -309,7 +312,7 @@ template <class T, class S> struct Sweep2 {
     if (room.size() < size_t(pixels * pitch)) room.assign(size_t(pixels * pitch), T(0));
     Gather<T> s{w.e.data(),   r.data(),   d.data(),    ker.eb.data(),     ker.ebw.data(),  grad.data(),
                 nullptr,      0,          stride,      value.data(),      dst.data(),      ds.data(),
-                w.step,       grads.step, step,        sum_weight.data(), sum_bias.data(), &lay};
+                w.step,       grads.step, step,        0,                 sum_weight.data(), sum_bias.data(), &lay};
     for (int64_t z = jlo[0]; z < jhi[0]; ++z)
       for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
@@ -317,6 +320,7 @@ template <class T, class S> struct Sweep2 {
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
         for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
           const int64_t live = (width - phase + stride - 1) / stride;
+          s.dst_next = direct && y + 1 < jhi[1] ? vs[2] : 0;
           list_taps(z, y, jlo[2] + phase, pixels, table.runs && !exact);
           s.taps = taps.data(), s.count = int64_t(taps.size());
           for (int64_t q = 0; q < pixels; ++q) dst[q] = &room[q * pitch];
