@@ -39,7 +39,7 @@ template <class T> struct Gather {
   T* grad_scores;         // [pixels][lanes]
   int64_t value_step, grad_step, dst_step;
   int64_t dst_next;       // from a row of dst to that of the next line
-  T *products, *inner;  // [taps][lanes]: the sums of E r G and E r D, of which a tile's grad_bias and grad_weight are made
+  T *products, *inner;    // [taps][lanes]: the sums of E r G and E r D, which make the tile's grad_bias and grad_weight
   const Layout<T>* lay;
 };
 
@@ -328,9 +328,9 @@ template <class T> BackwardTable<T> backward_table(const Layout<T>& lay, const G
   return lay.pixels == 4 ? backward_table<T, 4>(lay, geo, runs) : backward_table<T, 2>(lay, geo, runs);
 }
 
-// What sweep 1 leaves for sweep 2, of some batch items: per output position and lane, 1/denominator and D; per tile, the exponents that the
-// denominators are relative to. Where a tile needed the exact path also what those of its positions are relative to
-// that took it (two rows of lanes, those of Logit); NaN for the others.
+// What sweep 1 leaves for sweep 2, of some batch items: per output position and lane, 1/denominator and D; per tile,
+// the exponents that the denominators are relative to. Where a tile needed the exact path also what those of its
+// positions are relative to that took it (two rows of lanes, those of Logit); NaN for the others.
 template <class T> struct Statistics {
   const Tiling tiles;
   int lanes;

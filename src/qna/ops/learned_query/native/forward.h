@@ -102,7 +102,7 @@ template <class T, class S> struct ForwardTask {
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     w.list_taps(lo, hi);
     const int64_t width = hi[2] - lo[2];
     const int64_t(&os)[6] = f.out.stride;
@@ -113,7 +113,8 @@ template <class T, class S> struct ForwardTask {
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
         Span<T> span = span_of(w, kernels[block], l);
-        if (prefetch && y + 1 < hi[1] && w.line_count(l + 1) > 0)
+        w.template load_lines<S>(w.end_of_lines(z, y));
+        if (prefetch && w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0)
           span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         // all denominators of the line first: no block waits for its own division
         table.denominators(span, 0, whole_blocks(width), den.data());

@@ -102,7 +102,8 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
         [&](Sweep2<T, S>& task, int64_t i) {
           const int64_t part = part0 + i / lay.blocks, block = i % lay.blocks;
           double* to = &sums[size_t((part * lay.blocks + block) * row * 2)];
-          const int64_t from = std::max(items * part / parts, item0), until = std::min(items * (part + 1) / parts, item1);
+          const int64_t from = std::max(items * part / parts, item0);
+          const int64_t until = std::min(items * (part + 1) / parts, item1);
           for (int64_t item = from; item < until; ++item) {
             int64_t lo[3], hi[3];
             tiles.bounds(item % tiles.total(), lo, hi);

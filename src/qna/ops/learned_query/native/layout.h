@@ -128,6 +128,7 @@ inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64
   switch (form) {
     case RowForm::vectors:
       dst += block * lay.block_step();
+      if (lay.blocks == 1) return store_row<T>(dst, src, lay.dvec);
       for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
       return;
     case RowForm::padded: {

@@ -145,13 +145,35 @@ template <class T> inline Vec<float> load_as(const fp16* p) {
 #endif
 }
 template <class T> inline void store_as(fp16* p, Vec<float> v) {
+  [[maybe_unused]] constexpr int nearest = 0x08;  // _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, nearest));
 #elif defined(__F16C__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, nearest));
 #else
   for (int i = 0; i < Simd<float>::width; ++i) narrow(float(v[i]), p + i);
 #endif
+}
+
+// `count` vectors from src to dst.
+template <class T, class S> inline void store_row(S* dst, const T* src, int count) {
+  int c = 0;
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same<S, bf16>::value) {  // two at a time: the upper words of both, rounded, are one vector
+    __m512i upper;
+    for (int k = 0; k < 32; ++k) reinterpret_cast<uint16_t*>(&upper)[k] = uint16_t(2 * k + 1);
+    auto rounded = [](const T* p) {
+      const __m512i u = _mm512_loadu_si512(p), up = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+      const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+      const __m512i sum = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+      const __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(u), _mm512_castsi512_ps(u), _CMP_UNORD_Q);
+      return _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000));
+    };
+    for (; c + 2 <= count; c += 2)
+      _mm512_storeu_si512(dst + c * 16, _mm512_permutex2var_epi16(rounded(src + c * 16), upper, rounded(src + c * 16 + 16)));
+  }
+#endif
+  for (; c < count; ++c) store_as<T>(dst + c * Simd<T>::width, load(src + c * Simd<T>::width));
 }
 
 // The first n lanes alone; those loaded behind them are 0.

@@ -63,7 +63,7 @@ template <class T, class S> struct Sweep1 {
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     const int64_t owner = stats.owner(batch, block), slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
@@ -76,7 +76,8 @@ template <class T, class S> struct Sweep1 {
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
         Span<T> span = span_of(w, ker, l);
-        const bool next = y + 1 < hi[1] && w.line_count(l + 1) > 0;
+        w.template load_lines<S>(w.end_of_lines(z, y));
+        const bool next = w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0;
         if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         forward.denominators(span, 0, whole, den.data());
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
@@ -198,7 +199,8 @@ template <class T, class S> struct Sweep2 {
         }
         for (int64_t x = x0; x < x1;) {  // the windows of one tile after the other
           const int64_t q = (lo[2] + x) / stats.tiles.size[2], start = q * stats.tiles.size[2];
-          const int64_t size = std::min(stats.tiles.size[2], geo.out[2] - start), end = std::min(start + size - lo[2], x1);
+          const int64_t size = std::min(stats.tiles.size[2], geo.out[2] - start);
+          const int64_t end = std::min(start + size - lo[2], x1), at_x = inside * size + lo[2] + x - start;
           const int64_t slot = owner * stats.tiles.total() + tile * stats.tiles.count[2] + q;
           const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + lo[2];
           if (!exact && !stats.exact[slot]) {
@@ -206,7 +208,7 @@ template <class T, class S> struct Sweep2 {
             x = end;
             continue;
           }
-          const T* own = stats.exact[slot] ? &(*stats.exact[slot])[(inside * size + lo[2] + x - start) * 2 * lanes] : nullptr;
+          const T* own = stats.exact[slot] ? &(*stats.exact[slot])[at_x * 2 * lanes] : nullptr;
           for (; x < end; ++x, own = own ? own + 2 * lanes : own)
             fits &= load_window(ker, exact, slot, (at + x) * lanes, own, (line + x) * lanes);
         }
@@ -257,7 +259,8 @@ template <class T, class S> struct Sweep2 {
       const int64_t z = lo[0] + line / n[1], y = lo[1] + line % n[1], cell = line * n[2];
       const T** to = &grad[cell];
       std::fill(to, to + x0, w.zero.data()), std::fill(to + x1, to + n[2], w.zero.data());
-      grads.line(batch, block, z, y, lo[2] + x0, x1 - x0, grads.direct ? nullptr : &rows[(cell + x0) * grads.pitch], to + x0);
+      T* row = grads.direct ? nullptr : &rows[(cell + x0) * grads.pitch];
+      grads.line(batch, block, z, y, lo[2] + x0, x1 - x0, row, to + x0);
     }
   }
 
@@ -293,7 +296,7 @@ template <class T, class S> struct Sweep2 {
     place(jlo, jhi);
     w.place_positions(jlo, jhi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    w.template start_values<S>(f.value, batch, block, 1);
     const bool exact = ker.beyond || !load_windows(batch, block, ker, false);
     if (exact) {
       w.load_exact(scores, f.scores.stride, batch, block);
@@ -318,6 +321,7 @@ template <class T, class S> struct Sweep2 {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
         S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
+        w.template load_lines<S>(line / w.n[2] + 1);
         for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
           const int64_t live = (width - phase + stride - 1) / stride;
           s.dst_next = direct && y + 1 < jhi[1] ? vs[2] : 0;
@@ -376,7 +380,8 @@ template <class T, class S> struct Sweep2 {
         store(&sum_weight[tk], load(&sum_weight[tk]) + share * dot);
       }
       a = add_queries<T, -1>(lay, a);
-      for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, load(to + c * s.dst_step) + a * load(g + c * s.grad_step));
+      for (int c = 0; c < lay.dvec; ++c)
+        store(to + c * s.dst_step, load(to + c * s.dst_step) + a * load(g + c * s.grad_step));
     }
   }
 };

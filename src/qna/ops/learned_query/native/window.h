@@ -22,6 +22,8 @@ template <class T> struct Window {
   int64_t x_end;               // cells from this position on count as outside the map
   Array<T> e, scores, rows, zero;  // scores: only where the exact path was asked for
   Array<const T*> value;       // cell -> channel row of the block
+  RowForm form;                // of the value map
+  bool in_place;               // its rows are read where they lie
   Array<T> top, best;          // exponent subtracted from every score, per lane (whole numbers); largest score
   std::vector<char> beyond;    // per score vector: some are larger than the exponentials take
   Array<Tap> taps;             // one line of outputs after the other; of a run only the first tap
@@ -113,36 +115,50 @@ template <class T> struct Window {
     });
   }
 
-  template <class S> void load_values(const S* base, const int64_t (&st)[6], int64_t batch, int block) {
-    const RowForm form = lay.row_form(st[4], st[5]);
-    const bool direct = form == RowForm::vectors && std::is_same<S, T>::value;
-    const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
+  // Channel rows of all cells, in place where the layout allows: after that they stand as they are. Other rows are
+  // converted by `load_lines`, into room for so many lines of cells at a time.
+  template <class S> void start_values(const qna::ValueMap& map, int64_t batch, int block, int64_t lines) {
+    const int64_t(&st)[6] = map.stride;
+    const S* base = static_cast<const S*>(map.data) + batch * st[0];
+    form = lay.row_form(st[4], st[5]);
+    in_place = form == RowForm::vectors && std::is_same<S, T>::value;
     value.resize(cells());
-    step = direct ? lay.vector_step() : Simd<T>::width;
-    if (!direct && rows.size() < size_t(cells() * row)) {
-      rows.resize(cells() * row);
-      if (form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));  // its empty lanes are never written
+    step = in_place ? lay.vector_step() : Simd<T>::width;
+    loaded = 0, kept = std::min(lines, n[0] * n[1]), values = &map, values_batch = batch, values_block = block;
+    if constexpr (std::is_same<S, T>::value)
+      if (in_place) {
+        base += block * lay.block_step();
+        each_line([&](int64_t z, int64_t y, int64_t cell) {
+          fill_line(cell, base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3], st[3]);
+        });
+        loaded = n[0] * n[1];
+      }
+    const size_t room = in_place ? 0 : size_t(kept * n[2] * lay.dvec * Simd<T>::width);
+    if (rows.size() < room) rows.assign(room, T(0));  // empty lanes of RowForm::any are never written
+  }
+  template <class S> void load_lines(int64_t end) {
+    const int64_t row = int64_t(lay.dvec) * Simd<T>::width, x0 = first_inside(), x1 = end_inside();
+    for (; loaded < end; ++loaded) {
+      const int64_t(&st)[6] = values->stride;
+      const int64_t z = lo[0] + loaded / n[1], y = lo[1] + loaded % n[1];
+      const S* src = static_cast<const S*>(values->data) + values_batch * st[0] + z * st[1] + y * st[2] +
+                     (lo[2] + x0) * st[3];
+      T* dst = rows.data() + (loaded % kept * n[2] + x0) * row;
+      fill_line(loaded * n[2], dst, row);
+      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row)
+        read_row(lay, values_block, src, st[4], st[5], form, dst);
     }
-    base += batch * st[0];
-    const int64_t x0 = first_inside(), x1 = end_inside();
-    each_line([&](int64_t z, int64_t y, int64_t cell) {
-      const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3];
-      const T** at = value.data() + cell;
-      std::fill(at, at + x0, zero.data());
-      std::fill(at + x1, at + n[2], zero.data());
-      if constexpr (std::is_same<S, T>::value) {
-        if (direct) {
-          src += block * lay.block_step();
-          for (int64_t x = x0; x < x1; ++x, src += st[3]) at[x] = src;
-          return;
-        }
-      }
-      T* dst = rows.data() + (cell + x0) * row;
-      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row) {
-        read_row(lay, block, src, st[4], st[5], form, dst);
-        at[x] = dst;
-      }
-    });
+  }
+
+  // Lines of cells that one line of windows spans, and the end of those of the windows at (z, y).
+  int64_t lines_of_a_window() const {
+    return geo.kernel[0] > 1 ? n[0] * n[1] : (geo.kernel[1] - 1) * geo.dilation[1] + 1;
+  }
+  int64_t end_of_lines(int64_t z, int64_t y) const {
+    if (geo.kernel[0] > 1) return n[0] * n[1];
+    const int64_t cz = z * geo.stride[0] - geo.pad[0] - lo[0];
+    const int64_t cy = y * geo.stride[1] - geo.pad[1] + lines_of_a_window() - lo[1];
+    return std::min(cz * n[1] + std::min(cy, n[1]), n[0] * n[1]);
   }
 
   // The taps inside the map for every line of outputs of the box lo..hi; cells count from the first pixel of the line.
@@ -172,6 +188,18 @@ template <class T> struct Window {
   int64_t line_count(int64_t line) const { return starts[line + 1] - starts[line]; }
 
  private:
+  const qna::ValueMap* values;  // what `load_lines` reads, how far it has come, and how many lines there is room for
+  int64_t values_batch, loaded, kept;
+  int values_block;
+
+  // Pointers to the rows of one line, `step` apart; zeros outside the map.
+  void fill_line(int64_t cell, const T* row, int64_t row_step) {
+    const T** at = value.data() + cell;
+    const int64_t x0 = first_inside(), x1 = end_inside();
+    std::fill(at, at + x0, zero.data()), std::fill(at + x1, at + n[2], zero.data());
+    for (int64_t x = x0; x < x1; ++x, row += row_step) at[x] = row;
+  }
+
   // The largest score per lane of one line, into `best`.
   template <class S> void find_largest(const S* src, int64_t pixel, int block) {
     for (int g = 0; g < lay.groups; ++g) {
