@@ -103,7 +103,8 @@ inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, 
   switch (form) {
     case RowForm::vectors:
       src += block * lay.block_step();
-      for (int c = 0; c < lay.dvec; ++c) store(dst + c * V, load_as<T>(src + c * lay.vector_step()));
+      for (int64_t c = lay.dvec, step = lay.vector_step(); c > 0; --c, src += step, dst += V)
+        store(dst, load_as<T>(src));
       return;
     case RowForm::padded: {
       int64_t left = lay.depth * lay.heads - first, step = lay.dup * lay.heads;

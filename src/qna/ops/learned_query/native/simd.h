@@ -123,6 +123,10 @@ typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), aligned(2)
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 
 template <class T> inline Vec<float> load_as(const bf16* p) {
+#if defined(__AVX512F__)  // which GCC would take apart
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+#endif
   Words w = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
   return (Vec<float>)w;
 }
@@ -169,11 +173,11 @@ template <class T, class S> inline void store_row(S* dst, const T* src, int coun
       const __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(u), _mm512_castsi512_ps(u), _CMP_UNORD_Q);
       return _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000));
     };
-    for (; c + 2 <= count; c += 2)
-      _mm512_storeu_si512(dst + c * 16, _mm512_permutex2var_epi16(rounded(src + c * 16), upper, rounded(src + c * 16 + 16)));
+    for (; c + 2 <= count; c += 2, src += 32, dst += 32)
+      _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(rounded(src), upper, rounded(src + 16)));
   }
 #endif
-  for (; c < count; ++c) store_as<T>(dst + c * Simd<T>::width, load(src + c * Simd<T>::width));
+  for (; c < count; ++c, src += Simd<T>::width, dst += Simd<T>::width) store_as<T>(dst, load(src));
 }
 
 // The first n lanes alone; those loaded behind them are 0.
