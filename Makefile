@@ -46,10 +46,14 @@ format: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# of the instruction sets, the one that this machine runs, by the name that the build gives it
+LEVEL = $(BIN)/python -c "from qna.ops.learned_query import cpu; print(cpu.instruction_set().removeprefix('x86-64-'))"
+
 sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their tests, the generated ones included
 	.ci/in_venv build/sanitize .venv
 	$(BIN)/pip install --quiet nanobind scikit-build-core ninja cmake
-	build/sanitize/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall --config-settings=cmake.define.QNA_SANITIZE=ON .
+	level=$$($(LEVEL)) && build/sanitize/bin/pip install --quiet --no-deps --no-build-isolation --force-reinstall \
+	  --config-settings=cmake.define.QNA_SANITIZE=ON --config-settings=cmake.define.QNA_LEVELS=$$level .
 	test -n "$$(find build/sanitize -path '*/learned_query/_native*.so')"  # a failed build installs qna without the kernels
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  build/sanitize/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \

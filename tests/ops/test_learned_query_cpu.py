@@ -203,6 +203,59 @@ def test_one_score_far_above_the_rest(score, line, instruction_set):
     check(lay_out(inputs, "packed"), case.window, case)
 
 
+UNITS = [(torch.float32, 30), (torch.float32, 100), (torch.float32, 126), (torch.bfloat16, 126)]
+UNITS += [(torch.float64, 30), (torch.float64, 45), (torch.float64, 1022)]
+
+
+@pytest.mark.parametrize("where", ["scores", "corner", "bias", "both"])
+@pytest.mark.parametrize(("dtype", "exponent"), UNITS, ids=str)
+def test_scores_and_biases_up_to_the_largest_number(dtype, exponent, where, instruction_set):
+    # whole multiples of a unit far above the range of exponentials: between them it is all or nothing,
+    # whatever the unit, and biases of ordinary size decide among equals, also where the sum overflows
+    case = Case("huge", (20, 70), (3, 3), batch=3, heads=8, head_dim=8)
+    inputs, g = case.make(dtype), torch.Generator().manual_seed(2)
+    multiples = {k: torch.randint(-3, 4, inputs[k].shape, generator=g) for k in ("scores", "bias")}
+    if where == "corner":  # of the first item alone
+        multiples["scores"][:, 3:, :-3] = 0
+        multiples["scores"][1:] = 0
+    for name in multiples:  # so that the oracle's sum with a multiple of 2^12 keeps every bit
+        inputs[name] = (inputs[name] * 64).round() / 64
+    used = {"corner": ("scores",), "both": ("scores", "bias")}.get(where, (where,))
+
+    def at(unit, to):
+        moved = {k: multiples[k].double() * unit for k in used}
+        if where != "bias":
+            moved["scores"][:, 9:, 40:] = float("-inf")
+        if where == "corner":
+            moved["scores"] += inputs["scores"].double() * (multiples["scores"] == 0)
+        return {k: moved.get(k, v).to(to) for k, v in inputs.items()}
+
+    expected, upstream = run(at(2.0**12, torch.float64), {}, "reference")
+    actual, _ = run(at(2.0**exponent, dtype), {}, "cpu", upstream)
+    scale = float(inputs["value"].abs().max() * upstream.abs().max())
+    for name, e in expected.items():
+        n = terms(case) * (upstream.numel() if name in ("bias", "weight") else 1)
+        if dtype == torch.bfloat16:  # upstream and results are rounded
+            assert (actual[name].double() - e).abs().max() <= 2**-7 * max(float(e.abs().max()), 1), name
+        else:
+            assert_close_to_oracle(actual[name], e, terms=n, scale=scale, name=name)
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [(torch.float32, 2.0**22), (torch.float64, 2.0**45)], ids=str)
+@pytest.mark.parametrize("name", ["scores", "bias"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_huge_constant_changes_nothing(dtype, shift, name, sign, instruction_set):
+    case = Case("shift", (12, 70), (3, 3), heads=8, head_dim=8)
+    inputs = case.make(dtype)
+    inputs[name] = inputs[name].round()  # of which the sum keeps every bit
+    expected, upstream = run({k: v.double() for k, v in inputs.items()}, {}, "reference")
+    actual, _ = run({**inputs, name: inputs[name] + sign * shift}, {}, "cpu", upstream)
+    scale = float(inputs["value"].abs().max() * upstream.abs().max())
+    for key, e in expected.items():
+        n = terms(case) * (upstream.numel() if key in ("bias", "weight") else 1)
+        assert_close_to_oracle(actual[key], e, terms=n, scale=scale, name=key)
+
+
 def test_first_lines_that_are_masked(instruction_set):
     case = Case("above", (41, 70), (3, 3), batch=1, heads=8, head_dim=8)
     inputs = case.make()

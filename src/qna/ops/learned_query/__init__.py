@@ -89,7 +89,6 @@ def learned_query_attention(
 
     Taps outside the map count in neither sum; a window that lies outside altogether gives 0. It is exact for
     any finite scores and biases; a score of -inf masks its position. Half precision is computed in fp32.
-    The "cpu" backend clamps scores and biases to +-2^21 (fp32) or +-2^40 (fp64): beyond that use "reference".
 
     Args:
         scores: (B, *space, L, h), one score per position, query and head; one to three space axes.

@@ -15,14 +15,19 @@ template <class T> Span<T> span_of(const Window<T>& w, const Kernel<T>& ker, int
           w.line_count(line), w.run(),       w.geo.stride[2], w.step,         &w.lay,         nullptr};
 }
 
-// e^(score + bias) / 2^top of one cell (at its first lane) under one tap, for the lanes k .. k + V.
-template <class T>
-inline Vec<T> exact_share(const Window<T>& w, const Kernel<T>& ker, int64_t at, int64_t weight, int k, Vec<T> top) {
-  return scale2(load(&w.mantissa[at + k]) * load(&ker.mantissa[weight + k]),
-                load(&w.exponent[at + k]) + load(&ker.exponent[weight + k]) - top);
+// What one tap makes of one cell (at its first lane), for the lanes k .. k + V.
+template <class T> Logit<T> exact_logit(const Window<T>& w, const Kernel<T>& ker, int64_t at, int64_t weight, int k) {
+  return logit<T>(load(&w.scores[at + k]), load(&ker.bias[weight + k]));
 }
 
-// One output by its own maximum, from exact pairs: out = sum_l r_l sum_t 2^(..) w v. Any scores, any bias.
+// The largest of a window, per lane: two numbers, those of Logit.
+template <class T> Logit<T> load_top(const T* top, int lanes, int k) { return {load(top + k), load(top + lanes + k)}; }
+template <class T> void store_top(T* top, int lanes, int k, const Logit<T>& x) {
+  store(top + k, x.high), store(top + lanes + k, x.low);
+}
+
+// One output by its own maximum: out = sum_l r_l sum_t e^(score + bias - top_l) w v. Any scores, any bias. Keeps top
+// (two rows of lanes) and r.
 template <class T>
 void forward_exact(const Window<T>& w, const Kernel<T>& ker, const Span<T>& s, int64_t cell, T* top, T* r, T* dst,
                    int64_t dst_step) {
@@ -30,15 +35,15 @@ void forward_exact(const Window<T>& w, const Kernel<T>& ker, const Span<T>& s, i
   const Layout<T>& lay = w.lay;
   const int lanes = lay.lanes;
   for (int k = 0; k < lanes; k += V) {
-    Vec<T> best = splat(-4 * ExpLimits<T>::largest), sum{};
+    Logit<T> best{splat(-std::numeric_limits<T>::infinity()), Vec<T>{}};
     s.each_tap(cell, [&](int64_t from, int64_t weight) {
-      const int64_t at = from * lanes + k;
-      Vec<T> live = load(&w.mantissa[at]) * load(&ker.mantissa[weight + k]);
-      Vec<T> x = load(&w.exponent[at]) + load(&ker.exponent[weight + k]);
-      best = vmax(live == Vec<T>{} ? best : x, best);
+      best = larger(exact_logit(w, ker, from * lanes, weight, k), best);
     });
-    s.each_tap(cell, [&](int64_t from, int64_t weight) { sum += exact_share(w, ker, from * lanes, weight, k, best); });
-    store(top + k, best);
+    Vec<T> sum{};
+    s.each_tap(cell, [&](int64_t from, int64_t weight) {
+      sum += exp_gap(exact_logit(w, ker, from * lanes, weight, k), best);
+    });
+    store_top(top, lanes, k, best);
     store(r + k, sum == Vec<T>{} ? Vec<T>{} : splat(T(1)) / sum);
   }
   if (!dst) return;
@@ -46,21 +51,23 @@ void forward_exact(const Window<T>& w, const Kernel<T>& ker, const Span<T>& s, i
   s.each_tap(cell, [&](int64_t from, int64_t weight) {
     Vec<T> a{};
     for (int k = 0; k < lanes; k += V)
-      a += exact_share(w, ker, from * lanes, weight, k, load(top + k)) * load(r + k) * load(&ker.weight[weight + k]);
+      a += exp_gap(exact_logit(w, ker, from * lanes, weight, k), load_top(top, lanes, k)) * load(r + k) *
+           load(&ker.weight[weight + k]);
     a = add_queries<T, -1>(lay, a);
     const T* v = w.value[from];
     for (int c = 0; c < lay.dvec; ++c) store(dst + c * dst_step, load(dst + c * dst_step) + a * load(v + c * w.step));
   });
 }
 
-// Denominators to their inverses; marks the pixels where one is too small to be trusted, and says if there are any.
+// Denominators to their inverses; marks the pixels where one is too small to be trusted, or NaN because of a score or
+// bias out of range, and says if there are any.
 template <class T> inline bool invert(T* den, int64_t pixels, int lanes, char* rare) {
   bool any = false;
   for (int64_t p = 0; p < pixels; ++p) {
     bool small = false;
     for (int k = 0; k < lanes; k += Simd<T>::width, den += Simd<T>::width) {
       const Vec<T> s = load(den);
-      small |= any_below<T>(s, splat(ExpLimits<T>::vanishing));
+      small |= any_not_above<T>(s, splat(ExpLimits<T>::vanishing));
       store(den, inverse<T>(s));
     }
     rare[p] = small, any |= small;
@@ -88,14 +95,14 @@ template <class T, class S> struct ForwardTask {
     form = lay.row_form(f.out.stride[4], f.out.stride[5]);
     direct = form == RowForm::vectors && same;
     prefetch = w.runs && f.geo.batch * f.value.stride[0] * int64_t(sizeof(S)) > kCacheBytes;
-    top.resize(lay.lanes);
+    top.resize(size_t(lay.lanes) * 2);
   }
 
   void run(int64_t batch, int block, const int64_t (&lo)[3], const int64_t (&hi)[3]) {
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
+    w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     w.list_taps(lo, hi);
     const int64_t width = hi[2] - lo[2];
     const int64_t(&os)[6] = f.out.stride;
@@ -106,7 +113,8 @@ template <class T, class S> struct ForwardTask {
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
         Span<T> span = span_of(w, kernels[block], l);
-        if (prefetch && y + 1 < hi[1] && w.line_count(l + 1) > 0)
+        w.template load_lines<S>(w.end_of_lines(z, y));
+        if (prefetch && w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0)
           span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         // all denominators of the line first: no block waits for its own division
         table.denominators(span, 0, whole_blocks(width), den.data());

@@ -66,41 +66,84 @@ template <class T, class S> void run_forward(const qna::Forward& f) {
       });
 }
 
-// Sums over the map are kept by a fixed number of parts, each in fp64 over its tiles, whatever the number of threads.
-constexpr int64_t kParts = 64;
+// Sums over the map are kept by parts, each in fp64 over its tiles: groups of batch items, and where these are few,
+// ranges of their tiles. The shape alone decides, never the number of threads.
+struct Parts {
+  int64_t batch, tiles, groups, ranges;
+  Parts(int64_t items, int64_t tiles_of_an_item)
+      : batch(items),
+        tiles(tiles_of_an_item),
+        groups(std::min(items, kMost)),
+        ranges(std::min(tiles, std::max<int64_t>(kMost / std::max<int64_t>(groups, 1), 1))) {}
+  int64_t count() const { return groups * ranges; }
+  int64_t first_item(int64_t group) const { return batch * group / groups; }
+  int64_t first_tile(int64_t range) const { return tiles * range / ranges; }
+
+ private:
+  static constexpr int64_t kMost = 64;
+};
 
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  Statistics<T> stats(f.geo, lay, tile_positions(lay));
-  const int64_t per_batch = stats.tiles.total() * lay.blocks;
-  parallel(
-      f.geo.batch * per_batch, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
-      [&](Sweep1<T, S>& task, int64_t i) { task.run(i / per_batch, int(i % lay.blocks), i % per_batch / lay.blocks); });
-
   const Tiling tiles(f.geo.in, tile_positions(lay));
-  const int64_t items = f.geo.batch * tiles.total(), parts = std::min(items, kParts);
-  const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
-  std::vector<double> sums(size_t(parts * lay.blocks * row * 2), 0.0);
-  parallel(
-      parts * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
-      [&](Sweep2<T, S>& task, int64_t i) {
-        const int64_t part = i / lay.blocks, block = i % lay.blocks;
-        double* to = &sums[size_t(i * row * 2)];
-        for (int64_t item = items * part / parts; item < items * (part + 1) / parts; ++item) {
-          int64_t lo[3], hi[3];
-          tiles.bounds(item % tiles.total(), lo, hi);
-          task.run(item / tiles.total(), int(block), lo, hi);
-          for (int64_t k = 0; k < row; ++k) to[k] += task.sum_bias[k], to[row + k] += task.sum_weight[k];
-        }
-      });
+  const Parts parts(f.geo.batch, tiles.total());
+  const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads, windows = tile_positions(lay);
+  std::vector<double> sums(size_t(parts.count() * lay.blocks * row * 2), 0.0);
+  auto sweep1 = [&](Sweep1<T, S>& sweep, int64_t item, int64_t i) {  // i: tile and block
+    sweep.run(item, int(i % lay.blocks), i / lay.blocks);
+  };
+  auto sweep2 = [&](Sweep2<T, S>& sweep, int64_t item, int64_t part, int64_t block) {
+    double* to = &sums[size_t((part * lay.blocks + block) * row * 2)];
+    const int64_t range = part % parts.ranges;
+    for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile) {
+      int64_t lo[3], hi[3];
+      tiles.bounds(tile, lo, hi);
+      sweep.run(item, int(block), lo, hi);
+      for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k], to[row + k] += sweep.sum_weight[k];
+    }
+  };
+  if (f.geo.batch % f.threads == 0 || f.geo.batch >= 4 * f.threads) {
+    // enough items for all threads: each takes an item through both sweeps, so that the second finds in its cache
+    // what the first has read
+    struct Task {
+      Statistics<T> stats;
+      Sweep1<T, S> first;
+      Sweep2<T, S> second;
+      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, int64_t windows)
+          : stats(f.geo, lay, windows, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
+    };
+    parallel(
+        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, windows); },
+        [&](std::unique_ptr<Task>& task, int64_t group) {
+          for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item) {
+            task->stats.start(item);
+            for (int64_t i = 0; i < task->stats.tiles.total() * lay.blocks; ++i) sweep1(task->first, item, i);
+            for (int64_t i = 0; i < parts.ranges * lay.blocks; ++i)
+              sweep2(task->second, item, group * parts.ranges + i / lay.blocks, i % lay.blocks);
+          }
+        });
+  } else {
+    Statistics<T> stats(f.geo, lay, windows, f.geo.batch);
+    const int64_t per_item = stats.tiles.total() * lay.blocks;
+    parallel(
+        f.geo.batch * per_item, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
+        [&](Sweep1<T, S>& sweep, int64_t i) { sweep1(sweep, i / per_item, i % per_item); });
+    parallel(
+        parts.count() * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
+        [&](Sweep2<T, S>& sweep, int64_t i) {
+          const int64_t part = i / lay.blocks, group = part / parts.ranges;
+          for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item)
+            sweep2(sweep, item, part, i % lay.blocks);
+        });
+  }
   for (int64_t t = 0; t < f.geo.taps(); ++t)
     for (int block = 0; block < lay.blocks; ++block)
       for (int k = 0; k < lay.lanes; ++k) {
         const int64_t to = lay.source[size_t(block) * lay.lanes + k];
         if (to < 0 || !first_holder(lay, k)) continue;
         double bias = 0, weight = 0;
-        for (int64_t part = 0; part < parts; ++part) {
+        for (int64_t part = 0; part < parts.count(); ++part) {
           const double* from = &sums[size_t((part * lay.blocks + block) * row * 2 + t * lay.lanes + k)];
           bias += from[0], weight += from[row];
         }

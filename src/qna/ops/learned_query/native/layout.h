@@ -103,7 +103,8 @@ inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, 
   switch (form) {
     case RowForm::vectors:
       src += block * lay.block_step();
-      for (int c = 0; c < lay.dvec; ++c) store(dst + c * V, load_as<T>(src + c * lay.vector_step()));
+      for (int64_t c = lay.dvec, step = lay.vector_step(); c > 0; --c, src += step, dst += V)
+        store(dst, load_as<T>(src));
       return;
     case RowForm::padded: {
       int64_t left = lay.depth * lay.heads - first, step = lay.dup * lay.heads;
@@ -128,6 +129,7 @@ inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64
   switch (form) {
     case RowForm::vectors:
       dst += block * lay.block_step();
+      if (lay.blocks == 1) return store_row<T>(dst, src, lay.dvec);
       for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
       return;
     case RowForm::padded: {
@@ -156,10 +158,14 @@ QNA_INLINE Vec<T> pick_scores(const typename Layout<T>::Pick& pick, const S* src
   return pick.live ? exchange<T>(v, pick.index) : Vec<T>{};
 }
 
+// All scores of a position; empty lanes are masked.
 template <class T, class S>
 inline void read_scores(const Layout<T>& lay, int block, const S* src, T* dst) {
-  for (int g = 0; g < lay.groups; ++g)
-    store(dst + g * Simd<T>::width, pick_scores<false, T>(lay.picks[size_t(block) * lay.groups + g], src));
+  const Vec<T> masked = splat(-std::numeric_limits<T>::infinity());
+  for (int g = 0; g < lay.groups; ++g) {
+    const auto& pick = lay.picks[size_t(block) * lay.groups + g];
+    store(dst + g * Simd<T>::width, pick.live ? pick_scores<false, T>(pick, src) : masked);
+  }
 }
 
 template <class T, class S>
@@ -179,31 +185,37 @@ template <class T> inline bool first_holder(const Layout<T>& lay, int k) {
   return (k % Simd<T>::width) < lay.hv * lay.pack;
 }
 
-// The static kernels of a block: e^bias (relative to its maximum per lane), times weight, and the exact pair.
+// The static kernels of a block: e^bias (relative to its maximum per lane), times weight, and what they are made of.
+// Where a bias is larger than the exponentials take, they are NaN: denominators show which windows that concerns.
 template <class T> struct Kernel {
-  Array<T> eb, ebw, mantissa, exponent, weight, top;  // [taps][lanes]; top: [lanes]
+  Array<T> eb, ebw, bias, weight, top;  // [taps][lanes]; top: [lanes], an exponent
+  bool beyond;                          // some bias is too large
 
-  Kernel(const Layout<T>& lay, int block, int64_t taps, const T* bias, const T* w) {
+  Kernel(const Layout<T>& lay, int block, int64_t taps, const T* b, const T* w) {
     constexpr int V = Simd<T>::width;
     size_t n = size_t(taps) * lay.lanes;
-    eb.resize(n), ebw.resize(n), mantissa.resize(n), exponent.resize(n), weight.resize(n);
-    top.assign(lay.lanes, -ExpLimits<T>::largest * 2);
+    eb.resize(n), ebw.resize(n), bias.resize(n), weight.resize(n);
+    top.assign(lay.lanes, -ExpLimits<T>::largest);
     int64_t row = lay.queries * lay.heads;
     const int64_t* from = lay.source.data() + size_t(block) * lay.lanes;
     for (int64_t t = 0; t < taps; ++t)
       for (int k = 0; k < lay.lanes; ++k) {
-        mantissa[t * lay.lanes + k] = from[k] < 0 ? T(0) : bias[t * row + from[k]];
+        bias[t * lay.lanes + k] = from[k] < 0 ? T(0) : b[t * row + from[k]];
         weight[t * lay.lanes + k] = from[k] < 0 ? T(0) : w ? w[t * row + from[k]] : T(1);
       }
-    for (size_t i = 0; i < n; i += V) {
-      Vec<T> m, e;
-      exp_split(load(&mantissa[i]), m, e);
-      store(&mantissa[i], m), store(&exponent[i], e);
-      T* best = &top[i % lay.lanes];
-      store(best, vmax(e, load(best)));
+    for (size_t i = 0; i < n; i += V) store(&top[i % lay.lanes], vmax(load(&bias[i]), load(&top[i % lay.lanes])));
+    const Vec<T> most = splat(ExpLimits<T>::largest), none = splat(std::numeric_limits<T>::quiet_NaN());
+    beyond = false;
+    for (int k = 0; k < lay.lanes; k += V) {
+      const Vec<T> all = load(&top[k]);
+      beyond |= any_below<T>(most, all);
+      Vec<T> m, exponent;
+      exp_reduced(all > most ? most : all, m, exponent);
+      store(&top[k], exponent);
     }
     for (size_t i = 0; i < n; i += V) {
-      Vec<T> v = scale2(load(&mantissa[i]), load(&exponent[i]) - load(&top[i % lay.lanes]));
+      const Vec<T> x = load(&bias[i]), down = load(&top[i % lay.lanes]);
+      const Vec<T> v = x > most ? none : exp_below<T>(x, down, lowest_above<T>(down));
       store(&eb[i], v), store(&ebw[i], v * load(&weight[i]));
     }
   }

@@ -26,6 +26,14 @@ template <class T> struct Span {
   }
 };
 
+// Asks for NCV channel vectors, to be read (or written) soon. The address may lie outside the map.
+template <class T, int NCV, bool Write = false> QNA_INLINE void fetch(const T* row, int64_t offset, int64_t step) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(row) + uintptr_t(offset) * sizeof(T);
+  repeat<NCV>(QNA_EACH(c) {
+    __builtin_prefetch(reinterpret_cast<const void*>(at + uintptr_t(c * step) * sizeof(T)), Write ? 1 : 0);
+  });
+}
+
 // Where the channel vectors of a line go.
 template <class T> struct Rows {
   T* data;
@@ -192,10 +200,7 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, start += P, r += P * lanes, dst += P * to.pixel) {
       if (s.ahead)
-        repeat<P>(QNA_EACH(p) {
-          const T* row = s.ahead[start + p] + at;
-          repeat<NCV>(QNA_EACH(c) { __builtin_prefetch(row + c * s.step); });
-        });
+        repeat<P>(QNA_EACH(p) { fetch<T, NCV>(s.ahead[start + p], at, s.step); });
       Vec<T> acc[P][NCV];
       Inverse<T, G> inv[P];
       repeat<P>(QNA_EACH(p) {

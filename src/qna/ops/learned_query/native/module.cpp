@@ -12,10 +12,7 @@
 namespace nb = nanobind;
 
 namespace qna {
-extern const Kernels kernels_baseline;
-#if defined(QNA_X86_64_LEVELS)
-extern const Kernels kernels_v3, kernels_v4;
-#endif
+extern const Kernels kernels_baseline, kernels_v3, kernels_v4;  // those that the build has
 }  // namespace qna
 
 namespace {
@@ -25,22 +22,36 @@ struct Choice {
   const qna::Kernels* kernels;
 };
 
-// Every set that this processor runs, best first.
+// Every set that this build has and this processor runs, best first.
 std::vector<Choice> available() {
   std::vector<Choice> sets;
-#if defined(QNA_X86_64_LEVELS)
+#if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
+  [[maybe_unused]] const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                   __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+  [[maybe_unused]] const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                                   __builtin_cpu_supports("avx512cd");
+#endif
+#if defined(QNA_HAS_V4)
   if (v4) sets.push_back({"x86-64-v4", &qna::kernels_v4});
+#endif
+#if defined(QNA_HAS_V3)
   if (v3) sets.push_back({"x86-64-v3", &qna::kernels_v3});
 #endif
+#if defined(QNA_HAS_BASELINE)
   sets.push_back({"baseline", &qna::kernels_baseline});
+#endif
   return sets;
 }
 
-Choice chosen = available().front();
+Choice best() {
+  const std::vector<Choice> sets = available();
+  if (sets.empty()) throw nb::import_error("this build has no kernels for this processor");
+  return sets.front();
+}
+
+Choice chosen{};
 
 // A flat list of numbers, read in order.
 class Words {
@@ -105,6 +116,7 @@ void backward(int storage, int threads, const std::vector<int64_t>& numbers) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  chosen = best();
   m.def("forward", &forward, nb::call_guard<nb::gil_scoped_release>());
   m.def("backward", &backward, nb::call_guard<nb::gil_scoped_release>());
   m.def("instruction_sets", [] {

@@ -2,6 +2,7 @@
 // file is compiled for. Everything lives in an unnamed namespace, so that copies for several sets do not collide.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -122,6 +123,10 @@ typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), aligned(2)
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 
 template <class T> inline Vec<float> load_as(const bf16* p) {
+#if defined(__AVX512F__)  // which GCC would take apart
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+#endif
   Words w = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
   return (Vec<float>)w;
 }
@@ -144,13 +149,35 @@ template <class T> inline Vec<float> load_as(const fp16* p) {
 #endif
 }
 template <class T> inline void store_as(fp16* p, Vec<float> v) {
+  [[maybe_unused]] constexpr int nearest = 0x08;  // _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, nearest));
 #elif defined(__F16C__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, nearest));
 #else
   for (int i = 0; i < Simd<float>::width; ++i) narrow(float(v[i]), p + i);
 #endif
+}
+
+// `count` vectors from src to dst.
+template <class T, class S> inline void store_row(S* dst, const T* src, int count) {
+  int c = 0;
+#if defined(__AVX512BW__)
+  if constexpr (std::is_same<S, bf16>::value) {  // two at a time: the upper words of both, rounded, are one vector
+    __m512i upper;
+    for (int k = 0; k < 32; ++k) reinterpret_cast<uint16_t*>(&upper)[k] = uint16_t(2 * k + 1);
+    auto rounded = [](const T* p) {
+      const __m512i u = _mm512_loadu_si512(p), up = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+      const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+      const __m512i sum = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+      const __mmask16 nan = _mm512_cmp_ps_mask(_mm512_castsi512_ps(u), _mm512_castsi512_ps(u), _CMP_UNORD_Q);
+      return _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000));
+    };
+    for (; c + 2 <= count; c += 2, src += 32, dst += 32)
+      _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(rounded(src), upper, rounded(src + 16)));
+  }
+#endif
+  for (; c < count; ++c, src += Simd<T>::width, dst += Simd<T>::width) store_as<T>(dst, load(src));
 }
 
 // The first n lanes alone; those loaded behind them are 0.
@@ -187,6 +214,19 @@ template <class T> inline bool any_below(Vec<T> a, Vec<T> b) {
 #endif
 }
 
+// Also true where a is not a number.
+template <class T> inline bool any_not_above(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGE_UQ) != 0;
+  else return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NGE_UQ) != 0;
+#else
+  auto m = a >= b;
+  typename Simd<T>::Int all = -1;
+  for (int i = 0; i < Simd<T>::width; ++i) all &= m[i];
+  return all == 0;
+#endif
+}
+
 // x[lane ^ step] in every lane; `index` holds those numbers.
 template <class T> inline Vec<T> exchange(Vec<T> x, IVec<T> index) { return __builtin_shuffle(x, index); }
 
@@ -194,18 +234,35 @@ template <class T> inline Vec<T> exchange(Vec<T> x, IVec<T> index) { return __bu
 
 template <class T> struct ExpLimits;
 template <> struct ExpLimits<float> {
-  static constexpr float largest = 2097152.0f;      // |x| is clamped here; neighbours are 0.25 apart at this size
+#if defined(__FMA__)
+  static constexpr float largest = 0x1p21f;         // the reduction by log(2) is exact to here
+#else
+  static constexpr float largest = 0x1p14f;
+#endif
   static constexpr float zero_below = -126.0f;      // exponents under this give 0
   static constexpr float negligible = -200.0f;      // 2^this times anything in range is 0
   static constexpr float headroom = 32.0f;          // exponentials may exceed 1 by this power of two
   static constexpr float vanishing = 0x1p-80f;      // a sum under this has lost terms worth 2^-46 of it
 };
 template <> struct ExpLimits<double> {
-  static constexpr double largest = 1099511627776.0;
+#if defined(__FMA__)
+  static constexpr double largest = 0x1p40;
+#else
+  static constexpr double largest = 0x1p19;
+#endif
   static constexpr double zero_below = -1022.0;
   static constexpr double negligible = -1200.0;
   static constexpr double headroom = 32.0;
   static constexpr double vanishing = 0x1p-900;
+};
+
+// log(2) in two parts
+template <class T> struct Log2;
+template <> struct Log2<float> {
+  static constexpr float high = 0.693147182464599609375f, low = -1.904654299957768e-09f;
+};
+template <> struct Log2<double> {
+  static constexpr double high = 0.693147180559945286227, low = 2.3190468138462995584e-17;
 };
 
 #if defined(__FMA__)
@@ -227,15 +284,15 @@ QNA_INLINE Vec<double> minus_product(Vec<double> x, Vec<double> a, Vec<double> b
 #endif
 #endif
 
-// e^x = mantissa * 2^exponent with mantissa in [0.70, 1.42]; about 1 ulp over the whole clamped range, because the
-// argument is reduced with log(2) in parts. x = -inf gives mantissa 0.
+// e^x = mantissa * 2^exponent with mantissa in [0.70, 1.42]; about 1 ulp up to |x| = ExpLimits::largest, because the
+// argument is reduced with log(2) in parts.
 QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& exponent) {
   using V = Vec<float>;
   const V magic = splat(12582912.0f);
   V n = (x * splat(1.44269504088896341f) + magic) - magic;
 #if defined(__FMA__)
-  V r = minus_product(x, n, splat(0.693147182464599609375f));
-  r = minus_product(r, n, splat(-1.904654299957768e-09f));
+  V r = minus_product(x, n, splat(Log2<float>::high));
+  r = minus_product(r, n, splat(Log2<float>::low));
 #else
   V r = x - n * splat(0.693359375f);
   r = r - n * splat(-0x1.bdp-13f);
@@ -257,8 +314,8 @@ QNA_INLINE void exp_reduced(Vec<double> x, Vec<double>& mantissa, Vec<double>& e
   const V magic = splat(6755399441055744.0);
   V n = (x * splat(1.44269504088896338700) + magic) - magic;
 #if defined(__FMA__)
-  V r = minus_product(x, n, splat(0.693147180559945286227));
-  r = minus_product(r, n, splat(2.3190468138462995584e-17));
+  V r = minus_product(x, n, splat(Log2<double>::high));
+  r = minus_product(r, n, splat(Log2<double>::low));
 #else
   V r = x - n * splat(6.93147180369123816490e-01);
   r = r - n * splat(1.90821492927058770002e-10);
@@ -271,17 +328,6 @@ QNA_INLINE void exp_reduced(Vec<double> x, Vec<double>& mantissa, Vec<double>& e
   mantissa = p;
   exponent = n;
 }
-
-template <class T> inline void exp_split_any(Vec<T> x, Vec<T>& mantissa, Vec<T>& exponent) {
-  const Vec<T> top = splat(ExpLimits<T>::largest);
-  auto masked = x < splat(std::numeric_limits<T>::lowest());
-  x = x > top ? top : x;
-  x = x < -top ? -top : x;
-  exp_reduced(x, mantissa, exponent);
-  mantissa = masked ? Vec<T>{} : mantissa;
-}
-inline void exp_split(Vec<float> x, Vec<float>& m, Vec<float>& e) { exp_split_any<float>(x, m, e); }
-inline void exp_split(Vec<double> x, Vec<double>& m, Vec<double>& e) { exp_split_any<double>(x, m, e); }
 
 // x * 2^n for whole numbers n; 0 where n is under the smallest normal exponent.
 inline Vec<float> scale2(Vec<float> x, Vec<float> n) {
@@ -327,6 +373,45 @@ template <class T> QNA_INLINE Vec<T> exp_below(Vec<T> x, Vec<T> top, Vec<T> low)
   Vec<T> m, n;
   exp_reduced(x < low ? low : x, m, n);
   return scale2(m, n - top);
+}
+template <class T> QNA_INLINE Vec<T> lowest_above(Vec<T> top) {
+  return (top + ExpLimits<T>::negligible) * T(0.693147180559945309);
+}
+
+// -- score + bias of any size -------------------------------------------------------------------------------------
+
+// (score + bias) / 2 as a sum of two numbers: nothing of it is lost, and the half cannot overflow.
+template <class T> struct Logit {
+  Vec<T> high, low;
+};
+
+template <class T> inline Logit<T> logit(Vec<T> score, Vec<T> bias) {
+  const Vec<T> a = score * T(0.5), b = bias * T(0.5), high = a + b, added = high - a;
+  const Vec<T> low = (a - (high - added)) + (b - added);
+  return {high, high < splat(std::numeric_limits<T>::lowest()) ? Vec<T>{} : low};  // masked: no inf - inf
+}
+
+template <class T> inline Logit<T> larger(const Logit<T>& a, const Logit<T>& b) {
+  const Vec<T> low = a.low > b.low ? a.low : b.low;
+  return {vmax(a.high, b.high), a.high > b.high ? a.low : a.high < b.high ? b.low : low};
+}
+
+// e^(x - top): a gap that overflows is one that leaves nothing. 0 for a masked x, whatever the top.
+template <class T> inline Vec<T> exp_gap(const Logit<T>& x, const Logit<T>& top) {
+  const Vec<T> gap = ((x.high - top.high) + (x.low - top.low)) * T(2), zero{};
+  const Vec<T> e = exp_below<T>(gap, zero, lowest_above<T>(zero));
+  return x.high < splat(std::numeric_limits<T>::lowest()) ? zero : e;
+}
+
+// exponent * log(2), for whole exponents.
+template <class T> inline Logit<T> logit_of_power(Vec<T> exponent) {
+  constexpr T high = Log2<T>::high, low = Log2<T>::low;
+  Logit<T> x;
+  for (int i = 0; i < Simd<T>::width; ++i) {
+    const T product = exponent[i] * high;
+    x.high[i] = product / 2, x.low[i] = (std::fma(exponent[i], high, -product) + exponent[i] * low) / 2;
+  }
+  return x;
 }
 
 }  // namespace

@@ -19,12 +19,20 @@ template <class T, class S> struct GradRows {
     step = direct ? lay.vector_step() : Simd<T>::width;
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
-  const T* row(int64_t batch, int block, int64_t z, int64_t y, int64_t x, T* room) const {
-    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] + x * map.stride[3];
+  // Pointers to the rows of `count` positions from (z, y, x) on.
+  void line(int64_t batch, int block, int64_t z, int64_t y, int64_t x, int64_t count, T* room, const T** to) const {
+    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] +
+                   x * map.stride[3];
     if constexpr (std::is_same<S, T>::value)
-      if (direct) return src + block * lay.block_step();
-    read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
-    return room;
+      if (direct) {
+        src += block * lay.block_step();
+        for (int64_t i = 0; i < count; ++i, src += map.stride[3]) to[i] = src;
+        return;
+      }
+    for (int64_t i = 0; i < count; ++i, src += map.stride[3], room += pitch) {
+      read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
+      to[i] = room;
+    }
   }
 };
 
@@ -39,14 +47,13 @@ template <class T, class S> struct Sweep1 {
   Window<T> w;
   GradRows<T, S> grads;
   Array<T> den, num, room;
+  Array<const T*> grad;
   std::vector<char> rare;
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
     forward = forward_table(lay, f.geo, w.runs);
-    backward = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
-    num.resize(size_t(kMaxPixels) * lay.lanes);
-    room.assign(size_t(kMaxPixels * grads.pitch), T(0));
+    backward = backward_table(lay, f.geo, w.runs);
   }
 
   void run(int64_t batch, int block, int64_t tile) {
@@ -56,54 +63,49 @@ template <class T, class S> struct Sweep1 {
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
-    const int64_t owner = batch * lay.blocks + block, slot = owner * stats.tiles.total() + tile;
+    w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
+    const int64_t owner = stats.owner(batch, block), slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
     w.list_taps(lo, hi);
-    const int64_t width = hi[2] - lo[2];
-    den.resize(size_t(whole_blocks(width) * lay.lanes)), rare.resize(width);
+    const int64_t width = hi[2] - lo[2], whole = whole_blocks(width);
+    den.resize(size_t(whole * lay.lanes)), num.resize(den.size()), rare.resize(width), grad.resize(whole);
+    if (!grads.direct && room.size() < size_t(width * grads.pitch)) room.assign(size_t(width * grads.pitch), T(0));
+    std::fill(grad.begin() + width, grad.end(), w.zero.data());
     int64_t l = 0;
     for (int64_t z = lo[0]; z < hi[0]; ++z)
       for (int64_t y = lo[1]; y < hi[1]; ++y, ++l) {
-        const Span<T> span = span_of(w, ker, l);
-        forward.denominators(span, 0, whole_blocks(width), den.data());
+        Span<T> span = span_of(w, ker, l);
+        w.template load_lines<S>(w.end_of_lines(z, y));
+        const bool next = w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0;
+        if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
+        forward.denominators(span, 0, whole, den.data());
         if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
-          start_exact(exact, slot, scores, batch, block, lo, hi);
+          start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
-        for (int64_t x = 0; x < width; x += lay.pixels) {
-          const int live = int(std::min<int64_t>(lay.pixels, width - x));
-          const T* g[kMaxPixels];
-          for (int p = 0; p < lay.pixels; ++p)
-            g[p] = p < live ? grads.row(batch, block, z, y, lo[2] + x + p, &room[p * grads.pitch]) : w.zero.data();
-          products(span, x, g);
-          T* inv = &den[x * lay.lanes];
-          for (int k = 0; k < live * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(inv + k));
-          for (int p = 0; p < live; ++p)
-            if (rare[x + p])
-              exact_row(ker, span, (x + p) * span.stride, g[p], inv + p * lay.lanes, &num[p * lay.lanes],
-                        &(*exact)[(local + x + p) * lay.lanes]);
-          const int64_t at = (owner * stats.positions + line + lo[2] + x) * lay.lanes;
-          for (int k = 0; k < live * lay.lanes; k += V)
-            store(&stats.r[at + k], load(inv + k)), store(&stats.d[at + k], load(&num[k]));
-        }
+        grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
+        const GradLine<T> line_grads{grad.data(), grads.step, grads.direct && next ? f.grad_out.stride[2] : 0};
+        std::fill(num.begin(), num.end(), T(0));
+        backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
+          loops.products(span, 0, whole / loops.product_pixels, line_grads, first, num.data());
+        });
+        for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
+        for (int64_t x = 0; x < width; ++x)
+          if (rare[x])
+            exact_row(ker, span, x * span.stride, grad[x], &den[x * lay.lanes], &num[x * lay.lanes],
+                      &(*exact)[(local + x) * 2 * lay.lanes]);
+        const int64_t at = (owner * stats.positions + line + lo[2]) * lay.lanes;
+        std::copy(den.data(), den.data() + width * lay.lanes, &stats.r[at]);
+        std::copy(num.data(), num.data() + width * lay.lanes, &stats.d[at]);
       }
   }
 
-  // sum over taps and channels of e^score e^bias w G for one block of pixels, into `num`
-  void products(const Span<T>& span, int64_t x, const T* const* g) {
-    std::fill(num.begin(), num.end(), T(0));
-    int64_t c = 0;
-    for (int i = 0, n = 8; i < 4; ++i, n /= 2)
-      for (; backward.products[i] && c + n <= lay.dvec; c += n)
-        backward.products[i](span, x * span.stride, g, grads.step, c, num.data());
-  }
-
-  void start_exact(std::unique_ptr<Array<T>>& exact, int64_t slot, const S* scores, int64_t batch, int block,
+  void start_exact(std::unique_ptr<Array<T>>& exact, const S* scores, int64_t batch, int block,
                    const int64_t (&lo)[3], const int64_t (&hi)[3]) {
     w.load_exact(scores, f.scores.stride, batch, block);
-    exact.reset(new Array<T>(size_t((hi[0] - lo[0]) * (hi[1] - lo[1]) * (hi[2] - lo[2]) * lay.lanes)));
-    for (size_t i = 0; i < exact->size(); ++i) (*exact)[i] = stats.top[slot * lay.lanes + i % lay.lanes];
+    exact.reset(new Array<T>());
+    exact->assign(size_t((hi[0] - lo[0]) * (hi[1] - lo[1]) * (hi[2] - lo[2]) * 2 * lay.lanes),
+                  std::numeric_limits<T>::quiet_NaN());
   }
 
   void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
@@ -115,7 +117,7 @@ template <class T, class S> struct Sweep1 {
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
-        Vec<T> x = exact_share(w, ker, from * lay.lanes, weight, k, load(own + k));
+        const Vec<T> x = exp_gap(exact_logit(w, ker, from * lay.lanes, weight, k), load_top(own, lay.lanes, k));
         store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[weight + k]) * dot);
       }
     });
@@ -134,16 +136,15 @@ template <class T, class S> struct Sweep2 {
   GradRows<T, S> grads;
   int64_t lo[3], n[3];             // the box of windows
   Array<T> r, d, top, rows, ds, room, sum_bias, sum_weight;
-  Array<const T*> grad;
+  Array<const T*> grad, value;     // value, dst: of a line of positions
+  Array<T*> dst;
   Array<Tap> taps;
   int64_t pitch;
 
   Sweep2(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, const Statistics<T>& s)
       : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
-    table = lay.pixels == 4 ? backward_table<T, 4>(lay) : backward_table<T, 2>(lay);
-    ds.resize(size_t(kMaxPixels) * lay.lanes);
+    table = backward_table(lay, geo, w.runs);
     pitch = int64_t(lay.dvec) * lay.vector_step();
-    room.assign(size_t(kMaxPixels * pitch), T(0));
     sum_bias.resize(size_t(geo.taps() * lay.lanes)), sum_weight.resize(sum_bias.size());
   }
 
@@ -159,53 +160,91 @@ template <class T, class S> struct Sweep2 {
     for (int a = 0; a < 3; ++a) {
       int64_t first = -floor_div(-(jlo[a] + geo.pad[a] - (geo.kernel[a] - 1) * geo.dilation[a]), geo.stride[a]);
       int64_t last = floor_div(jhi[a] - 1 + geo.pad[a], geo.stride[a]) + 1, margin = 0;
-      if (a == 2) margin = line_blocks(jhi[2] - jlo[2]), last += margin;
+      if (a == 2) margin = line_blocks(jhi[2] - jlo[2]) + geo.kernel[2], last += margin;
       lo[a] = std::max(first, -margin);
       n[a] = std::max<int64_t>(std::min(last, geo.out[a] + margin) - lo[a], 0);
     }
   }
 
-  // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with their own).
-  // False if an r is too large for that.
+  // Windows of a line of the box that lie inside the map.
+  int64_t first_inside() const { return std::min(std::max<int64_t>(-lo[2], 0), n[2]); }
+  int64_t end_inside() const { return std::max(std::min(geo.out[2] - lo[2], n[2]), first_inside()); }
+
+  // r and D of the box, r relative to this tile's exponents (or, for the exact path, as they are, with what they are
+  // relative to). False if an r is too large for that, or of a window that took the exact path.
   bool load_windows(int64_t batch, int block, const Kernel<T>& ker, bool exact) {
     const int lanes = lay.lanes;
-    const int64_t owner = batch * lay.blocks + block;
+    const int64_t owner = stats.owner(batch, block);
     const size_t cells = size_t(n[0] * n[1] * n[2]);
     r.resize(cells * lanes), d.resize(cells * lanes);
-    if (exact) top.resize(cells * lanes);
+    if (exact) top.resize(cells * 2 * lanes);
     bool fits = true;
     for (int64_t z = 0; z < n[0]; ++z)
-      for (int64_t y = 0; y < n[1]; ++y)
-        for (int64_t x = 0; x < n[2]; ++x) {
-          const int64_t cell = (z * n[1] + y) * n[2] + x, i[3] = {lo[0] + z, lo[1] + y, lo[2] + x};
-          T *to = &r[cell * lanes], *to_d = &d[cell * lanes];
-          if (i[2] < 0 || i[2] >= geo.out[2]) {
-            std::fill(to, to + lanes, T(0)), std::fill(to_d, to_d + lanes, T(0));
-            if (exact) std::fill(&top[cell * lanes], &top[cell * lanes] + lanes, 4 * ExpLimits<T>::largest);  // no share
+      for (int64_t y = 0; y < n[1]; ++y) {
+        const int64_t line = (z * n[1] + y) * n[2], i[2] = {lo[0] + z, lo[1] + y};
+        const int64_t x0 = first_inside(), x1 = end_inside();
+        for (Array<T>* map : {&r, &d}) {
+          T* from = map->data() + line * lanes;
+          std::fill(from, from + x0 * lanes, T(0)), std::fill(from + x1 * lanes, from + n[2] * lanes, T(0));
+        }
+        if (exact)  // nothing is left relative to infinity
+          for (int64_t k = 0; k < n[2] * lanes; k += V)
+            store_top(&top[(line * lanes + k / lanes * lanes) * 2], lanes, int(k % lanes),
+                      {splat(std::numeric_limits<T>::infinity()), Vec<T>{}});
+        int64_t tile = 0, inside = 0;
+        for (int a = 0; a < 2; ++a) {
+          const int64_t q = i[a] / stats.tiles.size[a], start = q * stats.tiles.size[a];
+          tile = tile * stats.tiles.count[a] + q;
+          inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
+        }
+        for (int64_t x = x0; x < x1;) {  // the windows of one tile after the other
+          const int64_t q = (lo[2] + x) / stats.tiles.size[2], start = q * stats.tiles.size[2];
+          const int64_t size = std::min(stats.tiles.size[2], geo.out[2] - start);
+          const int64_t end = std::min(start + size - lo[2], x1), at_x = inside * size + lo[2] + x - start;
+          const int64_t slot = owner * stats.tiles.total() + tile * stats.tiles.count[2] + q;
+          const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + lo[2];
+          if (!exact && !stats.exact[slot]) {
+            fits &= load_ordinary(ker, slot, (at + x) * lanes, (line + x) * lanes, (end - x) * lanes);
+            x = end;
             continue;
           }
-          const int64_t at = owner * stats.positions + (i[0] * geo.out[1] + i[1]) * geo.out[2] + i[2];
-          int64_t tile = 0, inside = 0;
-          for (int a = 0; a < 3; ++a) {
-            int64_t q = i[a] / stats.tiles.size[a], start = q * stats.tiles.size[a];
-            tile = tile * stats.tiles.count[a] + q;
-            inside = inside * std::min(stats.tiles.size[a], geo.out[a] - start) + i[a] - start;
-          }
-          tile += owner * stats.tiles.total();
-          const T* own = stats.exact[tile] ? stats.exact[tile]->data() + inside * lanes : &stats.top[tile * lanes];
-          for (int k = 0; k < lanes; k += V) {
-            Vec<T> v = load(&stats.r[at * lanes + k]);
-            store(to_d + k, load(&stats.d[at * lanes + k]));
-            if (exact) {
-              store(to + k, v), store(&top[cell * lanes + k], load(own + k));
-            } else {
-              Vec<T> up = load(&w.top[k]) + load(&ker.top[k]) - load(own + k);
-              v = scale2(v, up);
-              store(to + k, v);
-              fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
-            }
-          }
+          const T* own = stats.exact[slot] ? &(*stats.exact[slot])[at_x * 2 * lanes] : nullptr;
+          for (; x < end; ++x, own = own ? own + 2 * lanes : own)
+            fits &= load_window(ker, exact, slot, (at + x) * lanes, own, (line + x) * lanes);
         }
+      }
+    return fits;
+  }
+
+  // Windows of a tile that has none of the exact path.
+  bool load_ordinary(const Kernel<T>& ker, int64_t slot, int64_t from, int64_t to, int64_t count) {
+    Vec<T> largest{};
+    for (int k = 0; k < lay.lanes; k += V) {
+      const Vec<T> up = load(&w.top[k]) + load(&ker.top[k]) - load(&stats.top[slot * lay.lanes + k]);
+      for (int64_t i = k; i < count; i += lay.lanes) {
+        const Vec<T> v = scale2(load(&stats.r[from + i]), up);
+        largest = vmax(v, largest);
+        store(&r[to + i], v), store(&d[to + i], load(&stats.d[from + i]));
+      }
+    }
+    return !any_below<T>(splat(1 / ExpLimits<T>::vanishing), largest);
+  }
+
+  bool load_window(const Kernel<T>& ker, bool exact, int64_t slot, int64_t from, const T* own, int64_t to) {
+    bool fits = true;
+    if (own && std::isnan(own[0])) own = nullptr;
+    for (int k = 0; k < lay.lanes; k += V) {
+      Vec<T> v = load(&stats.r[from + k]), relative_to = load(&stats.top[slot * lay.lanes + k]);
+      if (exact) {
+        store_top(&top[to * 2], lay.lanes, k, own ? load_top(own, lay.lanes, k) : logit_of_power<T>(relative_to));
+      } else if (own) {
+        fits = fits && !any_below<T>(Vec<T>{}, v);  // 0 where all is masked
+      } else {
+        v = scale2(v, load(&w.top[k]) + load(&ker.top[k]) - relative_to);
+        fits = fits && !any_below<T>(splat(1 / ExpLimits<T>::vanishing), v);
+      }
+      store(&r[to + k], v), store(&d[to + k], load(&stats.d[from + k]));
+    }
     return fits;
   }
 
@@ -215,18 +254,19 @@ template <class T, class S> struct Sweep2 {
       rows.resize(grad.size() * grads.pitch);
       if (grads.form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));
     }
-    for (int64_t z = 0, cell = 0; z < n[0]; ++z)
-      for (int64_t y = 0; y < n[1]; ++y)
-        for (int64_t x = 0; x < n[2]; ++x, ++cell) {
-          bool outside = lo[2] + x < 0 || lo[2] + x >= geo.out[2];
-          grad[cell] = outside ? w.zero.data()
-                               : grads.row(batch, block, lo[0] + z, lo[1] + y, lo[2] + x,
-                                           grads.direct ? nullptr : &rows[cell * grads.pitch]);
-        }
+    const int64_t x0 = first_inside(), x1 = end_inside();
+    for (int64_t line = 0; line < n[0] * n[1]; ++line) {
+      const int64_t z = lo[0] + line / n[1], y = lo[1] + line % n[1], cell = line * n[2];
+      const T** to = &grad[cell];
+      std::fill(to, to + x0, w.zero.data()), std::fill(to + x1, to + n[2], w.zero.data());
+      T* row = grads.direct ? nullptr : &rows[(cell + x0) * grads.pitch];
+      grads.line(batch, block, z, y, lo[2] + x0, x1 - x0, row, to + x0);
+    }
   }
 
-  // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase.
-  void list_taps(int64_t z, int64_t y, int64_t x, int64_t width) {
+  // Taps t and windows i with i * stride + t * dilation - pad = j, for the first position of a line with this phase;
+  // or, for runs, the first of the windows that hold it in each of their lines.
+  void list_taps(int64_t z, int64_t y, int64_t x, int64_t width, bool runs) {
     taps.clear();
     const int64_t j[3] = {z, y, x};
     int64_t i[3], t = 0;
@@ -235,13 +275,17 @@ template <class T, class S> struct Sweep2 {
       i[a] = floor_div(at, geo.stride[a]);
       return i[a] * geo.stride[a] == at;
     };
+    auto add = [&](int64_t tap) {
+      taps.push_back({((i[0] - lo[0]) * n[1] + i[1] - lo[1]) * n[2] + i[2] - lo[2], tap * lay.lanes});
+    };
     for (int64_t a = 0; a < geo.kernel[0]; ++a) {
       bool fits_z = window(0, a) && i[0] >= 0 && i[0] < geo.out[0];
-      for (int64_t b = 0; b < geo.kernel[1]; ++b) {
-        bool fits = fits_z && window(1, b) && i[1] >= 0 && i[1] < geo.out[1];
-        for (int64_t c = 0; c < geo.kernel[2]; ++c, ++t)
-          if (fits && window(2, c) && i[2] < geo.out[2] && i[2] + width > 0)
-            taps.push_back({((i[0] - lo[0]) * n[1] + i[1] - lo[1]) * n[2] + i[2] - lo[2], t * lay.lanes});
+      for (int64_t b = 0; b < geo.kernel[1]; ++b, t += geo.kernel[2]) {
+        if (!(fits_z && window(1, b) && i[1] >= 0 && i[1] < geo.out[1])) continue;
+        if (runs) window(2, geo.kernel[2] - 1), add(t);
+        else
+          for (int64_t c = 0; c < geo.kernel[2]; ++c)
+            if (window(2, c) && i[2] < geo.out[2] && i[2] + width > 0) add(t + c);
       }
     }
   }
@@ -252,8 +296,8 @@ template <class T, class S> struct Sweep2 {
     place(jlo, jhi);
     w.place_positions(jlo, jhi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.load_values(static_cast<const S*>(f.value.data), f.value.stride, batch, block);
-    bool exact = !load_windows(batch, block, ker, false);
+    w.template start_values<S>(f.value, batch, block, 1);
+    const bool exact = ker.beyond || !load_windows(batch, block, ker, false);
     if (exact) {
       w.load_exact(scores, f.scores.stride, batch, block);
       load_windows(batch, block, ker, true);
@@ -266,63 +310,69 @@ template <class T, class S> struct Sweep2 {
     constexpr bool same = std::is_same<S, T>::value;
     const bool direct = same && form == RowForm::vectors;
     const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
-    const int64_t width = jhi[2] - jlo[2], blocks = line_blocks(width);
-    Gather<T> s{w.e.data(), r.data(), d.data(), ker.eb.data(), ker.ebw.data(), grad.data(), nullptr, 0, stride,
-                w.step, grads.step, sum_bias.data(), sum_weight.data(), &lay};
+    const int64_t width = jhi[2] - jlo[2], pixels = line_blocks(width);
+    ds.resize(size_t(pixels * lay.lanes)), value.resize(pixels), dst.resize(pixels);
+    if (room.size() < size_t(pixels * pitch)) room.assign(size_t(pixels * pitch), T(0));
+    Gather<T> s{w.e.data(),   r.data(),   d.data(),    ker.eb.data(),     ker.ebw.data(),  grad.data(),
+                nullptr,      0,          stride,      value.data(),      dst.data(),      ds.data(),
+                w.step,       grads.step, step,        0,                 sum_weight.data(), sum_bias.data(), &lay};
     for (int64_t z = jlo[0]; z < jhi[0]; ++z)
       for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
         S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
+        w.template load_lines<S>(line / w.n[2] + 1);
         for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
-          list_taps(z, y, jlo[2] + phase, blocks);
+          const int64_t live = (width - phase + stride - 1) / stride;
+          s.dst_next = direct && y + 1 < jhi[1] ? vs[2] : 0;
+          list_taps(z, y, jlo[2] + phase, pixels, table.runs && !exact);
           s.taps = taps.data(), s.count = int64_t(taps.size());
-          for (int64_t q = 0; phase + q * stride < width; q += lay.pixels) {
-            const int64_t x = phase + q * stride;
-            T* dst[kMaxPixels];
-            const T* v[kMaxPixels];
-            int live = 0;
-            for (int p = 0; p < lay.pixels; ++p) {
-              const int64_t at = x + p * stride;
-              live += at < width;
-              v[p] = w.value[line + at];
-              dst[p] = &room[p * pitch];
-              if constexpr (same)
-                if (direct && at < width) dst[p] = value_line + (jlo[2] + at) * vs[3] + block * lay.block_step();
+          for (int64_t q = 0; q < pixels; ++q) dst[q] = &room[q * pitch];
+          if constexpr (same)
+            if (direct) {
+              T* to = value_line + (jlo[2] + phase) * vs[3] + block * lay.block_step();
+              for (int64_t q = 0; q < live; ++q, to += stride * vs[3]) dst[q] = to;
             }
-            std::fill(ds.begin(), ds.end(), T(0));
-            if (!exact) {
-              int64_t c = 0;
-              for (int i = 0, m = 8; i < 4; ++i, m /= 2)
-                while (table.gather[i] && c + m <= lay.dvec) {
-                  table.gather[i](s, line + x, q, v, c, ds.data(), dst, step);
-                  c += m;
-                }
-            } else {
-              for (int p = 0; p < live; ++p) exact_row(s, ker, line + x + p * stride, q + p, v[p], &ds[p * lay.lanes], dst[p], step);
-            }
-            for (int p = 0; p < live; ++p) {
-              const int64_t at = jlo[2] + x + p * stride;
-              write_scores(lay, block, score_line + at * ss[3], &ds[p * lay.lanes]);
-              if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[p]);
-            }
+          const T* const* v = &w.value[line + phase];
+          for (int64_t q = 0; q < live; ++q, v += stride) value[q] = *v;
+          std::fill(value.begin() + live, value.end(), w.zero.data());
+          std::fill(ds.begin(), ds.end(), T(0));
+          const int64_t whole = (live + lay.pixels - 1) / lay.pixels * lay.pixels;
+          if (!exact)
+            table.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
+              loops.gather(s, line + phase, 0, whole / loops.gather_pixels, first);
+            });
+          else
+            for (int64_t q = 0; q < live; ++q) exact_row(s, ker, line + phase + q * stride, q);
+          for (int64_t q = 0; q < live; ++q) {
+            const int64_t at = jlo[2] + phase + q * stride;
+            write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
+            if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }
         }
       }
+    if (!exact)
+      for (size_t i = 0; i < sum_bias.size(); i += V) {
+        const Vec<T> product = load(&sum_weight[i]), inner = load(&sum_bias[i]), b = load(&ker.eb[i]);
+        store(&sum_bias[i], load(&ker.ebw[i]) * product - b * inner), store(&sum_weight[i], b * product);
+      }
   }
 
-  void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t cell, const T* v, T* grad_scores, T* dst, int64_t step) {
-    for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, Vec<T>{});
+  // The gradients of one pixel from scores of any size.
+  void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t pixel) {
+    const T* v = s.value[pixel];
+    T *grad_scores = s.grad_scores + pixel * lay.lanes, *to = s.dst[pixel];
+    for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, Vec<T>{});
     for (const Tap& t : taps) {
-      const int64_t at = cell + t.cell;
+      const int64_t at = pixel + t.cell;
       const T* g = grad[at];
       Vec<T> dot{}, a{};
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * s.grad_step) * load(v + c * s.value_step);
       dot = add_slices<T, -1>(lay, dot);
       for (int k = 0; k < lay.lanes; k += V) {
         const int64_t from = e_cell * lay.lanes + k, i = at * lay.lanes + k, tk = t.weight + k;
-        Vec<T> share = scale2(load(&w.mantissa[from]) * load(&ker.mantissa[tk]),
-                              load(&w.exponent[from]) + load(&ker.exponent[tk]) - load(&top[i])) * load(&r[i]);
+        const Logit<T> own = load_top(&top[at * 2 * lay.lanes], lay.lanes, k);
+        const Vec<T> share = exp_gap(logit<T>(load(&w.scores[from]), load(&ker.bias[tk])), own) * load(&r[i]);
         Vec<T> x = share * load(&ker.weight[tk]), logit = x * dot - share * load(&d[i]);
         a += x;
         store(grad_scores + k, load(grad_scores + k) + logit);
@@ -330,7 +380,8 @@ template <class T, class S> struct Sweep2 {
         store(&sum_weight[tk], load(&sum_weight[tk]) + share * dot);
       }
       a = add_queries<T, -1>(lay, a);
-      for (int c = 0; c < lay.dvec; ++c) store(dst + c * step, load(dst + c * step) + a * load(g + c * s.grad_step));
+      for (int c = 0; c < lay.dvec; ++c)
+        store(to + c * s.dst_step, load(to + c * s.dst_step) + a * load(g + c * s.grad_step));
     }
   }
 };

@@ -20,10 +20,12 @@ template <class T> struct Window {
   int64_t lo[3], n[3];         // first position and number of cells per axis
   bool runs;                   // the taps of a window line are neighbouring cells, none left out
   int64_t x_end;               // cells from this position on count as outside the map
-  Array<T> e, mantissa, exponent, rows, zero;
+  Array<T> e, scores, rows, zero;  // scores: only where the exact path was asked for
   Array<const T*> value;       // cell -> channel row of the block
+  RowForm form;                // of the value map
+  bool in_place;               // its rows are read where they lie
   Array<T> top, best;          // exponent subtracted from every score, per lane (whole numbers); largest score
-  std::vector<char> huge;      // per score vector: clamp the scores
+  std::vector<char> beyond;    // per score vector: some are larger than the exponentials take
   Array<Tap> taps;             // one line of outputs after the other; of a run only the first tap
   std::vector<int64_t> starts;
   int64_t step;                // between channel vectors of a row
@@ -70,10 +72,11 @@ template <class T> struct Window {
   }
 
   // e^(score - top) of every cell. `top` is the maximum of the first line, unless a later one is so much larger that
-  // range would be lost: one pass then does for finding the maximum and taking the exponentials.
+  // range would be lost: one pass then does for finding the maximum and taking the exponentials. Scores that are larger
+  // than the exponentials take give NaN: denominators show which windows see one.
   template <class S> void load_scores(const S* base, const int64_t (&st)[4], int64_t batch, int block) {
     constexpr int V = Simd<T>::width;
-    e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), huge.resize(lay.lanes / V);
+    e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), beyond.resize(lay.lanes / V);
     base += batch * st[0];
     auto line_of = [&](int64_t z, int64_t y) {
       return base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3];
@@ -82,75 +85,80 @@ template <class T> struct Window {
     if (n[0] * n[1] > 0) find_largest(line_of(lo[0], lo[1]), st[3], block);
     for (;;) {
       for (int k = 0; k < lay.lanes; k += V) {
-        Vec<T> m, x, all = load(&best[k]);
-        huge[k / V] = any_below<T>(splat(ExpLimits<T>::largest / 2), all < splat(T(0)) ? -all : all);
-        exp_split(all, m, x);
-        store(&top[k], x);
+        const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]);
+        Vec<T> m, exponent;
+        beyond[k / V] = any_below<T>(most, all);
+        exp_reduced(all > most ? most : all, m, exponent);
+        store(&top[k], exponent);
       }
       each_line([&](int64_t z, int64_t y, int64_t cell) {
         exponentials(line_of(z, y), st[3], block, &e[cell * lay.lanes]);
       });
       bool above = false;
       for (int k = 0; k < lay.lanes; k += V) {
-        const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]), clamped = all > most ? most : all;
-        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, clamped * T(1.44269504088896341));
+        const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]), in_range = all > most ? most : all;
+        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, in_range * T(1.44269504088896341));
+        above |= !beyond[k / V] && any_below<T>(most, all);
       }
       if (!above) return;
     }
   }
 
-  // The same as exact pairs, for tiles that hold a window far below its neighbours.
+  // The scores themselves, minus infinity outside the map, for tiles that hold a window which the exponentials do not
+  // serve: one far below its neighbours, or with scores or biases beyond their range.
   template <class S> void load_exact(const S* base, const int64_t (&st)[4], int64_t batch, int block) {
-    constexpr int V = Simd<T>::width;
-    const int lanes = lay.lanes;
-    mantissa.assign(size_t(cells()) * lanes, T(0));
-    exponent.assign(size_t(cells()) * lanes, -ExpLimits<T>::largest * 2);
+    scores.assign(size_t(cells()) * lay.lanes, -std::numeric_limits<T>::infinity());
     base += batch * st[0];
     each_line([&](int64_t z, int64_t y, int64_t cell) {
-      for (int64_t x = 0; x < n[2]; ++x) {
-        if (lo[2] + x < 0 || lo[2] + x >= x_end) continue;
-        T* p = mantissa.data() + (cell + x) * lanes;
-        T* q = exponent.data() + (cell + x) * lanes;
-        read_scores(lay, block, base + z * st[1] + y * st[2] + (lo[2] + x) * st[3], p);
-        for (int k = 0; k < lanes; k += V) {
-          Vec<T> m, x2;
-          exp_split(load(p + k), m, x2);
-          store(p + k, m), store(q + k, x2);
-        }
-      }
+      for (int64_t x = first_inside(); x < end_inside(); ++x)
+        read_scores(lay, block, base + z * st[1] + y * st[2] + (lo[2] + x) * st[3], &scores[(cell + x) * lay.lanes]);
     });
   }
 
-  template <class S> void load_values(const S* base, const int64_t (&st)[6], int64_t batch, int block) {
-    const RowForm form = lay.row_form(st[4], st[5]);
-    const bool direct = form == RowForm::vectors && std::is_same<S, T>::value;
-    const int64_t row = int64_t(lay.dvec) * Simd<T>::width;
+  // Channel rows of all cells, in place where the layout allows: after that they stand as they are. Other rows are
+  // converted by `load_lines`, into room for so many lines of cells at a time.
+  template <class S> void start_values(const qna::ValueMap& map, int64_t batch, int block, int64_t lines) {
+    const int64_t(&st)[6] = map.stride;
+    const S* base = static_cast<const S*>(map.data) + batch * st[0];
+    form = lay.row_form(st[4], st[5]);
+    in_place = form == RowForm::vectors && std::is_same<S, T>::value;
     value.resize(cells());
-    step = direct ? lay.vector_step() : Simd<T>::width;
-    if (!direct && rows.size() < size_t(cells() * row)) {
-      rows.resize(cells() * row);
-      if (form == RowForm::any) std::fill(rows.begin(), rows.end(), T(0));  // its empty lanes are never written
+    step = in_place ? lay.vector_step() : Simd<T>::width;
+    loaded = 0, kept = std::min(lines, n[0] * n[1]), values = &map, values_batch = batch, values_block = block;
+    if constexpr (std::is_same<S, T>::value)
+      if (in_place) {
+        base += block * lay.block_step();
+        each_line([&](int64_t z, int64_t y, int64_t cell) {
+          fill_line(cell, base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3], st[3]);
+        });
+        loaded = n[0] * n[1];
+      }
+    const size_t room = in_place ? 0 : size_t(kept * n[2] * lay.dvec * Simd<T>::width);
+    if (rows.size() < room) rows.assign(room, T(0));  // empty lanes of RowForm::any are never written
+  }
+  template <class S> void load_lines(int64_t end) {
+    const int64_t row = int64_t(lay.dvec) * Simd<T>::width, x0 = first_inside(), x1 = end_inside();
+    for (; loaded < end; ++loaded) {
+      const int64_t(&st)[6] = values->stride;
+      const int64_t z = lo[0] + loaded / n[1], y = lo[1] + loaded % n[1];
+      const S* src = static_cast<const S*>(values->data) + values_batch * st[0] + z * st[1] + y * st[2] +
+                     (lo[2] + x0) * st[3];
+      T* dst = rows.data() + (loaded % kept * n[2] + x0) * row;
+      fill_line(loaded * n[2], dst, row);
+      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row)
+        read_row(lay, values_block, src, st[4], st[5], form, dst);
     }
-    base += batch * st[0];
-    const int64_t x0 = first_inside(), x1 = end_inside();
-    each_line([&](int64_t z, int64_t y, int64_t cell) {
-      const S* src = base + z * st[1] + y * st[2] + (lo[2] + x0) * st[3];
-      const T** at = value.data() + cell;
-      std::fill(at, at + x0, zero.data());
-      std::fill(at + x1, at + n[2], zero.data());
-      if constexpr (std::is_same<S, T>::value) {
-        if (direct) {
-          src += block * lay.block_step();
-          for (int64_t x = x0; x < x1; ++x, src += st[3]) at[x] = src;
-          return;
-        }
-      }
-      T* dst = rows.data() + (cell + x0) * row;
-      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row) {
-        read_row(lay, block, src, st[4], st[5], form, dst);
-        at[x] = dst;
-      }
-    });
+  }
+
+  // Lines of cells that one line of windows spans, and the end of those of the windows at (z, y).
+  int64_t lines_of_a_window() const {
+    return geo.kernel[0] > 1 ? n[0] * n[1] : (geo.kernel[1] - 1) * geo.dilation[1] + 1;
+  }
+  int64_t end_of_lines(int64_t z, int64_t y) const {
+    if (geo.kernel[0] > 1) return n[0] * n[1];
+    const int64_t cz = z * geo.stride[0] - geo.pad[0] - lo[0];
+    const int64_t cy = y * geo.stride[1] - geo.pad[1] + lines_of_a_window() - lo[1];
+    return std::min(cz * n[1] + std::min(cy, n[1]), n[0] * n[1]);
   }
 
   // The taps inside the map for every line of outputs of the box lo..hi; cells count from the first pixel of the line.
@@ -180,6 +188,18 @@ template <class T> struct Window {
   int64_t line_count(int64_t line) const { return starts[line + 1] - starts[line]; }
 
  private:
+  const qna::ValueMap* values;  // what `load_lines` reads, how far it has come, and how many lines there is room for
+  int64_t values_batch, loaded, kept;
+  int values_block;
+
+  // Pointers to the rows of one line, `step` apart; zeros outside the map.
+  void fill_line(int64_t cell, const T* row, int64_t row_step) {
+    const T** at = value.data() + cell;
+    const int64_t x0 = first_inside(), x1 = end_inside();
+    std::fill(at, at + x0, zero.data()), std::fill(at + x1, at + n[2], zero.data());
+    for (int64_t x = x0; x < x1; ++x, row += row_step) at[x] = row;
+  }
+
   // The largest score per lane of one line, into `best`.
   template <class S> void find_largest(const S* src, int64_t pixel, int block) {
     for (int g = 0; g < lay.groups; ++g) {
@@ -199,29 +219,26 @@ template <class T> struct Window {
     std::fill(line + x1 * lanes, line + n[2] * lanes, T(0));
     for (int g = 0; g < lay.groups; ++g) {
       T* to = line + x0 * lanes + g * Simd<T>::width;
-      if (huge[g]) exponentials_of<false, true>(src, pixel, block, g, x1 - x0, to);
+      if (beyond[g]) exponentials_of<false, true>(src, pixel, block, g, x1 - x0, to);
       else if (lay.direct_scores) exponentials_of<true, false>(src, pixel, block, g, x1 - x0, to);
       else exponentials_of<false, false>(src, pixel, block, g, x1 - x0, to);
     }
   }
 
-  // The same of one score vector. Huge: scores beyond what the exponentials take are clamped.
-  template <bool Direct, bool Huge, class S>
+  // The same of one score vector. Beyond: some scores are larger than the exponentials take.
+  template <bool Direct, bool Beyond, class S>
   void exponentials_of(const S* src, int64_t pixel, int block, int g, int64_t count, T* to) {
     const typename Layout<T>::Pick pick = lay.picks[size_t(block) * lay.groups + g];
     const Vec<T> down = load(&top[g * Simd<T>::width]);
-    const Vec<T> low = (down + ExpLimits<T>::negligible) * T(0.693147180559945309);
+    const Vec<T> low = lowest_above<T>(down);
     Vec<T> largest = load(&best[g * Simd<T>::width]);
     for (int64_t x = 0; x < count; ++x, to += lay.lanes, src += pixel) {
       const Vec<T> score = pick_scores<Direct, T>(pick, src);
       largest = vmax(score, largest);
-      if constexpr (Huge) {
-        Vec<T> m, q;
-        exp_split(score, m, q);
-        store(to, scale2(m, q - down));
-      } else {
-        store(to, exp_below<T>(score, down, low));
-      }
+      Vec<T> e = exp_below<T>(score, down, low);
+      if constexpr (Beyond)
+        e = score > splat(ExpLimits<T>::largest) ? splat(std::numeric_limits<T>::quiet_NaN()) : e;
+      store(to, e);
     }
     store(&best[g * Simd<T>::width], largest);
   }
