@@ -57,7 +57,7 @@ class Plan:
         memory: whether to take the peak memory.
     """
 
-    seconds: float = 0.3
+    seconds: float = 0.2
     turns: int = 5
     least: int = 3
     patience: float = 1.0

@@ -109,7 +109,7 @@ def _add_sizes(verb: argparse.ArgumentParser) -> None:
     add("--queries", type=int, default=2, metavar="L", help="learned queries of QnA (default 2)")
 
 
-def _add_common(verb: argparse.ArgumentParser, *, seconds: float = 0.3, patience: float = 1.0) -> None:
+def _add_common(verb: argparse.ArgumentParser, *, seconds: float = 0.2, patience: float = 1.0) -> None:
     add = verb.add_argument
     add("--dtype", nargs="+", default=["float32"], metavar="DTYPE")
     add("--device", default="cpu", choices=["cpu", "cuda"])
