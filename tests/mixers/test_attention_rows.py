@@ -4,15 +4,7 @@ import pytest
 import torch
 
 from qna.mixers import MIXERS, QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d
-
-
-def sharpened(mixer):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.normal_(std=1.0)
-    return mixer.double()
-
+from tests.mixers.test_attention_received import sharpened
 
 PLAIN = {"num_heads": 1, "out_dim": 6, "num_queries": 1, "query_weight": "none"}
 

@@ -1,8 +1,8 @@
 """The linear map of every position, through whichever of torch's libraries is fast on a CPU.
 
-In fp32 `F.linear` calls MKL, which on processors that Intel did not make takes kernels of less than half
-their speed. oneDNN knows no such difference, and torch reaches it with a convolution of one tap. It reads a
-channels-last map as it lies, so that no copy is made either way.
+In fp32 `F.linear` calls MKL, which on processors that Intel did not make takes slower kernels. oneDNN
+knows no such difference, and torch reaches it with a convolution of one tap. It reads a channels-last map as
+it lies, so that no copy is made either way.
 """
 
 from __future__ import annotations
