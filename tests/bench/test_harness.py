@@ -1,5 +1,8 @@
 """The method, with providers that record what is asked of them and a clock that they turn themselves."""
 
+import dataclasses
+import threading
+
 import torch
 
 from qna.bench.gate import WrongOutput
@@ -12,7 +15,7 @@ PLAN = Plan(seconds=0.1, turns=3, least=6, patience=1.0)
 class Recorder:
     """A provider that writes down every question; `takes` seconds per call."""
 
-    case, threads, extra = "case", 1, {}
+    case, threads, extra, apart = "case", 1, {}, False
 
     def __init__(self, name, log, *, takes=0.01, refuses=None, verify=None, peak=100):
         self.name, self.log, self.takes = name, log, takes
@@ -39,11 +42,29 @@ class Recorder:
         pass
 
 
+class Probed(Recorder):
+    """Its memory is told from elsewhere: writes down who asks and what goes on then."""
+
+    apart = True
+
+    def __init__(self, name, log, *, answers=(100,), **others):
+        super().__init__(name, log, **others)
+        self._answers = list(answers)
+
+    def peak(self, mode):
+        alone = threading.current_thread() is threading.main_thread()
+        self.log.append((self.name, "memory alone" if alone else "memory"))
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
 def test_equality_comes_before_time_and_turns_are_interleaved():
     log = []
     providers = [Recorder(name, log) for name in "ABC"]
     outcomes = measure(providers, ["forward"], PLAN)
-    gate = [(name, what) for name in "ABC" for what in ("verify", 1)]
+    gate = [(name, what) for what in ("verify", 1) for name in "ABC"]
     # 0.1 s of 0.01 s calls are 10 calls in turns of 4
     assert log == gate + [(n, 4) for n in "ABC"] + [(n, 4) for n in "ABC"] + [(n, 2) for n in "ABC"]
     assert [len(o.seconds) for o in outcomes] == [10, 10, 10]
@@ -94,6 +115,57 @@ def test_refusals_and_failures_are_reasons():
         "no memory figure: RuntimeError: killed",
     ]
     assert [bool(o.seconds) for o in outcomes] == [False, False, True]
+
+
+def test_memory_from_elsewhere_is_taken_while_equality_is_checked_and_not_while_time_is_taken():
+    log, asked = [], threading.Event()
+
+    class Waits(Probed):
+        def verify(self, mode):
+            assert asked.wait(timeout=20)  # the last one's memory is asked while the first is verified
+            super().verify(mode)
+
+    class Tells(Probed):
+        def peak(self, mode):
+            asked.set()
+            return super().peak(mode)
+
+    outcomes = measure([Waits("A", log), Probed("B", log), Tells("C", log)], ["forward"], PLAN)
+    assert [o.peak for o in outcomes] == [100, 100, 100]
+    assert [entry for entry in log if entry[1] == "memory"] == [(name, "memory") for name in "CBA"]
+    first_time = next(place for place, (_, what) in enumerate(log) if isinstance(what, int))
+    assert {what for _, what in log[:first_time]} == {"verify", "memory"}
+    assert all(isinstance(what, int) for _, what in log[first_time:])
+
+
+def test_memory_that_failed_beside_another_is_asked_again_alone():
+    log, killed = [], RuntimeError("killed")
+    again = Probed("A", log, answers=[killed, 7])
+    never = Probed("B", log, answers=[killed, killed])
+    outcomes = measure([again, never], ["forward"], PLAN)
+    assert [o.peak for o in outcomes] == [7, None]
+    assert [o.reason for o in outcomes] == [None, "no memory figure: RuntimeError: killed"]
+    assert [entry for entry in log if entry[1] == "memory alone"] == [(name, "memory alone") for name in "AB"]
+
+
+def test_one_mode_without_a_memory_figure_leaves_the_other_s():
+    provider = Probed("A", [], answers=[100, RuntimeError("killed"), RuntimeError("killed")])
+    forward, backward = measure([provider], ["forward", "forward+backward"], PLAN)
+    assert (forward.peak, forward.reason) == (100, None)
+    assert (backward.peak, backward.reason) == (None, "no memory figure: RuntimeError: killed")
+    assert forward.seconds
+    assert backward.seconds
+
+
+def test_a_wrong_provider_has_no_memory_and_none_is_asked_for_where_the_plan_leaves_it_out():
+    log = []
+    wrong = Probed("W", log, verify=WrongOutput("output differs"))
+    (outcome,) = measure([wrong], ["forward"], PLAN)
+    assert (outcome.peak, outcome.reason) == (None, "WRONG: output differs")
+    (outcome,) = measure([Probed("A", log)], ["forward"], dataclasses.replace(PLAN, memory=False))
+    assert outcome.seconds
+    assert outcome.peak is None
+    assert ("A", "memory") not in log
 
 
 def test_percentiles():

@@ -45,6 +45,12 @@ def test_a_failing_call_is_an_error_here_and_the_probe_lives_on(peak_of):
     assert peak_of("allocate", mib=8) > 7 * MIB
 
 
+def test_where_memory_ends_the_measured_process_goes_first_and_the_probe_lives_on(peak_of):
+    with pytest.raises(RuntimeError, match="was killed, probably for want of memory"):
+        peak_of("end")
+    assert peak_of("allocate", mib=8) > 7 * MIB
+
+
 def test_the_copy_s_memory_is_one_map_and_unfolding_grows_with_the_window(peak_of):
     def peak(name, window):
         setting = dataclasses.asdict(Setting(1, 64, 64, 32, window, 4))

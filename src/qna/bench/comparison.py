@@ -235,12 +235,13 @@ def _here_and_at_base(
 ) -> list[Provider]:
     threads = question["threads"]
 
-    def peak(mode: str) -> int | None:
-        return probe.ask(do="peak", question={**question, "mode": mode}) if probe else None
+    def peak(mode: str) -> int:
+        assert probe
+        return probe.ask(do="peak", question={**question, "mode": mode})
 
     here = LocalProvider(
-        name, case, partial(work.make, question), threads, refuses=refuses, probe=peak
-    )  # fmt: skip
+        name, case, partial(work.make, question), threads, refuses=refuses, probe=peak if probe else None
+    )
     if base is None or not name.startswith("qna"):
         return [here]
     there = RemoteProvider(

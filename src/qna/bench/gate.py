@@ -22,8 +22,11 @@ class WrongOutput(Exception):
     """What a contender computed is not what it shall compute; the text says where and by how much."""
 
 
-def verify(contender: Contender, mode: str) -> None:
+def verify(contender: Contender, mode: str) -> Tensor:
     """Compare one run with the definition.
+
+    Returns:
+        the output that was compared.
 
     Raises:
         WrongOutput: the first output or gradient that differs by more than rounding.
@@ -46,6 +49,7 @@ def verify(contender: Contender, mode: str) -> None:
         wanted = torch.autograd.grad(expected, list(exact.values()), sample.double(), materialize_grads=True)
         for name, a, w in zip(leaves, actual, wanted, strict=True):
             check(f"gradient of {name}", a, w, contender.terms * POSITIONS, out.dtype)
+    return out.detach()
 
 
 def positions(out: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
-"""How time is taken: gate, warm-up, turns A B C A B C, median and spread; docs/benchmarking.md tells why."""
+"""How figures are taken: gate and memory, turns A B C A B C, median; docs/benchmarking.md tells why."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from qna._core.errors import InvalidInput, MissingExtra
 from qna.bench.gate import WrongOutput
+
+T = TypeVar("T")
 
 
 class Provider(Protocol):
@@ -17,6 +21,11 @@ class Provider(Protocol):
     name: str
     case: str
     threads: int
+
+    @property
+    def apart(self) -> bool:
+        """Whether another process answers `peak`, at any time and to any thread."""
+        ...
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -106,33 +115,32 @@ def measure(
     reason and no time.
     """
     outcomes = []
-    spent: dict[int, str] = {}  # providers that one mode already found too slow or wrong
+    spent: dict[Provider, str] = {}  # those that one mode already found too slow or wrong
     for mode in modes:
+        asked = [
+            (p, Measurement(p.case, p.name, mode, p.threads, reason=spent.get(p) or p.refuses(mode)))
+            for p in providers
+        ]
+        outcomes += [outcome for _, outcome in asked]
+        tried = [(provider, outcome) for provider, outcome in asked if outcome.reason is None]
+        memory = _gate_and_memory(tried, mode, plan, progress)
         running: list[tuple[Provider, Measurement, float]] = []
-        for place, provider in enumerate(providers):
-            progress(f"{provider.name}, {mode}: equality and warm-up")
-            outcome = Measurement(provider.case, provider.name, mode, provider.threads)
-            outcomes.append(outcome)
-            outcome.reason = spent.get(place) or provider.refuses(mode)
-            if outcome.reason is None:
-                first = _start(provider, mode, outcome)
-                outcome.extra = dict(provider.extra)
-                if outcome.reason is not None:
-                    spent[place] = outcome.reason
-                elif first > plan.patience:
-                    outcome.seconds = [first]
-                else:
-                    running.append((provider, outcome, first))
-                # a backward takes a few times as long as the forward
-                if outcome.reason is None and first > plan.patience / 2:
-                    limit = f"above half of --patience {plan.patience:g}"
-                    spent[place] = f"no more than {mode}: one took {first:.1f} s, {limit}"
+        for provider, outcome in tried:
+            first = _first_call(provider, mode, outcome)
+            if outcome.reason is not None:
+                spent[provider] = outcome.reason
+            elif first > plan.patience:
+                outcome.seconds = [first]
+            else:
+                running.append((provider, outcome, first))
+            # a backward takes a few times as long as the forward
+            if first > plan.patience / 2:
+                limit = f"above half of --patience {plan.patience:g}"
+                spent[provider] = f"no more than {mode}: one took {first:.1f} s, {limit}"
         _take_turns(running, mode, plan, progress)
-        if plan.memory:
-            for provider, outcome in zip(providers, outcomes[-len(providers) :], strict=True):
-                if outcome.seconds:
-                    progress(f"{provider.name}, {mode}: memory")
-                    _probe(provider, mode, outcome)
+        for provider, outcome in tried:
+            if outcome.seconds and provider in memory:
+                outcome.peak, outcome.reason = memory[provider]
     return outcomes
 
 
@@ -145,11 +153,50 @@ def percentiles(values: Iterable[float]) -> tuple[float, float, float]:
     return statistics.median(values), fifths[0], fifths[3]
 
 
-def _start(provider: Provider, mode: str, outcome: Measurement) -> float:
-    """Gate and warm-up; seconds of a call, or a reason in the outcome."""
+def _gate_and_memory(
+    tried: list[tuple[Provider, Measurement]], mode: str, plan: Plan, progress: Callable[[str], None]
+) -> dict[Provider, tuple[int | None, str | None]]:
+    """Verify all, first to last, and take memory, last to first where another process does it meanwhile.
+
+    Nothing of this is timed. It goes from both ends so that what both compile is compiled by one of them and
+    found in the compiler's cache by the other.
+
+    Returns:
+        bytes, or the reason for none, of all that passed.
+    """
+    meanwhile = ThreadPoolExecutor(1)
     try:
-        provider.verify(mode)
-        return provider.time(mode, 1)[0]
+        apart = [p for p, _ in reversed(tried) if plan.memory and p.apart]
+        found = {p: meanwhile.submit(_peak, p, mode) for p in apart}
+        for provider, outcome in tried:
+            progress(f"{provider.name}, {mode}: equality")
+            _attempt(outcome, partial(provider.verify, mode))
+            if outcome.reason is not None and provider in found:
+                found[provider].cancel()
+        wait(found.values())
+    finally:
+        meanwhile.shutdown(cancel_futures=True)
+    memory = {p: answer.result() for p, answer in found.items() if not answer.cancelled()}
+    for provider, outcome in tried:
+        if plan.memory and outcome.reason is None:
+            progress(f"{provider.name}, {mode}: memory")
+            # what failed beside another may have room alone
+            if provider not in memory or memory[provider][1] is not None:
+                memory[provider] = _peak(provider, mode)
+    return memory
+
+
+def _first_call(provider: Provider, mode: str, outcome: Measurement) -> float:
+    """Seconds of a call; 0 and a reason in the outcome where there is none."""
+    seconds = _attempt(outcome, partial(provider.time, mode, 1)) if outcome.reason is None else None
+    outcome.extra = dict(provider.extra)
+    return seconds[0] if seconds else 0.0
+
+
+def _attempt(outcome: Measurement, what: Callable[[], T]) -> T | None:
+    """What it returns; or None, and why in the outcome."""
+    try:
+        return what()
     except WrongOutput as error:
         outcome.reason = f"WRONG: {error}"
     except (InvalidInput, MissingExtra):
@@ -157,14 +204,14 @@ def _start(provider: Provider, mode: str, outcome: Measurement) -> float:
     except Exception as error:
         # whatever a peer's own code raises is a finding about the peer, and the others go on
         outcome.reason = _first_line(error)
-    return 0.0
+    return None
 
 
-def _probe(provider: Provider, mode: str, outcome: Measurement) -> None:
+def _peak(provider: Provider, mode: str) -> tuple[int | None, str | None]:
     try:
-        outcome.peak = provider.peak(mode)
+        return provider.peak(mode), None
     except RuntimeError as error:
-        outcome.reason = f"no memory figure: {_first_line(error)}"
+        return None, f"no memory figure: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ class LocalProvider:
             one that refuses.
         threads: CPU threads, each with a core of its own.
         refuses: why it cannot run in a mode, or None.
-        probe: peak bytes of a call in a mode on CPU, taken in another process.
+        probe: peak bytes of a call in a mode, asked of another process; None takes them here, on a GPU.
         clock: seconds; injected by tests.
     """
 
@@ -36,13 +36,14 @@ class LocalProvider:
         threads: int,
         *,
         refuses: Callable[[str], str | None] = lambda mode: None,
-        probe: Callable[[str], int | None] = lambda mode: None,
+        probe: Callable[[str], int] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.name = name
         self.case = case
         self.threads = threads
         self.refuses = refuses
+        self.apart = probe is not None
         self._make = work
         self._work: Work | None = None
         self._probe = probe
@@ -77,9 +78,10 @@ class LocalProvider:
 
     def peak(self, mode: str) -> int | None:
         """Bytes above the standing tensors, or None where that cannot be told."""
-        if self._work and self._work.device.type == "cuda":
-            return memory.peak_on_gpu(self._work.call(mode))
-        return self._probe(mode)
+        if self._probe is not None:
+            return self._probe(mode)
+        self._work = self._work or self._make()
+        return memory.peak_on_gpu(self._work.call(mode)) if self._work.device.type == "cuda" else None
 
     def close(self) -> None:
         """Let go of the tensors."""

@@ -22,6 +22,7 @@ from typing import Any
 from qna.bench.lines import Lines, answer
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 RETURN_FREED_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
@@ -84,6 +85,8 @@ def _serve(target: str) -> None:
         if child == 0:
             os.close(reading)
             try:
+                # where memory ends, this process goes and not the one that asks
+                OOM_SCORE.write_text("1000")
                 text = str(peak_on_cpu(make(question)))
             except BaseException as error:
                 text = f"{type(error).__name__}: {error}"

@@ -22,6 +22,8 @@ class RemoteProvider:
         extra: notes for the row.
     """
 
+    apart = True
+
     def __init__(
         self,
         name: str,

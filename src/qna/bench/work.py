@@ -43,18 +43,23 @@ class ContenderWork:
 
     def verify(self, mode: str) -> None:
         """Hold the contender to its definition."""
-        gate.verify(self.contender, mode)
+        out = gate.verify(self.contender, mode)
+        if mode == BACKWARD:
+            self._gradient = _gradient_of(out)
 
     def call(self, mode: str) -> Callable[[], object]:
         """The forward without gradients, or with the gradients of all leaves."""
         if mode != BACKWARD:
             return torch.no_grad()(self.contender.forward)
-        if self._gradient is None:
-            with torch.no_grad():
-                # in the memory layout of the output, as the layer behind would give it
-                self._gradient = torch.randn_like(self.contender.forward())
-        leaves, gradient = list(self.contender.leaves.values()), self._gradient
-        return lambda: torch.autograd.grad(self.contender.forward(), leaves, gradient)
+        leaves = list(self.contender.leaves.values())
+
+        def run() -> object:
+            out = self.contender.forward()
+            if self._gradient is None:  # not verified before: the first call settles it
+                self._gradient = _gradient_of(out)
+            return torch.autograd.grad(out, leaves, self._gradient)
+
+        return run
 
 
 def make(question: dict[str, Any]) -> Work:
@@ -85,3 +90,8 @@ def preload() -> None:
             timm_module(name)
     with contextlib.suppress(RuntimeError):  # no C++ compiler
         compiled(torch.neg)(torch.ones(1))
+
+
+def _gradient_of(out: Tensor) -> Tensor:
+    """A gradient in the memory layout of the output, as the layer behind would give it."""
+    return torch.randn_like(out.detach())

@@ -94,6 +94,9 @@ class OfficialLayers:
 class OfficialLayer(RemoteProvider):
     """Leaves go to the process as a file, outputs come back as one: they are checked here."""
 
+    # the leaves are there once `verify` has written them
+    apart = False
+
     def __init__(
         self,
         setting: Setting,
