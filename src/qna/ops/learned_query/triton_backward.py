@@ -12,7 +12,6 @@ With `p = e^(scores + bias - lse)` and `u = grad[i] . value[j]` under tap `t` of
 import triton
 import triton.language as tl
 
-from qna.ops.learned_query.triton_forward import under
 from qna.ops.learned_query.triton_tile import (
     channels,
     exp,
@@ -22,6 +21,7 @@ from qna.ops.learned_query.triton_tile import (
     offsets,
     over_channels,
     positions,
+    under,
     window_offsets,
 )
 
