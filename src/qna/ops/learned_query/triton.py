@@ -31,8 +31,8 @@ MAX_QUERIES = 256
 # most rows and numbers of partial sums for the gradients of bias and weight, whatever the size of the map
 PARTIAL_ROWS = 2048
 PARTIAL_SUMS = 2**22
-# most taps of a row that the forward kernel unrolls; longer rows are cut into pieces of about half as many
-UNROLLED = 16
+# most taps of a row that the forward kernel unrolls; longer rows are cut into pieces
+UNROLLED = 8
 
 
 def missing() -> list[str]:
@@ -224,7 +224,7 @@ class _Geometry:
         constants = {
             "WINDOW": self.window,
             "CHANNELS": (*self.channels, self.layout, exact, self.unit),
-            "BLOCK": (*block, windows, _piece(width)),
+            "BLOCK": (*block, windows, _piece(width, windows)),
         }
         arguments = (*tensors, tuple(map(_odd, self.strides)), _odd(self.sizes))
         options = {"num_warps": chosen.warps}
@@ -268,9 +268,14 @@ def _three(axes, fill: int) -> tuple[int, ...]:
     return (*(fill,) * (3 - len(axes)), *axes)
 
 
-def _piece(width: int) -> int:
-    """How many taps of a row are unrolled: all, or equal pieces where that would be slow to compile."""
-    return width if width <= UNROLLED else _ceil(width, _ceil(width, UNROLLED // 2))
+def _piece(width: int, windows: int) -> int:
+    """How many taps of a row are unrolled: all, or equal pieces where these need too many registers.
+
+    One window alone shares nothing among its taps.
+    """
+    if windows == 1:
+        return width if width <= 3 else 1
+    return _ceil(width, _ceil(width, UNROLLED))
 
 
 def _ceil(a: int, b: int) -> int:

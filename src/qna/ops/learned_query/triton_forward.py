@@ -9,7 +9,6 @@ import triton.language as tl
 
 from qna.ops.learned_query.triton_exact import attend_exactly
 from qna.ops.learned_query.triton_tile import (
-    channels,
     column,
     exp,
     halve,
@@ -19,8 +18,8 @@ from qna.ops.learned_query.triton_tile import (
     log,
     offsets,
     over_channels,
-    positions,
     reach,
+    share_of_windows,
     window_offsets,
     within,
 )
@@ -92,12 +91,8 @@ def attend(
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     W: tl.constexpr = BLOCK[6]
-    parts = tl.cdiv(CHANNELS[1], BLOCK[3] * BLOCK[4])
-    pid = tl.program_id(0)
-    b, z, y, x = positions(pid // parts, SIZES[3], SIZES[4], tl.cdiv(SIZES[5], W), BLOCK)
-    x *= W
-    place = (b, z, y, x)
-    layout = channels(pid % parts, CHANNELS, BLOCK)
+    place, layout = share_of_windows(SIZES, CHANNELS, BLOCK)
+    b, z, y, x = place
     at_score, score_mask, at_value, value_mask = layout
 
     # the middle of the first window, or its beginning where the map is not padded

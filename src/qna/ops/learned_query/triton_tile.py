@@ -58,15 +58,27 @@ def halve(n):
 
 
 @triton.jit
+def share_of_windows(SIZES, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
+    """The windows that a program owns, as `positions` (of the first of each run), and its `channels`."""
+    parts = tl.cdiv(CHANNELS[1], BLOCK[3] * BLOCK[4])
+    pid = tl.program_id(0)
+    b, z, y, x = positions(pid // parts, SIZES[3], SIZES[4], tl.cdiv(SIZES[5], BLOCK[6]), BLOCK)
+    return (b, z, y, x * BLOCK[6]), channels(pid % parts, CHANNELS, BLOCK)
+
+
+@triton.jit
 def positions(block, size_z, size_y, size_x, BLOCK: tl.constexpr):
     """Batch item, plane, rows (P,) and columns (P,) of the positions of one block of a map."""
     columns = tl.cdiv(size_x, BLOCK[1])
     rows = tl.cdiv(size_y, BLOCK[0])
-    plane = block // (rows * columns)
+    # remainders by products: a division is some twenty instructions
+    line = block // columns
+    plane = line // rows
+    item = plane // size_z
     p = tl.arange(0, BLOCK[0] * BLOCK[1])
-    y = block // columns % rows * BLOCK[0] + p // BLOCK[1]
-    x = block % columns * BLOCK[1] + p % BLOCK[1]
-    return (plane // size_z).to(tl.int64), plane % size_z, y, x
+    y = (line - plane * rows) * BLOCK[0] + p // BLOCK[1]
+    x = (block - line * columns) * BLOCK[1] + p % BLOCK[1]
+    return item.to(tl.int64), plane - item * size_z, y, x
 
 
 @triton.jit
@@ -107,7 +119,9 @@ def offsets(b, z, y, x, strides, CHANNELS: tl.constexpr):
 @triton.jit
 def column(strides, CHANNELS: tl.constexpr):
     """Elements from one position of a row to the next; 64-bit."""
-    return (strides[3] >> 1).to(tl.int64) * CHANNELS[5]
+    return (
+        tl.cast(strides[3] >> 1, tl.int64) * CHANNELS[5]
+    )  # 0 is known when compiling, and a number of Python
 
 
 @triton.jit

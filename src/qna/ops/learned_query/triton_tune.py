@@ -19,7 +19,7 @@ from qna.ops.learned_query.window import Window
 
 # values that each attribute of a tile may take
 CHOICES = {
-    "elements": (16, 32, 64),
+    "elements": (8, 16, 32, 64),
     "heads": (1, 2, 4, 8),
     "columns": (4, 8, 16, 32),
     "warps": (1, 2, 4, 8),
