@@ -119,9 +119,8 @@ def offsets(b, z, y, x, strides, CHANNELS: tl.constexpr):
 @triton.jit
 def column(strides, CHANNELS: tl.constexpr):
     """Elements from one position of a row to the next; 64-bit."""
-    return (
-        tl.cast(strides[3] >> 1, tl.int64) * CHANNELS[5]
-    )  # 0 is known when compiling, and a number of Python
+    # a stride of 0 is known when compiling, and then a number of Python
+    return tl.cast(strides[3] >> 1, tl.int64) * CHANNELS[5]
 
 
 @triton.jit
