@@ -15,7 +15,7 @@ from torch import Tensor
 from qna._core.backends import Backend
 from qna.ops.learned_query.layout import heads_fastest
 from qna.ops.learned_query.library import declines_transforms, register
-from qna.ops.learned_query.triton_table import Tile, tile
+from qna.ops.learned_query.triton_table import SHARING, Tile, tile
 from qna.ops.learned_query.window import Window
 
 if TYPE_CHECKING:
@@ -203,8 +203,9 @@ class _Geometry:
 
     def tabulate(self, tables: tuple[Tensor | None, ...], factors: Tensor, piece: int) -> Launch:
         """The launch that fills the factors of bias and weight."""
-        constants = {"WINDOW": self.window, "CHANNELS": self.channels[:2], "PIECE": piece}
-        programs = _ceil(math.prod(self.channels[:2]), 16)
+        block = (64, 16)  # taps, pairs of query and head
+        constants = {"WINDOW": self.window, "CHANNELS": self.channels[:2], "BLOCK": block, "PIECE": piece}
+        programs = _ceil(math.prod(self.channels[:2]), block[1])
         return Launch("tabulate", programs, (tables, factors), constants, {}, self.device)
 
     def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
@@ -215,7 +216,8 @@ class _Geometry:
         planes, *size = _three(space, 1)
         width, stride, dilation = self.window[2::3][:3]
         # windows that share no positions are not taken together
-        windows = chosen.windows if dilation == 1 and stride < width else 1
+        together = kernel in SHARING and dilation == 1 and stride < width
+        windows = chosen.windows if together else 1
         block = chosen.block((size[0], _ceil(size[1], windows)), self.channels, self.layout)
         rows, columns, *_ = block
         parts = _ceil(heads, block[3] * block[4])

@@ -32,14 +32,17 @@ MOST = tl.constexpr(2.0**60)
 
 
 @triton.jit
-def tabulate(tables, factors, WINDOW: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr):
+def tabulate(
+    tables, factors,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIECE: tl.constexpr,
+):  # fmt: skip
     """The largest bias of each query and head, the factors e^(bias - that), then those times weight, if any.
 
     The taps of a row are filled up with zeros to whole pieces. Where the factors of a query and head span too
     much for fp32 they are NaN, and so is every denominator made of them.
     """
-    TAPS: tl.constexpr = tl.constexpr(64)
-    PAIRS: tl.constexpr = tl.constexpr(16)
+    TAPS: tl.constexpr = BLOCK[0]
+    PAIRS: tl.constexpr = BLOCK[1]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     ROW: tl.constexpr = tl.cdiv(WINDOW[2], PIECE) * PIECE
     ALL: tl.constexpr = WINDOW[0] * WINDOW[1] * ROW
