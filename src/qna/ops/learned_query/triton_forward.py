@@ -39,7 +39,8 @@ def tabulate(
     """The largest bias of each query and head, the factors e^(bias - that), then those times weight, if any.
 
     The taps of a row are filled up with zeros to whole pieces. Where the factors of a query and head span too
-    much for fp32 they are NaN, and so is every denominator made of them.
+    much for fp32 they are NaN, and so is every denominator made of them. `BLOCK` is a tile's taps and pairs
+    of query and head.
     """
     TAPS: tl.constexpr = BLOCK[0]
     PAIRS: tl.constexpr = BLOCK[1]
