@@ -54,6 +54,11 @@ def assert_close_to_oracle(actual, expected, *, terms, scale=1.0, name=""):
     assert actual.shape == expected.shape, name
     if expected.numel() == 0:
         return
-    tolerance = 8 * EPS[actual.dtype] * math.sqrt(terms) * max(scale, float(expected.abs().max()))
+    limit = tolerance(actual.dtype, terms, max(scale, float(expected.abs().max())))
     error = float((actual.double() - expected).abs().max())
-    assert error <= tolerance, f"{name}: error {error:.3g} is above {tolerance:.3g}"
+    assert error <= limit, f"{name}: error {error:.3g} is above {limit:.3g}"
+
+
+def tolerance(dtype, terms, scale):
+    """The error of a sum of `terms` products of magnitude `scale`."""
+    return 8 * EPS[dtype] * math.sqrt(terms) * scale

@@ -7,6 +7,7 @@ from qna.ops import learned_query_attention
 from qna.ops.learned_query import triton
 from qna.ops.learned_query.cases import CASES, Case
 from tests.ops.kernels import NAMES, assert_equals_reference, run
+from tests.ops.oracle import assert_close_to_oracle
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,6 +44,18 @@ def attend(scores, value, bias, weight):
 @pytest.mark.parametrize("case", [*CASES, STAGE], ids=lambda c: c.name)
 def test_equals_the_reference(case, dtype, layout):
     assert_equals_reference(case, layout(case, dtype), "triton")
+
+
+@pytest.mark.parametrize("change", [1000.0, -1000.0, float("-inf")])
+def test_windows_far_from_their_neighbours(change):
+    """Programs that take their windows one by one, beside programs that do not."""
+    inputs = layer_layout(STAGE, torch.float32)
+    inputs["scores"][:, 20:30, 7:9] += change
+    double = {k: t.double() for k, t in inputs.items()}
+    expected = learned_query_attention(**double, backend="reference")
+    # a score of 1000 is known to eps * 1000, and so is its exponential, relatively
+    scale = 1000 * float(inputs["value"].abs().max() * inputs["weight"].abs().max())
+    assert_close_to_oracle(attend(**inputs), expected, terms=STAGE.taps * STAGE.queries, scale=scale)
 
 
 def test_it_is_what_none_means():

@@ -15,7 +15,7 @@ from torch import Tensor
 from qna._core.backends import Backend
 from qna.ops.learned_query.layout import heads_fastest
 from qna.ops.learned_query.library import declines_transforms, register
-from qna.ops.learned_query.triton_table import Tile, tile
+from qna.ops.learned_query.triton_table import SHARING, Tile, tile
 from qna.ops.learned_query.window import Window
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ MAX_QUERIES = 256
 # most rows and numbers of partial sums for the gradients of bias and weight, whatever the size of the map
 PARTIAL_ROWS = 2048
 PARTIAL_SUMS = 2**22
+# most taps of a row that the forward kernel unrolls; longer rows are cut into pieces
+UNROLLED = 8
 
 
 def missing() -> list[str]:
@@ -83,7 +85,8 @@ def forward(
     window: Window,
 ) -> None:
     """Fill the output and the log-sum-exp of every window."""
-    run(plan_forward(scores, value, bias, weight, out, lse, window))
+    for launch in plan_forward(scores, value, bias, weight, out, lse, window):
+        run(launch)
 
 
 def backward(
@@ -116,12 +119,20 @@ def plan_forward(
     lse: Tensor,
     window: Window,
     tiles: Tiles = tile,
-) -> Launch:
-    """The launch that fills `out` and `lse`; `tiles` is what is asked for the size of its tile."""
+) -> list[Launch]:
+    """The launches that fill `out` and `lse`, the last of them by a tile for whose size `tiles` is asked."""
     layout = heads_fastest(value)
     scores, value = _dense(scores, False), _dense(value, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, out), tiles)
-    return geometry.launch("attend", window.out, (scores, value, _table(bias), _table(weight), out, lse))
+    tables = (_table(bias), _table(weight))
+    attend = geometry.launch("attend", window.out, ())
+    piece = attend.constants["BLOCK"][-1]
+    taps = math.prod(window.kernel[:-1]) * _ceil(window.kernel[-1], piece) * piece
+    factors = lse.new_empty(1 + 2 * taps, *bias.shape[-2:])
+    return [
+        geometry.tabulate(tables, factors, piece),
+        attend._replace(arguments=((scores, value), tables, factors, (out, lse), *attend.arguments)),
+    ]
 
 
 def plan_backward(
@@ -190,21 +201,32 @@ class _Geometry:
             (row[0] // self.unit, *_three([s // self.unit for s in row[1:]], 0)) for row in strides
         )
 
+    def tabulate(self, tables: tuple[Tensor | None, ...], factors: Tensor, piece: int) -> Launch:
+        """The launch that fills the factors of bias and weight."""
+        block = (64, 16)  # taps, pairs of query and head
+        constants = {"WINDOW": self.window, "CHANNELS": self.channels[:2], "BLOCK": block, "PIECE": piece}
+        programs = _ceil(math.prod(self.channels[:2]), block[1])
+        return Launch("tabulate", programs, (tables, factors), constants, {}, self.device)
+
     def launch(self, kernel: str, space: tuple[int, ...], tensors: tuple) -> Launch:
         """A launch with one program per block of a map of size `space` and block of heads."""
         heads = self.channels[1]
         card = architecture(self.device)
         chosen = self.tiles(kernel, card, self.bits, self.taps, self.channels[2])
         planes, *size = _three(space, 1)
-        block = chosen.block((size[0], size[1]), self.channels, self.layout)
+        width, stride, dilation = self.window[2::3][:3]
+        # windows that share no positions are not taken together
+        together = kernel in SHARING and dilation == 1 and stride < width
+        windows = chosen.windows if together else 1
+        block = chosen.block((size[0], _ceil(size[1], windows)), self.channels, self.layout)
         rows, columns, *_ = block
         parts = _ceil(heads, block[3] * block[4])
         exact = (block[2], parts * block[3] * block[4], block[5]) == self.channels
-        programs = self.batch * planes * _ceil(size[0], rows) * _ceil(size[1], columns) * parts
+        programs = self.batch * planes * _ceil(size[0], rows) * _ceil(size[1], columns * windows) * parts
         constants = {
             "WINDOW": self.window,
             "CHANNELS": (*self.channels, self.layout, exact, self.unit),
-            "BLOCK": block,
+            "BLOCK": (*block, windows, _piece(width, windows)),
         }
         arguments = (*tensors, tuple(map(_odd, self.strides)), _odd(self.sizes))
         options = {"num_warps": chosen.warps}
@@ -231,9 +253,9 @@ def architecture(device: torch.device) -> str:
 def kernels() -> dict[str, Any]:
     """The compiled-on-demand kernels by name; here triton is imported."""
     from qna.ops.learned_query.triton_backward import gather, sum_inside
-    from qna.ops.learned_query.triton_forward import attend
+    from qna.ops.learned_query.triton_forward import attend, tabulate
 
-    return {"attend": attend, "sum_inside": sum_inside, "gather": gather}
+    return {"tabulate": tabulate, "attend": attend, "sum_inside": sum_inside, "gather": gather}
 
 
 def run(launch: Launch) -> Any:
@@ -246,6 +268,16 @@ def run(launch: Launch) -> Any:
 def _three(axes, fill: int) -> tuple[int, ...]:
     """One to three axes as three, the new ones first."""
     return (*(fill,) * (3 - len(axes)), *axes)
+
+
+def _piece(width: int, windows: int) -> int:
+    """How many taps of a row are unrolled: all, or equal pieces where these need too many registers.
+
+    One window alone shares nothing among its taps.
+    """
+    if windows == 1:
+        return width if width <= 3 else 1
+    return _ceil(width, _ceil(width, UNROLLED))
 
 
 def _ceil(a: int, b: int) -> int:

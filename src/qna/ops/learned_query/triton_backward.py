@@ -12,7 +12,6 @@ With `p = e^(scores + bias - lse)` and `u = grad[i] . value[j]` under tap `t` of
 import triton
 import triton.language as tl
 
-from qna.ops.learned_query.triton_forward import under
 from qna.ops.learned_query.triton_tile import (
     channels,
     exp,
@@ -22,6 +21,8 @@ from qna.ops.learned_query.triton_tile import (
     offsets,
     over_channels,
     positions,
+    share_of_windows,
+    under,
     window_offsets,
 )
 
@@ -39,10 +40,9 @@ def sum_inside(
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]
-    parts = tl.cdiv(CHANNELS[1], BLOCK[3] * BLOCK[4])
-    pid = tl.program_id(0)
-    b, z, y, x = positions(pid // parts, SIZES[3], SIZES[4], SIZES[5], BLOCK)
-    at_score, score_mask, at_value, value_mask = channels(pid % parts, CHANNELS, BLOCK)
+    place, layout = share_of_windows(SIZES, CHANNELS, BLOCK)
+    b, z, y, x = place
+    at_score, score_mask, at_value, value_mask = layout
 
     real = over_channels((y < SIZES[4]) & (x < SIZES[5]))
     at_g = offsets(b, z, y, x, STRIDES[2], CHANNELS) + at_value

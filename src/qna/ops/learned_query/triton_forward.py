@@ -1,86 +1,221 @@
-"""The forward kernel in Triton: a program owns a block of windows, part of the heads, and all of L and d."""
+"""The forward kernels in Triton.
+
+`tabulate` makes the exponentials of the bias. In `attend` a program owns a block of windows, part of the
+heads, and all of L and d; a thread owns a few neighbouring windows of a row, which share what it reads.
+"""
 
 import triton
 import triton.language as tl
 
+from qna.ops.learned_query.triton_exact import attend_exactly
 from qna.ops.learned_query.triton_tile import (
-    channels,
+    column,
     exp,
     halve,
+    inverse,
     load,
     load_table,
+    log,
     offsets,
     over_channels,
-    positions,
+    reach,
+    share_of_windows,
     window_offsets,
+    within,
 )
+
+# Terms of a denominator are lost below fp32's 2^-126. Denominators of at least 2^-60 miss less than 2^-66 of
+# themselves, if no factor of the bias is lost: so these too are at least 2^-60. An exponential beyond fp32
+# makes its denominator infinite.
+LEAST = tl.constexpr(2.0**-60)
+MOST = tl.constexpr(2.0**60)
+
+
+@triton.jit
+def tabulate(
+    tables, factors,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIECE: tl.constexpr,
+):  # fmt: skip
+    """The largest bias of each query and head, the factors e^(bias - that), then those times weight, if any.
+
+    The taps of a row are filled up with zeros to whole pieces. Where the factors of a query and head span too
+    much for fp32 they are NaN, and so is every denominator made of them. `BLOCK` is a tile's taps and pairs
+    of query and head.
+    """
+    TAPS: tl.constexpr = BLOCK[0]
+    PAIRS: tl.constexpr = BLOCK[1]
+    STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
+    ROW: tl.constexpr = tl.cdiv(WINDOW[2], PIECE) * PIECE
+    ALL: tl.constexpr = WINDOW[0] * WINDOW[1] * ROW
+    pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)[None, :]
+    top = tl.full((1, PAIRS), -3.4028234e38, tl.float32)
+    least = tl.full((1, PAIRS), float("inf"), tl.float32)
+    for start in range(0, ALL, TAPS):
+        tap = start + tl.arange(0, TAPS)[:, None]
+        real = (tap < ALL) & (tap % ROW < WINDOW[2]) & (pair < STEP)
+        at = (tap // ROW * WINDOW[2] + tap % ROW) * STEP + pair
+        b = tl.load(tables[0] + at, mask=real, other=float("-inf"))
+        top = tl.maximum(top, tl.max(b, 0)[None, :])
+        # a tap that is masked by -inf adds nothing, and loses nothing
+        least = tl.minimum(least, tl.min(tl.where(b > float("-inf"), b, float("inf")), 0)[None, :])
+    tl.store(factors + pair, top, mask=pair < STEP)
+    for start in range(0, ALL, TAPS):
+        tap = start + tl.arange(0, TAPS)[:, None]
+        real = (tap < ALL) & (tap % ROW < WINDOW[2]) & (pair < STEP)
+        at = (tap // ROW * WINDOW[2] + tap % ROW) * STEP + pair
+        b = tl.load(tables[0] + at, mask=real, other=float("-inf"))
+        factor = tl.where(exp(least - top) >= LEAST, exp(b - top), float("nan"))
+        to = factors + (tap + 1) * STEP + pair
+        tl.store(to, factor, mask=(tap < ALL) & (pair < STEP))
+        if tables[1] is not None:
+            factor *= tl.load(tables[1] + at, mask=real, other=0.0)
+            tl.store(to + ALL * STEP, factor, mask=(tap < ALL) & (pair < STEP))
 
 
 @triton.jit
 def attend(
-    scores, value, bias, weight, out, lse, STRIDES, SIZES,
+    maps, tables, factors, results, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Two passes over the taps: the statistics of the softmax, then the weighted values.
+    """Two passes over the positions under a thread's windows: denominators, then weighted values.
 
-    The second pass finds the scores in the cache. `STRIDES` are those of scores, value and out.
+    Exponentials are relative to one score that stands for all these windows, so that each is taken once and
+    serves them all. Should that score be too far from those of any window in the program, or the bias span
+    too much, the program takes each window by its own maximum instead.
+
+    Args:
+        maps: scores and value.
+        tables: bias and weight, fp32.
+        factors: of bias and weight, as `tabulate` makes them.
+        results: out and lse, to be written.
+        STRIDES: of scores, value and out.
+        SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
     """
     SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
-    P: tl.constexpr = BLOCK[0] * BLOCK[1]
-    parts = tl.cdiv(CHANNELS[1], BLOCK[3] * BLOCK[4])
-    pid = tl.program_id(0)
-    b, z, y, x = positions(pid // parts, SIZES[3], SIZES[4], SIZES[5], BLOCK)
-    at_score, score_mask, at_value, value_mask = channels(pid % parts, CHANNELS, BLOCK)
+    W: tl.constexpr = BLOCK[6]
+    place, layout = share_of_windows(SIZES, CHANNELS, BLOCK)
+    b, z, y, x = place
+    at_score, score_mask, at_value, value_mask = layout
 
-    # finite, so that a position masked by -inf adds e^-inf = 0, and never -inf - -inf
-    top = tl.full((BLOCK[2], P, BLOCK[3], BLOCK[4]), -3.4028234e38, tl.float32)
-    total = tl.full((BLOCK[2], P, BLOCK[3], BLOCK[4]), 0.0, tl.float32)
-    for tz in range(WINDOW[0]):
-        for ty in range(WINDOW[1]):
-            for tx in range(WINDOW[2]):
-                tap = ((tz * WINDOW[1] + ty) * WINDOW[2] + tx) * STEP + at_score
-                jz, jy, jx, inside = under(z, y, x, tz, ty, tx, SIZES, WINDOW)
-                at = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
-                s = load(scores + at, inside, score_mask, EXACT, float("-inf"))
-                s += load_table(bias + tap, score_mask, EXACT)
-                # one exponential a tap: of the gap, which scales either the sum so far or the new term
-                gap = exp(-tl.abs(s - top))
-                total = tl.where(s > top, total * gap + 1.0, total + gap)
-                top = tl.maximum(top, s)
-    some = total > 0  # else the window holds no position
-    total = tl.where(some, total, 1.0)
-    share = 1.0 / total
-
-    result = tl.full((BLOCK[5], P, BLOCK[3], BLOCK[4]), 0.0, tl.float32)
-    for tz in range(WINDOW[0]):
-        for ty in range(WINDOW[1]):
-            for tx in range(WINDOW[2]):
-                tap = ((tz * WINDOW[1] + ty) * WINDOW[2] + tx) * STEP + at_score
-                jz, jy, jx, inside = under(z, y, x, tz, ty, tx, SIZES, WINDOW)
-                at_s = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
-                at_v = offsets(b, jz, jy, jx, STRIDES[1], CHANNELS) + at_value
-                v = load(value + at_v, inside, value_mask, EXACT, 0.0)
-                s = load(scores + at_s, inside, score_mask, EXACT, float("-inf"))
-                s += load_table(bias + tap, score_mask, EXACT)
-                p = exp(s - top) * share
-                if weight is not None:
-                    p *= load_table(weight + tap, score_mask, EXACT)
-                result += tl.sum(p, 0)[None, :, :, :] * v
-
-    real = over_channels((y < SIZES[4]) & (x < SIZES[5]))
-    at_v = offsets(b, z, y, x, STRIDES[2], CHANNELS) + at_value
-    tl.store(out + at_v, result.to(out.dtype.element_ty), mask=real & value_mask)
-    at_s = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
-    tl.store(lse + at_s, tl.where(some, top + tl.log(total), float("inf")), mask=real & score_mask)
+    # the middle of the first window, or its beginning where the map is not padded
+    jz, jy, jx = z * WINDOW[3], y * WINDOW[4], x * WINDOW[5]
+    inside = over_channels(within(jy, SIZES[1]) & within(jx, SIZES[2]) & within(jz, SIZES[0]))
+    at = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
+    stand = load(maps[0] + at, inside, score_mask, EXACT, 0.0)
+    stand = tl.where(stand > float("-inf"), stand, 0.0)
+    totals = denominators(maps[0], factors, stand, place, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)
+    shares, extent = invert(totals, place, score_mask, SIZES, EXACT, BLOCK)
+    if extent <= MOST:
+        top = load_table(factors + at_score, score_mask, EXACT)
+        if tables[1] is not None:
+            factors += WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], BLOCK[7]) * BLOCK[7] * STEP
+        sums = weigh(maps, factors, stand, shares, place, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)
+        at_o = offsets(b, z, y, x, STRIDES[2], CHANNELS) + at_value
+        at_w = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
+        for i in tl.static_range(W):
+            real = over_channels((y < SIZES[4]) & (x + i < SIZES[5]))
+            to = results[0] + (at_o + i * column(STRIDES[2], CHANNELS))
+            tl.store(to, sums[i].to(results[0].dtype.element_ty), mask=real & value_mask)
+            to = results[1] + (at_w + i * STEP)
+            tl.store(to, stand + top + log(totals[i]), mask=real & score_mask)
+    else:
+        for k in range(W):
+            window = (b, z, y, x + k)
+            attend_exactly(maps, tables, results, window, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)
 
 
 @triton.jit
-def under(z, y, x, tz, ty, tx, SIZES, WINDOW: tl.constexpr):
-    """The map positions under one tap of the windows z, y, x, and which (1, P, 1, 1) are in the map."""
-    jz = z * WINDOW[3] - WINDOW[9] + tz * WINDOW[6]
-    jy = y * WINDOW[4] - WINDOW[10] + ty * WINDOW[7]
-    jx = x * WINDOW[5] - WINDOW[11] + tx * WINDOW[8]
-    inside = (jy >= 0) & (jy < SIZES[1]) & (jx >= 0) & (jx < SIZES[2]) & (jz >= 0) & (jz < SIZES[0])
-    return jz, jy, jx, over_channels(inside)
+def denominators(
+    scores, factors, stand, place, layout, STRIDES, SIZES,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sums of the exponentials, relative to `stand` and the largest bias, of each of W windows."""
+    EXACT: tl.constexpr = CHANNELS[4]
+    STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
+    STRIDE: tl.constexpr = WINDOW[5]
+    W: tl.constexpr = BLOCK[6]
+    PIECE: tl.constexpr = BLOCK[7]
+    at_score, mask, _, _ = layout
+    totals = (tl.full((BLOCK[2], BLOCK[0] * BLOCK[1], BLOCK[3], BLOCK[4]), 0.0, tl.float32),) * W
+    for line in range(WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], PIECE)):
+        tap = factors + ((line * PIECE + 1) * STEP + at_score)
+        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)
+        at = scores + (offsets(place[0], jz, jy, jx, STRIDES[0], CHANNELS) + at_score)
+        for c in tl.static_range(STRIDE * (W - 1) + PIECE):
+            inside = over_channels(reached & within(jx + c * WINDOW[8], SIZES[2]))
+            s = load(at + c * WINDOW[8] * column(STRIDES[0], CHANNELS), inside, mask, EXACT, float("-inf"))
+            e = exp(s - stand)
+            for i in tl.static_range(W):
+                if c - i * STRIDE >= 0 and c - i * STRIDE < PIECE:
+                    factor = load_table(tap + (c - i * STRIDE) * STEP, mask, EXACT)
+                    totals = put(totals, i, totals[i] + e * factor)
+    return totals
+
+
+@triton.jit
+def invert(totals, place, mask, SIZES, EXACT: tl.constexpr, BLOCK: tl.constexpr):
+    """Inverses of the denominators, and the sum of both over the program: it tells if any is out of range."""
+    W: tl.constexpr = BLOCK[6]
+    shares = totals
+    extent = tl.full((BLOCK[0] * BLOCK[1], BLOCK[3]), 0.0, tl.float32)
+    for i in tl.static_range(W):  # pyright: ignore
+        share = inverse(totals[i])
+        both = totals[i] + share
+        if not EXACT:
+            share = tl.where(mask, share, 0.0)
+            both = tl.where(mask, both, 0.0)
+        shares = put(shares, i, share)
+        both = tl.sum(tl.sum(both, 3), 0)
+        real = (place[2] < SIZES[4]) & (place[3] + i < SIZES[5])
+        extent += tl.where(real[:, None], both, 0.0)
+    return shares, tl.sum(tl.sum(extent, 1), 0)
+
+
+@triton.jit
+def weigh(
+    maps, factors, stand, shares, place, layout, STRIDES, SIZES,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sums of the values of each of W windows, weighted by their shares of the exponentials."""
+    EXACT: tl.constexpr = CHANNELS[4]
+    STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
+    STRIDE: tl.constexpr = WINDOW[5]
+    W: tl.constexpr = BLOCK[6]
+    PIECE: tl.constexpr = BLOCK[7]
+    at_score, score_mask, at_value, value_mask = layout
+    sums = (tl.full((BLOCK[5], BLOCK[0] * BLOCK[1], BLOCK[3], BLOCK[4]), 0.0, tl.float32),) * W
+    for line in range(WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], PIECE)):
+        tap = factors + ((line * PIECE + 1) * STEP + at_score)
+        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)
+        at_s = maps[0] + (offsets(place[0], jz, jy, jx, STRIDES[0], CHANNELS) + at_score)
+        at_v = maps[1] + (offsets(place[0], jz, jy, jx, STRIDES[1], CHANNELS) + at_value)
+        for c in tl.static_range(STRIDE * (W - 1) + PIECE):
+            inside = over_channels(reached & within(jx + c * WINDOW[8], SIZES[2]))
+            v = load(at_v + c * WINDOW[8] * column(STRIDES[1], CHANNELS), inside, value_mask, EXACT, 0.0)
+            s = at_s + c * WINDOW[8] * column(STRIDES[0], CHANNELS)
+            e = exp(load(s, inside, score_mask, EXACT, float("-inf")) - stand)
+            for i in tl.static_range(W):
+                if c - i * STRIDE >= 0 and c - i * STRIDE < PIECE:
+                    factor = load_table(tap + (c - i * STRIDE) * STEP, score_mask, EXACT)
+                    share = tl.sum(e * factor * shares[i], 0)[None, :, :, :]
+                    sums = put(sums, i, sums[i] + share * v)
+    return sums
+
+
+@triton.jit
+def first(place, line, SIZES, WINDOW: tl.constexpr, PIECE: tl.constexpr):
+    """Map positions under the first tap of a piece of a row, and which (P,) of these rows are in the map."""
+    PIECES: tl.constexpr = tl.cdiv(WINDOW[2], PIECE)
+    tz = line // (WINDOW[1] * PIECES)
+    ty = line // PIECES % WINDOW[1]
+    _, z, y, x = place
+    jz, jy, jx = reach(z, y, x, tz, ty, line % PIECES * PIECE, WINDOW)
+    return jz, jy, jx, within(jy, SIZES[1]) & within(jz, SIZES[0])
+
+
+@triton.jit
+def put(items, index: tl.constexpr, item):
+    """The tuple `items` with `item` in place of one."""
+    return items[:index] + (item,) + items[index + 1 :]  # noqa: RUF005 (triton has no starred items)

@@ -15,6 +15,8 @@ from typing import Any
 
 PATH = Path(__file__).with_name("triton_table.json")
 KERNELS = ("attend", "sum_inside", "gather")
+# of these, the ones whose threads can own several windows
+SHARING = ("attend",)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Tile:
         columns: positions per program along the last axis, at most; the rest are rows.
         warps: warps per program.
         registers: cap on the registers of a thread (CUDA), or None.
+        windows: neighbouring windows of a row per thread, where a kernel can share what they read; else 1.
     """
 
     elements: int
@@ -34,6 +37,7 @@ class Tile:
     columns: int
     warps: int
     registers: int | None = None
+    windows: int = 1
 
     def block(
         self, size: tuple[int, int], channels: tuple[int, int, int], heads_fastest: bool

@@ -14,16 +14,17 @@ from qna._core.errors import InvalidInput
 from qna.ops.learned_query import triton as backend
 from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
-from qna.ops.learned_query.triton_table import KERNELS, Tile, tile
+from qna.ops.learned_query.triton_table import KERNELS, SHARING, Tile, tile
 from qna.ops.learned_query.window import Window
 
 # values that each attribute of a tile may take
 CHOICES = {
-    "elements": (16, 32, 64),
+    "elements": (8, 16, 32, 64),
     "heads": (1, 2, 4, 8),
     "columns": (4, 8, 16, 32),
     "warps": (1, 2, 4, 8),
     "registers": (96, 128, 168, 255),
+    "windows": (1, 2, 3, 4),
 }
 
 Timer = Callable[[Callable[[], Any]], float]
@@ -87,7 +88,7 @@ def _tune_kernel(kernel: str, workload: _Workload, timer: Timer) -> Measured:
     while improved:
         improved = False
         for candidate in [replace(best, **{name: v}) for name, values in CHOICES.items() for v in values]:
-            if candidate in tried:
+            if candidate in tried or (candidate.windows > 1 and kernel not in SHARING):
                 continue
             tried.add(candidate)
             launch, results = workload.plan(kernel, candidate)
@@ -132,7 +133,9 @@ class _Workload:
         inputs = (self.scores, self.value, self.bias, self.weight)
         if kernel == "attend":
             out, lse = empty_like(self.value, self.window.out), torch.empty_like(self.lse)
-            return backend.plan_forward(*inputs, out, lse, self.window, lambda *_: chosen), [out, lse]
+            tabulate, attend = backend.plan_forward(*inputs, out, lse, self.window, lambda *_: chosen)
+            backend.run(tabulate)
+            return attend, [out, lse]
         grads = (self.scores.new_empty(self.scores.shape), empty_like(self.value, self.value.shape[1:-2]))
         launches = backend.plan_backward(
             self.grad, *inputs, self.lse, grads, self.window, True, lambda *_: chosen
