@@ -83,6 +83,14 @@ struct Parts {
   static constexpr int64_t kMost = 64;
 };
 
+// The last tile of windows that the positions of a tile need, counting whole lines of tiles.
+inline int64_t last_window_tile(const Geometry& g, const Tiling& positions, int64_t tile, const Tiling& windows) {
+  int64_t lo[3], hi[3], line[2];
+  positions.bounds(tile, lo, hi);
+  for (int a = 0; a < 2; ++a) line[a] = std::min((hi[a] - 1 + g.pad[a]) / g.stride[a], g.out[a] - 1) / windows.size[a];
+  return (line[0] * windows.count[1] + line[1] + 1) * windows.count[2] - 1;
+}
+
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
@@ -93,15 +101,12 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
   auto sweep1 = [&](Sweep1<T, S>& sweep, int64_t item, int64_t i) {  // i: tile and block
     sweep.run(item, int(i % lay.blocks), i / lay.blocks);
   };
-  auto sweep2 = [&](Sweep2<T, S>& sweep, int64_t item, int64_t part, int64_t block) {
+  auto sweep2 = [&](Sweep2<T, S>& sweep, int64_t item, int64_t part, int64_t tile, int64_t block) {
     double* to = &sums[size_t((part * lay.blocks + block) * row * 2)];
-    const int64_t range = part % parts.ranges;
-    for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile) {
-      int64_t lo[3], hi[3];
-      tiles.bounds(tile, lo, hi);
-      sweep.run(item, int(block), lo, hi);
-      for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k], to[row + k] += sweep.sum_weight[k];
-    }
+    int64_t lo[3], hi[3];
+    tiles.bounds(tile, lo, hi);
+    sweep.run(item, int(block), lo, hi);
+    for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k], to[row + k] += sweep.sum_weight[k];
   };
   if (f.geo.batch % f.threads == 0 || f.geo.batch >= 4 * f.threads) {
     // enough items for all threads: each takes an item through both sweeps, so that the second finds in its cache
@@ -118,9 +123,14 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
         [&](std::unique_ptr<Task>& task, int64_t group) {
           for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item) {
             task->stats.start(item);
-            for (int64_t i = 0; i < task->stats.tiles.total() * lay.blocks; ++i) sweep1(task->first, item, i);
-            for (int64_t i = 0; i < parts.ranges * lay.blocks; ++i)
-              sweep2(task->second, item, group * parts.ranges + i / lay.blocks, i % lay.blocks);
+            int64_t done = 0;  // tiles of windows
+            for (int64_t tile = 0, range = 0; tile < tiles.total(); ++tile) {
+              for (const int64_t last = last_window_tile(f.geo, tiles, tile, task->stats.tiles); done <= last; ++done)
+                for (int64_t block = 0; block < lay.blocks; ++block) sweep1(task->first, item, done * lay.blocks + block);
+              while (parts.first_tile(range + 1) <= tile) ++range;
+              for (int64_t block = 0; block < lay.blocks; ++block)
+                sweep2(task->second, item, group * parts.ranges + range, tile, block);
+            }
           }
         });
   } else {
@@ -132,9 +142,10 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
     parallel(
         parts.count() * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
         [&](Sweep2<T, S>& sweep, int64_t i) {
-          const int64_t part = i / lay.blocks, group = part / parts.ranges;
+          const int64_t part = i / lay.blocks, group = part / parts.ranges, range = part % parts.ranges;
           for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item)
-            sweep2(sweep, item, part, i % lay.blocks);
+            for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile)
+              sweep2(sweep, item, part, tile, i % lay.blocks);
         });
   }
   for (int64_t t = 0; t < f.geo.taps(); ++t)
