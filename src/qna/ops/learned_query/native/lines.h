@@ -26,18 +26,16 @@ template <class T> struct Span {
   }
 };
 
-// Asks for NCV channel vectors, to be read (or written) soon. The address may lie outside the map.
-template <class T, int NCV, bool Write = false> QNA_INLINE void fetch(const T* row, int64_t offset, int64_t step) {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(row) + uintptr_t(offset) * sizeof(T);
-  repeat<NCV>(QNA_EACH(c) {
-    __builtin_prefetch(reinterpret_cast<const void*>(at + uintptr_t(c * step) * sizeof(T)), Write ? 1 : 0);
-  });
-}
-
 // Where the channel vectors of a line go.
 template <class T> struct Rows {
   T* data;
   int64_t pixel, step;  // between pixels, between channel vectors
+
+  // Asks for the rows that are written some pixels after those at `dst`: a store would wait for its line.
+  template <int NCV, int P> QNA_INLINE void fetch_ahead(const T* dst) const {
+    constexpr int kPixelsAhead = 12;
+    repeat<P>(QNA_EACH(p) { fetch<T, NCV, true>(dst, (p + kPixelsAhead) * pixel, step); });
+  }
 };
 
 // Sum over the queries packed into one vector; every lane ends with the sum of its head.
@@ -101,6 +99,7 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardLoops {
     const int lanes = G > 0 ? G * V : s.lay->lanes;
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, cell += P * s.stride, r += P * lanes, dst += P * to.pixel) {
+      to.template fetch_ahead<NCV, P>(dst);
       Vec<T> acc[P][NCV];
       Inverse<T, G> inv[P];
       repeat<P>(QNA_EACH(p) {
@@ -199,6 +198,7 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
     const int64_t run = R > 0 ? R : s.run, at = first * s.step;
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, start += P, r += P * lanes, dst += P * to.pixel) {
+      to.template fetch_ahead<NCV, P>(dst);
       if (s.ahead)
         repeat<P>(QNA_EACH(p) { fetch<T, NCV>(s.ahead[start + p], at, s.step); });
       Vec<T> acc[P][NCV];

@@ -80,7 +80,8 @@ template <class T, class S> struct Sweep1 {
         const bool next = w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0;
         if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         forward.denominators(span, 0, whole, den.data());
-        if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
+        const bool any = invert(den.data(), width, lay.lanes, rare.data());
+        if (any && !exact)
           start_exact(exact, scores, batch, block, lo, hi);
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
@@ -89,14 +90,13 @@ template <class T, class S> struct Sweep1 {
         backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
           loops.products(span, 0, whole / loops.product_pixels, line_grads, first, num.data());
         });
-        for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
-        for (int64_t x = 0; x < width; ++x)
+        T *r = &stats.r[(owner * stats.positions + line + lo[2]) * lay.lanes], *d = stats.d.data() + (r - stats.r.data());
+        for (int64_t k = 0; k < width * lay.lanes; k += V)
+          store(r + k, load(&den[k])), store(d + k, load(&num[k]) * load(&den[k]));
+        for (int64_t x = 0; any && x < width; ++x)
           if (rare[x])
-            exact_row(ker, span, x * span.stride, grad[x], &den[x * lay.lanes], &num[x * lay.lanes],
+            exact_row(ker, span, x * span.stride, grad[x], r + x * lay.lanes, d + x * lay.lanes,
                       &(*exact)[(local + x) * 2 * lay.lanes]);
-        const int64_t at = (owner * stats.positions + line + lo[2]) * lay.lanes;
-        std::copy(den.data(), den.data() + width * lay.lanes, &stats.r[at]);
-        std::copy(num.data(), num.data() + width * lay.lanes, &stats.d[at]);
       }
   }
 
@@ -346,6 +346,7 @@ template <class T, class S> struct Sweep2 {
             for (int64_t q = 0; q < live; ++q) exact_row(s, ker, line + phase + q * stride, q);
           for (int64_t q = 0; q < live; ++q) {
             const int64_t at = jlo[2] + phase + q * stride;
+            fetch<S, 1, true>(score_line, at * ss[3] + ss[2], 0);
             write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
             if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }

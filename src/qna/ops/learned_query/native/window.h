@@ -14,6 +14,8 @@ struct Tap {
   int64_t weight;  // offset of the tap's row in the static kernels
 };
 
+constexpr int kScoresAhead = 32;  // positions
+
 template <class T> struct Window {
   const Layout<T>& lay;
   const Geometry& geo;
@@ -233,6 +235,7 @@ template <class T> struct Window {
     const Vec<T> low = lowest_above<T>(down);
     Vec<T> largest = load(&best[g * Simd<T>::width]);
     for (int64_t x = 0; x < count; ++x, to += lay.lanes, src += pixel) {
+      fetch<S, 1>(src, kScoresAhead * pixel, 0);  // rows of scores and values: no stream that the processor sees
       const Vec<T> score = pick_scores<Direct, T>(pick, src);
       largest = vmax(score, largest);
       Vec<T> e = exp_below<T>(score, down, low);
