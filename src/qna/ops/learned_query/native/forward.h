@@ -47,13 +47,14 @@ void forward_exact(const Window<T>& w, const Kernel<T>& ker, const Span<T>& s, i
     store(r + k, sum == Vec<T>{} ? Vec<T>{} : splat(T(1)) / sum);
   }
   if (!dst) return;
+  const Exchanges<T> swap(lay);
   for (int c = 0; c < lay.dvec; ++c) store(dst + c * dst_step, Vec<T>{});
   s.each_tap(cell, [&](int64_t from, int64_t weight) {
     Vec<T> a{};
     for (int k = 0; k < lanes; k += V)
       a += exp_gap(exact_logit(w, ker, from * lanes, weight, k), load_top(top, lanes, k)) * load(r + k) *
            load(&ker.weight[weight + k]);
-    a = add_queries<T, -1>(lay, a);
+    a = swap.template queries<-1>(a);
     const T* v = w.value[from];
     for (int c = 0; c < lay.dvec; ++c) store(dst + c * dst_step, load(dst + c * dst_step) + a * load(v + c * w.step));
   });
