@@ -26,15 +26,17 @@ template <class T> struct Span {
   }
 };
 
+constexpr int kPixelsAhead = 12;  // rows are asked for so long before they are written: a store would wait for its line
+
 // Where the channel vectors of a line go.
 template <class T> struct Rows {
   T* data;
   int64_t pixel, step;  // between pixels, between channel vectors
+  bool ahead;           // ask for them ahead
 
-  // Asks for the rows that are written some pixels after those at `dst`: a store would wait for its line.
   template <int NCV, int P> QNA_INLINE void fetch_ahead(const T* dst) const {
-    constexpr int kPixelsAhead = 12;
-    repeat<P>(QNA_EACH(p) { fetch<T, NCV, true>(dst, (p + kPixelsAhead) * pixel, step); });
+    if (ahead)
+      repeat<P>(QNA_EACH(p) { fetch<T, NCV, true>(dst, (p + kPixelsAhead) * pixel, step); });
   }
 };
 
