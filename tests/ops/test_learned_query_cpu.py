@@ -39,6 +39,10 @@ KERNEL_CASES = (
     Case("wide-kernel", (2, 70), (1, 81), batch=1, heads=8, head_dim=8),
     Case("wide-dilation", (15, 15), (3, 3), heads=8, head_dim=8, window={"dilation": 9}),
     Case("1d-long", (700,), (11,), batch=1, heads=8, head_dim=8),
+    Case("runs-of-7-and-3", (9, 13), (3, 10), heads=8, head_dim=8),
+    Case("runs-of-3", (7, 11), (2, 9), heads=8, head_dim=14, batch=1),
+    Case("runs-of-5-and-7-padded-heads", (7, 13), (3, 12), heads=5, head_dim=6, batch=1),
+    Case("runs-of-16-heads", (6, 9), (3, 7), heads=16, head_dim=8, batch=1),
 )
 
 

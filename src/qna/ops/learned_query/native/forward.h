@@ -47,13 +47,14 @@ void forward_exact(const Window<T>& w, const Kernel<T>& ker, const Span<T>& s, i
     store(r + k, sum == Vec<T>{} ? Vec<T>{} : splat(T(1)) / sum);
   }
   if (!dst) return;
+  const Exchanges<T> swap(lay);
   for (int c = 0; c < lay.dvec; ++c) store(dst + c * dst_step, Vec<T>{});
   s.each_tap(cell, [&](int64_t from, int64_t weight) {
     Vec<T> a{};
     for (int k = 0; k < lanes; k += V)
       a += exp_gap(exact_logit(w, ker, from * lanes, weight, k), load_top(top, lanes, k)) * load(r + k) *
            load(&ker.weight[weight + k]);
-    a = add_queries<T, -1>(lay, a);
+    a = swap.template queries<-1>(a);
     const T* v = w.value[from];
     for (int c = 0; c < lay.dvec; ++c) store(dst + c * dst_step, load(dst + c * dst_step) + a * load(v + c * w.step));
   });
@@ -129,11 +130,11 @@ template <class T, class S> struct ForwardTask {
   // Values of one line of `live` outputs; `any`: some of them are marked rare.
   void line(const Span<T>& span, const Kernel<T>& ker, int block, int64_t live, bool any, S* out) {
     const int P = lay.pixels;
-    const Rows<T> room{scratch.data(), int64_t(lay.dvec) * V, V};
+    const Rows<T> room{scratch.data(), int64_t(lay.dvec) * V, V, false};
     const int64_t pixel = f.out.stride[3];
     Rows<T> to = room;
     if constexpr (same)
-      if (direct) to = {out + block * lay.block_step(), pixel, lay.vector_step()};
+      if (direct) to = {out + block * lay.block_step(), pixel, lay.vector_step(), true};
     const int64_t whole = direct ? live / P : (live + P - 1) / P, rest = live - whole * P;
     table.all_values(span, 0, whole, den.data(), to);
     if (rest > 0) {  // a block that runs past the line must not write there
@@ -148,8 +149,10 @@ template <class T, class S> struct ForwardTask {
           forward_exact(w, ker, span, p * span.stride, top.data(), &den[p * lay.lanes], to.data + p * to.pixel,
                         to.step);
     if (!direct)
-      for (int64_t p = 0; p < live; ++p)
+      for (int64_t p = 0; p < live; ++p) {
+        for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(out, (p + kPixelsAhead) * pixel + c * lay.vector_step(), 0);
         write_row(lay, block, out + p * pixel, f.out.stride[4], f.out.stride[5], form, room.data + p * room.pixel);
+      }
   }
 };
 

@@ -78,64 +78,79 @@ struct Parts {
   int64_t count() const { return groups * ranges; }
   int64_t first_item(int64_t group) const { return batch * group / groups; }
   int64_t first_tile(int64_t range) const { return tiles * range / ranges; }
+  int64_t of(int64_t group, int64_t tile) const { return group * ranges + ((tile + 1) * ranges - 1) / tiles; }
 
  private:
   static constexpr int64_t kMost = 64;
 };
 
+// The last tile of windows that the positions of a tile need, counting whole lines of tiles.
+inline int64_t last_window_tile(const Geometry& g, const Tiling& positions, int64_t tile, const Tiling& windows) {
+  int64_t lo[3], hi[3], line[2];
+  positions.bounds(tile, lo, hi);
+  for (int a = 0; a < 2; ++a) line[a] = std::min((hi[a] - 1 + g.pad[a]) / g.stride[a], g.out[a] - 1) / windows.size[a];
+  return (line[0] * windows.count[1] + line[1] + 1) * windows.count[2] - 1;
+}
+
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  const Tiling tiles(f.geo.in, tile_positions(lay));
-  const Parts parts(f.geo.batch, tiles.total());
-  const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads, windows = tile_positions(lay);
-  std::vector<double> sums(size_t(parts.count() * lay.blocks * row * 2), 0.0);
-  auto sweep1 = [&](Sweep1<T, S>& sweep, int64_t item, int64_t i) {  // i: tile and block
-    sweep.run(item, int(i % lay.blocks), i / lay.blocks);
+  const int64_t size = tile_positions(lay), row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
+  const Tiling positions(f.geo.in, size), windows(f.geo.out, size);
+  const Parts parts(f.geo.batch, positions.total()), window_parts(f.geo.batch, windows.total());
+  // of each part and block: what the second sweep, then what the first adds to bias and weight
+  std::vector<double> of_positions(size_t(parts.count() * lay.blocks * row), 0.0);
+  std::vector<double> of_windows(size_t(window_parts.count() * lay.blocks * row * 2), 0.0);
+  auto sweep1 = [&](Sweep1<T, S>& sweep, int64_t item, int64_t part, int64_t tile, int64_t block) {
+    double* to = &of_windows[size_t((part * lay.blocks + block) * row * 2)];
+    sweep.run(item, int(block), tile);
+    for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k], to[row + k] += sweep.sum_weight[k];
   };
-  auto sweep2 = [&](Sweep2<T, S>& sweep, int64_t item, int64_t part, int64_t block) {
-    double* to = &sums[size_t((part * lay.blocks + block) * row * 2)];
-    const int64_t range = part % parts.ranges;
-    for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile) {
-      int64_t lo[3], hi[3];
-      tiles.bounds(tile, lo, hi);
-      sweep.run(item, int(block), lo, hi);
-      for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k], to[row + k] += sweep.sum_weight[k];
-    }
+  auto sweep2 = [&](Sweep2<T, S>& sweep, int64_t item, int64_t part, int64_t tile, int64_t block) {
+    double* to = &of_positions[size_t((part * lay.blocks + block) * row)];
+    int64_t lo[3], hi[3];
+    positions.bounds(tile, lo, hi);
+    sweep.run(item, int(block), lo, hi);
+    for (int64_t k = 0; k < row; ++k) to[k] += sweep.sum_bias[k];
   };
   if (f.geo.batch % f.threads == 0 || f.geo.batch >= 4 * f.threads) {
-    // enough items for all threads: each takes an item through both sweeps, so that the second finds in its cache
-    // what the first has read
+    // enough items for all threads: each takes an item through both sweeps, the second close behind the first, so that
+    // it finds in a cache what the first has read
     struct Task {
       Statistics<T> stats;
       Sweep1<T, S> first;
       Sweep2<T, S> second;
-      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, int64_t windows)
-          : stats(f.geo, lay, windows, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
+      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, int64_t size)
+          : stats(f.geo, lay, size, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
     };
     parallel(
-        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, windows); },
+        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, size); },
         [&](std::unique_ptr<Task>& task, int64_t group) {
           for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item) {
             task->stats.start(item);
-            for (int64_t i = 0; i < task->stats.tiles.total() * lay.blocks; ++i) sweep1(task->first, item, i);
-            for (int64_t i = 0; i < parts.ranges * lay.blocks; ++i)
-              sweep2(task->second, item, group * parts.ranges + i / lay.blocks, i % lay.blocks);
+            int64_t done = 0;  // tiles of windows
+            for (int64_t tile = 0; tile < positions.total(); ++tile) {
+              for (const int64_t last = last_window_tile(f.geo, positions, tile, windows); done <= last; ++done)
+                for (int64_t block = 0; block < lay.blocks; ++block)
+                  sweep1(task->first, item, window_parts.of(group, done), done, block);
+              for (int64_t block = 0; block < lay.blocks; ++block)
+                sweep2(task->second, item, parts.of(group, tile), tile, block);
+            }
           }
         });
   } else {
-    Statistics<T> stats(f.geo, lay, windows, f.geo.batch);
-    const int64_t per_item = stats.tiles.total() * lay.blocks;
-    parallel(
-        f.geo.batch * per_item, f.threads, [&] { return Sweep1<T, S>(f, lay, kernels, stats); },
-        [&](Sweep1<T, S>& sweep, int64_t i) { sweep1(sweep, i / per_item, i % per_item); });
-    parallel(
-        parts.count() * lay.blocks, f.threads, [&] { return Sweep2<T, S>(f, lay, kernels, stats); },
-        [&](Sweep2<T, S>& sweep, int64_t i) {
-          const int64_t part = i / lay.blocks, group = part / parts.ranges;
-          for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item)
-            sweep2(sweep, item, part, i % lay.blocks);
-        });
+    Statistics<T> stats(f.geo, lay, size, f.geo.batch);
+    // sweep(task, item, part, tile, block) for all of a part, in order
+    auto by_parts = [&](const Parts& parts, auto make, auto sweep) {
+      parallel(parts.count() * lay.blocks, f.threads, make, [&](auto& task, int64_t i) {
+        const int64_t part = i / lay.blocks, group = part / parts.ranges, range = part % parts.ranges;
+        for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item)
+          for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile)
+            sweep(task, item, part, tile, i % lay.blocks);
+      });
+    };
+    by_parts(window_parts, [&] { return Sweep1<T, S>(f, lay, kernels, stats); }, sweep1);
+    by_parts(parts, [&] { return Sweep2<T, S>(f, lay, kernels, stats); }, sweep2);
   }
   for (int64_t t = 0; t < f.geo.taps(); ++t)
     for (int block = 0; block < lay.blocks; ++block)
@@ -143,10 +158,12 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
         const int64_t to = lay.source[size_t(block) * lay.lanes + k];
         if (to < 0 || !first_holder(lay, k)) continue;
         double bias = 0, weight = 0;
-        for (int64_t part = 0; part < parts.count(); ++part) {
-          const double* from = &sums[size_t((part * lay.blocks + block) * row * 2 + t * lay.lanes + k)];
+        for (int64_t part = 0; part < window_parts.count(); ++part) {
+          const double* from = &of_windows[size_t((part * lay.blocks + block) * row * 2 + t * lay.lanes + k)];
           bias += from[0], weight += from[row];
         }
+        for (int64_t part = 0; part < parts.count(); ++part)
+          bias += of_positions[size_t((part * lay.blocks + block) * row + t * lay.lanes + k)];
         static_cast<T*>(f.grad_bias)[t * number + to] = T(bias);
         if (f.grad_weight) static_cast<T*>(f.grad_weight)[t * number + to] = T(weight);
       }

@@ -26,28 +26,41 @@ template <class T> struct Span {
   }
 };
 
-// Asks for NCV channel vectors, to be read (or written) soon. The address may lie outside the map.
-template <class T, int NCV, bool Write = false> QNA_INLINE void fetch(const T* row, int64_t offset, int64_t step) {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(row) + uintptr_t(offset) * sizeof(T);
-  repeat<NCV>(QNA_EACH(c) {
-    __builtin_prefetch(reinterpret_cast<const void*>(at + uintptr_t(c * step) * sizeof(T)), Write ? 1 : 0);
-  });
-}
+constexpr int kPixelsAhead = 12;  // rows are asked for so long before they are written: a store would wait for its line
 
 // Where the channel vectors of a line go.
 template <class T> struct Rows {
   T* data;
   int64_t pixel, step;  // between pixels, between channel vectors
+  bool ahead;           // ask for them ahead
+
+  template <int NCV, int P> QNA_INLINE void fetch_ahead(const T* dst) const {
+    if (ahead)
+      repeat<P>(QNA_EACH(p) { fetch<T, NCV, true>(dst, (p + kPixelsAhead) * pixel, step); });
+  }
 };
 
-// Sum over the queries packed into one vector; every lane ends with the sum of its head.
-template <class T, int PS> QNA_INLINE Vec<T> add_queries(const Layout<T>& lay, Vec<T> a) {
-  if constexpr (PS >= 0)
-    repeat<(PS > 0 ? PS : 0)>(QNA_EACH(s) { a += exchange<T>(a, lay.swap[s]); });
-  else
-    for (int s = 0; s < lay.pack_steps; ++s) a += exchange<T>(a, lay.swap[s]);
-  return a;
-}
+// The layout's lane exchanges, copied to where no store can change them. A number of steps of -1: as the layout says.
+template <class T> struct Exchanges {
+  IVec<T> swap[6];
+  int pack_steps, dup_steps;
+  explicit Exchanges(const Layout<T>& lay) : pack_steps(lay.pack_steps), dup_steps(lay.dup_steps) {
+    std::copy(lay.swap, lay.swap + 6, swap);
+  }
+  // Sum over the queries packed into one vector; every lane ends with the sum of its head.
+  template <int PS> QNA_INLINE Vec<T> queries(Vec<T> a) const { return add<PS>(a, pack_steps); }
+  // Sum over the channel slices of a vector; every lane ends with the sum of its head.
+  template <int DS> QNA_INLINE Vec<T> slices(Vec<T> a) const { return add<DS>(a, dup_steps); }
+
+ private:
+  template <int N> QNA_INLINE Vec<T> add(Vec<T> a, int steps) const {
+    if constexpr (N >= 0)
+      repeat<(N > 0 ? N : 0)>(QNA_EACH(s) { a += exchange<T>(a, swap[s]); });
+    else
+      for (int s = 0; s < steps; ++s) a += exchange<T>(a, swap[s]);
+    return a;
+  }
+};
 
 // 1 / denominator of one pixel: in registers, or in memory where the number of score vectors is not known.
 template <class T, int G> struct Inverse {
@@ -61,7 +74,7 @@ template <class T, int G> struct Inverse {
 
 // The share A = sum_l E (e^B W) r that one tap of one pixel gives to its value.
 template <class T, int G, int PS>
-QNA_INLINE Vec<T> share(const Layout<T>& lay, const T* e, const T* w, const Inverse<T, G>& inv) {
+QNA_INLINE Vec<T> share(const Exchanges<T>& swap, int lanes, const T* e, const T* w, const Inverse<T, G>& inv) {
   constexpr int V = Simd<T>::width;
   Vec<T> a;
   if constexpr (G > 0) {
@@ -72,9 +85,9 @@ QNA_INLINE Vec<T> share(const Layout<T>& lay, const T* e, const T* w, const Inve
     });
   } else {
     a = load(e) * load(w) * load(inv.all);
-    for (int k = V; k < lay.lanes; k += V) a += load(e + k) * load(w + k) * load(inv.all + k);
+    for (int k = V; k < lanes; k += V) a += load(e + k) * load(w + k) * load(inv.all + k);
   }
-  return add_queries<T, PS>(lay, a);
+  return swap.template queries<PS>(a);
 }
 
 // Any window. G: score vectors per cell; PS: lane exchanges per vector; -1 = as the layout says.
@@ -99,8 +112,10 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardLoops {
 
   static void values(const Span<T>& s, int64_t cell, int64_t blocks, const T* r, int64_t first, const Rows<T>& to) {
     const int lanes = G > 0 ? G * V : s.lay->lanes;
+    const Exchanges<T> swap(*s.lay);
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, cell += P * s.stride, r += P * lanes, dst += P * to.pixel) {
+      to.template fetch_ahead<NCV, P>(dst);
       Vec<T> acc[P][NCV];
       Inverse<T, G> inv[P];
       repeat<P>(QNA_EACH(p) {
@@ -111,7 +126,7 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardLoops {
         const int64_t at = cell + s.taps[i].cell;
         const T* w = s.ebw + s.taps[i].weight;
         repeat<P>(QNA_EACH(p) {
-          const Vec<T> a = share<T, G, PS>(*s.lay, s.e + (at + p * s.stride) * lanes, w, inv[p]);
+          const Vec<T> a = share<T, G, PS>(swap, lanes, s.e + (at + p * s.stride) * lanes, w, inv[p]);
           const T* v = s.value[at + p * s.stride] + first * s.step;
           repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * load(v + c * s.step); });
         });
@@ -180,14 +195,14 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
 
   // One cell's part of the pixels P0 .. P1 - 1; w: the weights of the tap under which pixel 0 sees it.
   template <int P0, int P1>
-  QNA_INLINE static void cell(const Span<T>& s, const T* e, const T* w, const T* v, const Inverse<T, G> (&inv)[P],
-                              Vec<T> (&acc)[P][NCV]) {
+  QNA_INLINE static void cell(const Span<T>& s, const Exchanges<T>& swap, const T* e, const T* w, const T* v,
+                              const Inverse<T, G> (&inv)[P], Vec<T> (&acc)[P][NCV]) {
     const int lanes = G > 0 ? G * V : s.lay->lanes;
     Vec<T> row[NCV];
     repeat<NCV>(QNA_EACH(c) { row[c] = load(v + c * s.step); });
     repeat<P1 - P0>(QNA_EACH(p_) {
       constexpr int p = P0 + decltype(p_)::value;
-      const Vec<T> a = share<T, G, PS>(*s.lay, e, w - p * lanes, inv[p]);
+      const Vec<T> a = share<T, G, PS>(swap, lanes, e, w - p * lanes, inv[p]);
       repeat<NCV>(QNA_EACH(c) { acc[p][c] += a * row[c]; });
     });
   }
@@ -196,9 +211,11 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
   template <int R>
   static void values(const Span<T>& s, int64_t start, int64_t blocks, const T* r, int64_t first, const Rows<T>& to) {
     const int lanes = G > 0 ? G * V : s.lay->lanes;
+    const Exchanges<T> swap(*s.lay);
     const int64_t run = R > 0 ? R : s.run, at = first * s.step;
     T* dst = to.data + first * to.step;
     for (; blocks > 0; --blocks, start += P, r += P * lanes, dst += P * to.pixel) {
+      to.template fetch_ahead<NCV, P>(dst);
       if (s.ahead)
         repeat<P>(QNA_EACH(p) { fetch<T, NCV>(s.ahead[start + p], at, s.step); });
       Vec<T> acc[P][NCV];
@@ -212,16 +229,16 @@ template <class T, int G, int PS, int NCV, int P> struct ForwardRuns {
         const T* w = s.ebw + s.taps[i].weight;
         const T* const* v = s.value + (start + s.taps[i].cell);
         // cells that only the first pixels see, cells that all see, cells that only the last see
-        repeat<P - 1>(QNA_EACH(x) { cell<0, x + 1>(s, e + x * lanes, w + x * lanes, v[x] + at, inv, acc); });
+        repeat<P - 1>(QNA_EACH(x) { cell<0, x + 1>(s, swap, e + x * lanes, w + x * lanes, v[x] + at, inv, acc); });
         if constexpr (R > 0)
           repeat<(R > P - 1 ? R - P + 1 : 0)>(QNA_EACH(x_) {
             constexpr int x = P - 1 + decltype(x_)::value;
-            cell<0, P>(s, e + x * lanes, w + x * lanes, v[x] + at, inv, acc);
+            cell<0, P>(s, swap, e + x * lanes, w + x * lanes, v[x] + at, inv, acc);
           });
         else
-          for (int64_t x = P - 1; x < run; ++x) cell<0, P>(s, e + x * lanes, w + x * lanes, v[x] + at, inv, acc);
+          for (int64_t x = P - 1; x < run; ++x) cell<0, P>(s, swap, e + x * lanes, w + x * lanes, v[x] + at, inv, acc);
         e += run * lanes, w += run * lanes, v += run;
-        repeat<P - 1>(QNA_EACH(x) { cell<x + 1, P>(s, e + x * lanes, w + x * lanes, v[x] + at, inv, acc); });
+        repeat<P - 1>(QNA_EACH(x) { cell<x + 1, P>(s, swap, e + x * lanes, w + x * lanes, v[x] + at, inv, acc); });
       }
       repeat<P>(QNA_EACH(p) {
         repeat<NCV>(QNA_EACH(c) { store(dst + p * to.pixel + c * to.step, acc[p][c]); });

@@ -61,6 +61,14 @@ template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<con
 template <class T> inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v; }
 template <class T> inline Vec<T> splat(T x) { return Vec<T>{} + x; }
 
+// Asks for N vectors of a row, to be read (or written) soon. The address may lie outside the map.
+template <class T, int N, bool Write = false> QNA_INLINE void fetch(const T* row, int64_t offset, int64_t step) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(row) + uintptr_t(offset) * sizeof(T);
+  repeat<N>(QNA_EACH(c) {
+    __builtin_prefetch(reinterpret_cast<const void*>(at + uintptr_t(c * step) * sizeof(T)), Write ? 1 : 0);
+  });
+}
+
 // -- half-width storage ------------------------------------------------------------------------------------------
 
 inline float widen(float x) { return x; }

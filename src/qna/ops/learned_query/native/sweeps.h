@@ -46,7 +46,7 @@ template <class T, class S> struct Sweep1 {
   BackwardTable<T> backward;
   Window<T> w;
   GradRows<T, S> grads;
-  Array<T> den, num, room;
+  Array<T> den, num, room, products, sum_bias, sum_weight;
   Array<const T*> grad;
   std::vector<char> rare;
 
@@ -54,6 +54,8 @@ template <class T, class S> struct Sweep1 {
       : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
     forward = forward_table(lay, f.geo, w.runs);
     backward = backward_table(lay, f.geo, w.runs);
+    products.resize(size_t(f.geo.taps() * lay.lanes)), sum_bias.resize(products.size());
+    sum_weight.resize(products.size());
   }
 
   void run(int64_t batch, int block, int64_t tile) {
@@ -67,6 +69,10 @@ template <class T, class S> struct Sweep1 {
     const int64_t owner = stats.owner(batch, block), slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
     std::unique_ptr<Array<T>>& exact = stats.exact[slot];
+    auto& cells = stats.cells[slot];
+    std::copy(w.lo, w.lo + 3, cells.lo), std::copy(w.n, w.n + 3, cells.n);
+    std::fill(cells.scores, cells.scores + w.e.size(), T(0));
+    for (Array<T>* sums : {&products, &sum_bias, &sum_weight}) std::fill(sums->begin(), sums->end(), T(0));
     w.list_taps(lo, hi);
     const int64_t width = hi[2] - lo[2], whole = whole_blocks(width);
     den.resize(size_t(whole * lay.lanes)), num.resize(den.size()), rare.resize(width), grad.resize(whole);
@@ -80,24 +86,34 @@ template <class T, class S> struct Sweep1 {
         const bool next = w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0;
         if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         forward.denominators(span, 0, whole, den.data());
-        if (invert(den.data(), width, lay.lanes, rare.data()) && !exact)
-          start_exact(exact, scores, batch, block, lo, hi);
+        const bool any = invert(den.data(), width, lay.lanes, rare.data()) || ker.beyond;
+        std::fill(den.begin() + width * lay.lanes, den.end(), T(0));
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
         const GradLine<T> line_grads{grad.data(), grads.step, grads.direct && next ? f.grad_out.stride[2] : 0};
-        std::fill(num.begin(), num.end(), T(0));
-        backward.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
-          loops.products(span, 0, whole / loops.product_pixels, line_grads, first, num.data());
-        });
-        for (int64_t k = 0; k < width * lay.lanes; k += V) store(&num[k], load(&num[k]) * load(&den[k]));
-        for (int64_t x = 0; x < width; ++x)
-          if (rare[x])
-            exact_row(ker, span, x * span.stride, grad[x], &den[x * lay.lanes], &num[x * lay.lanes],
-                      &(*exact)[(local + x) * 2 * lay.lanes]);
         const int64_t at = (owner * stats.positions + line + lo[2]) * lay.lanes;
-        std::copy(den.data(), den.data() + width * lay.lanes, &stats.r[at]);
-        std::copy(num.data(), num.data() + width * lay.lanes, &stats.d[at]);
+        T *r = &stats.r[at], *d = &stats.d[at];
+        if (any) {  // the whole line: sums that one of its windows spoils would not be mended by the window alone
+          if (!exact) start_exact(exact, scores, batch, block, lo, hi);
+          for (int64_t x = 0; x < width; ++x)
+            exact_row(ker, span, x * span.stride, grad[x], r + x * lay.lanes, d + x * lay.lanes,
+                      &(*exact)[(local + x) * 2 * lay.lanes], cells.scores);
+          continue;
+        }
+        std::fill(num.begin(), num.end(), T(0));
+        const Scatter<T> to{den.data(), num.data(), cells.scores, products.data()};
+        backward.each(lay.dvec, [&](const typename BackwardTable<T>::Part& part, int64_t first) {
+          part.scatter(span, part.tap, whole, line_grads, first, to);
+        });
+        for (int64_t k = 0; k < width * lay.lanes; k += V)
+          store(r + k, load(&den[k])), store(d + k, load(&num[k]) * load(&den[k]));
       }
+    if (ker.beyond) return;
+    for (size_t i = 0; i < products.size(); i += V) {
+      const Vec<T> product = load(&products[i]);
+      store(&sum_bias[i], load(&sum_bias[i]) + load(&ker.ebw[i]) * product);
+      store(&sum_weight[i], load(&sum_weight[i]) + load(&ker.eb[i]) * product);
+    }
   }
 
   void start_exact(std::unique_ptr<Array<T>>& exact, const S* scores, int64_t batch, int block,
@@ -108,17 +124,22 @@ template <class T, class S> struct Sweep1 {
                   std::numeric_limits<T>::quiet_NaN());
   }
 
-  void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own) {
+  void exact_row(const Kernel<T>& ker, const Span<T>& s, int64_t cell, const T* g, T* r, T* d, T* own,
+                 T* grad_scores) {
     forward_exact<T>(w, ker, s, cell, own, r, nullptr, 0);
+    const Exchanges<T> swap(lay);
     std::fill(d, d + lay.lanes, T(0));
     s.each_tap(cell, [&](int64_t from, int64_t weight) {
       const T* v = w.value[from];
       Vec<T> dot{};
       for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * grads.step) * load(v + c * w.step);
-      dot = add_slices<T, -1>(lay, dot);
+      dot = swap.template slices<-1>(dot);
       for (int k = 0; k < lay.lanes; k += V) {
         const Vec<T> x = exp_gap(exact_logit(w, ker, from * lay.lanes, weight, k), load_top(own, lay.lanes, k));
-        store(d + k, load(d + k) + x * load(r + k) * load(&ker.weight[weight + k]) * dot);
+        const Vec<T> with = x * load(r + k) * dot, logit = with * load(&ker.weight[weight + k]);
+        T *to = grad_scores + from * lay.lanes + k, *bias = &sum_bias[weight + k], *product = &sum_weight[weight + k];
+        store(d + k, load(d + k) + logit), store(to, load(to) + logit);
+        store(bias, load(bias) + logit), store(product, load(product) + with);
       }
     });
   }
@@ -135,9 +156,9 @@ template <class T, class S> struct Sweep2 {
   Window<T> w;
   GradRows<T, S> grads;
   int64_t lo[3], n[3];             // the box of windows
-  Array<T> r, d, top, rows, ds, room, sum_bias, sum_weight;
-  Array<const T*> grad, value;     // value, dst: of a line of positions
-  Array<T*> dst;
+  Array<T> r, d, top, rows, ds, room, sum_bias;
+  Array<const T*> grad;
+  Array<T*> dst;                   // of a line of positions
   Array<Tap> taps;
   int64_t pitch;
 
@@ -145,7 +166,7 @@ template <class T, class S> struct Sweep2 {
       : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
     table = backward_table(lay, geo, w.runs);
     pitch = int64_t(lay.dvec) * lay.vector_step();
-    sum_bias.resize(size_t(geo.taps() * lay.lanes)), sum_weight.resize(sum_bias.size());
+    sum_bias.resize(size_t(geo.taps() * lay.lanes));
   }
 
   static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
@@ -296,14 +317,13 @@ template <class T, class S> struct Sweep2 {
     place(jlo, jhi);
     w.place_positions(jlo, jhi);
     w.load_scores(scores, f.scores.stride, batch, block);
-    w.template start_values<S>(f.value, batch, block, 1);
     const bool exact = ker.beyond || !load_windows(batch, block, ker, false);
     if (exact) {
       w.load_exact(scores, f.scores.stride, batch, block);
       load_windows(batch, block, ker, true);
     }
     load_grads(batch, block);
-    std::fill(sum_bias.begin(), sum_bias.end(), T(0)), std::fill(sum_weight.begin(), sum_weight.end(), T(0));
+    std::fill(sum_bias.begin(), sum_bias.end(), T(0));
     const int64_t(&vs)[6] = f.grad_value.stride;
     const int64_t(&ss)[4] = f.grad_scores.stride;
     const RowForm form = lay.row_form(vs[4], vs[5]);
@@ -311,17 +331,16 @@ template <class T, class S> struct Sweep2 {
     const bool direct = same && form == RowForm::vectors;
     const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
     const int64_t width = jhi[2] - jlo[2], pixels = line_blocks(width);
-    ds.resize(size_t(pixels * lay.lanes)), value.resize(pixels), dst.resize(pixels);
+    ds.resize(size_t(pixels * lay.lanes)), dst.resize(pixels);
     if (room.size() < size_t(pixels * pitch)) room.assign(size_t(pixels * pitch), T(0));
-    Gather<T> s{w.e.data(),   r.data(),   d.data(),    ker.eb.data(),     ker.ebw.data(),  grad.data(),
-                nullptr,      0,          stride,      value.data(),      dst.data(),      ds.data(),
-                w.step,       grads.step, step,        0,                 sum_weight.data(), sum_bias.data(), &lay};
+    Gather<T> s{w.e.data(), r.data(),   d.data(),   ker.eb.data(), ker.ebw.data(), grad.data(),
+                nullptr,    0,          geo.kernel[2], stride,     dst.data(),     ds.data(),
+                grads.step, step,       0,          sum_bias.data(), &lay};
     for (int64_t z = jlo[0]; z < jhi[0]; ++z)
       for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
         S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
-        w.template load_lines<S>(line / w.n[2] + 1);
         for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
           const int64_t live = (width - phase + stride - 1) / stride;
           s.dst_next = direct && y + 1 < jhi[1] ? vs[2] : 0;
@@ -333,53 +352,71 @@ template <class T, class S> struct Sweep2 {
               T* to = value_line + (jlo[2] + phase) * vs[3] + block * lay.block_step();
               for (int64_t q = 0; q < live; ++q, to += stride * vs[3]) dst[q] = to;
             }
-          const T* const* v = &w.value[line + phase];
-          for (int64_t q = 0; q < live; ++q, v += stride) value[q] = *v;
-          std::fill(value.begin() + live, value.end(), w.zero.data());
-          std::fill(ds.begin(), ds.end(), T(0));
+          load_scores_so_far(batch, block, z, y, jlo[2] + phase, live);
           const int64_t whole = (live + lay.pixels - 1) / lay.pixels * lay.pixels;
           if (!exact)
-            table.each(lay.dvec, [&](const typename BackwardTable<T>::Entry& loops, int64_t first) {
-              loops.gather(s, line + phase, 0, whole / loops.gather_pixels, first);
+            table.each(lay.dvec, [&](const typename BackwardTable<T>::Part& part, int64_t first) {
+              part.gather(s, part.tap, line + phase, whole, first);
             });
           else
             for (int64_t q = 0; q < live; ++q) exact_row(s, ker, line + phase + q * stride, q);
           for (int64_t q = 0; q < live; ++q) {
             const int64_t at = jlo[2] + phase + q * stride;
+            fetch<S, 1, true>(score_line, at * ss[3] + ss[2], 0);
             write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
             if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }
         }
       }
     if (!exact)
-      for (size_t i = 0; i < sum_bias.size(); i += V) {
-        const Vec<T> product = load(&sum_weight[i]), inner = load(&sum_bias[i]), b = load(&ker.eb[i]);
-        store(&sum_bias[i], load(&ker.ebw[i]) * product - b * inner), store(&sum_weight[i], b * product);
-      }
+      for (size_t i = 0; i < sum_bias.size(); i += V) store(&sum_bias[i], -load(&sum_bias[i]) * load(&ker.eb[i]));
   }
 
-  // The gradients of one pixel from scores of any size.
+  // What sweep 1 found for the scores of `live` positions from (z, y, x) on, `stride` apart: the sum over all tiles of
+  // windows that see them.
+  void load_scores_so_far(int64_t batch, int block, int64_t z, int64_t y, int64_t x, int64_t live) {
+    std::fill(ds.begin(), ds.end(), T(0));
+    const int64_t first = stats.owner(batch, block) * stats.tiles.total(), step = geo.stride[2];
+    int64_t from[3], to[3];
+    for (int a = 0; a < 3; ++a) {
+      from[a] = std::max<int64_t>(lo[a], 0) / stats.tiles.size[a];
+      to[a] = (std::min(lo[a] + n[a], geo.out[a]) - 1) / stats.tiles.size[a];
+    }
+    for (int64_t a = from[0]; a <= to[0]; ++a)
+      for (int64_t b = from[1]; b <= to[1]; ++b)
+        for (int64_t c = from[2]; c <= to[2]; ++c) {
+          const auto& cells = stats.cells[first + (a * stats.tiles.count[1] + b) * stats.tiles.count[2] + c];
+          const int64_t i[2] = {z - cells.lo[0], y - cells.lo[1]}, q0 = x - cells.lo[2];
+          if (i[0] < 0 || i[0] >= cells.n[0] || i[1] < 0 || i[1] >= cells.n[1]) continue;
+          const T* line = cells.scores + (i[0] * cells.n[1] + i[1]) * cells.n[2] * lay.lanes;
+          const int64_t begin = std::max<int64_t>(-floor_div(q0, step), 0);
+          const int64_t end = std::min(live, floor_div(cells.n[2] - 1 - q0, step) + 1);
+          for (int64_t q = begin; q < end; ++q)
+            for (int k = 0; k < lay.lanes; k += V)
+              store(&ds[q * lay.lanes + k],
+                    load(&ds[q * lay.lanes + k]) + load(line + (q0 + q * step) * lay.lanes + k));
+        }
+  }
+
+  // The same of one pixel, from scores of any size.
   void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t pixel) {
-    const T* v = s.value[pixel];
+    const Exchanges<T> swap(lay);
     T *grad_scores = s.grad_scores + pixel * lay.lanes, *to = s.dst[pixel];
     for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, Vec<T>{});
     for (const Tap& t : taps) {
       const int64_t at = pixel + t.cell;
       const T* g = grad[at];
-      Vec<T> dot{}, a{};
-      for (int c = 0; c < lay.dvec; ++c) dot += load(g + c * s.grad_step) * load(v + c * s.value_step);
-      dot = add_slices<T, -1>(lay, dot);
+      Vec<T> a{};
       for (int k = 0; k < lay.lanes; k += V) {
         const int64_t from = e_cell * lay.lanes + k, i = at * lay.lanes + k, tk = t.weight + k;
         const Logit<T> own = load_top(&top[at * 2 * lay.lanes], lay.lanes, k);
         const Vec<T> share = exp_gap(logit<T>(load(&w.scores[from]), load(&ker.bias[tk])), own) * load(&r[i]);
-        Vec<T> x = share * load(&ker.weight[tk]), logit = x * dot - share * load(&d[i]);
-        a += x;
-        store(grad_scores + k, load(grad_scores + k) + logit);
-        store(&sum_bias[tk], load(&sum_bias[tk]) + logit);
-        store(&sum_weight[tk], load(&sum_weight[tk]) + share * dot);
+        const Vec<T> less = share * load(&d[i]);
+        a += share * load(&ker.weight[tk]);
+        store(grad_scores + k, load(grad_scores + k) - less);
+        store(&sum_bias[tk], load(&sum_bias[tk]) - less);
       }
-      a = add_queries<T, -1>(lay, a);
+      a = swap.template queries<-1>(a);
       for (int c = 0; c < lay.dvec; ++c)
         store(to + c * s.dst_step, load(to + c * s.dst_step) + a * load(g + c * s.grad_step));
     }

@@ -14,6 +14,16 @@ struct Tap {
   int64_t weight;  // offset of the tap's row in the static kernels
 };
 
+constexpr int kScoresAhead = 32;  // positions
+
+// Cells along an axis that `size` outputs need, border and the last block of pixels included. `margin`: cells outside
+// the map that are kept on both sides.
+inline int64_t cells_along(const Geometry& geo, int axis, int64_t size, int64_t* margin) {
+  *margin = 0;
+  if (axis == 2) size = whole_blocks(size), *margin = size * geo.stride[2] + geo.kernel[2];
+  return (size - 1) * geo.stride[axis] + (geo.kernel[axis] - 1) * geo.dilation[axis] + 1;
+}
+
 template <class T> struct Window {
   const Layout<T>& lay;
   const Geometry& geo;
@@ -51,16 +61,12 @@ template <class T> struct Window {
 
   // The cells that the outputs lo..hi need; the last block of pixels may run past hi.
   void place(const int64_t (&olo)[3], const int64_t (&ohi)[3]) {
-    x_end = geo.in[2];
+    x_end = (ohi[2] - 1) * geo.stride[2] - geo.pad[2] + (geo.kernel[2] - 1) * geo.dilation[2] + 1;
+    x_end = std::min(x_end, geo.in[2]);
     for (int a = 0; a < 3; ++a) {
-      int64_t width = ohi[a] - olo[a], margin = 0;
-      if (a == 2) {
-        width = whole_blocks(width);
-        margin = width * geo.stride[a];
-        if (runs) margin += geo.kernel[a];
-      }
-      int64_t first = olo[a] * geo.stride[a] - geo.pad[a];
-      int64_t last = first + (width - 1) * geo.stride[a] + (geo.kernel[a] - 1) * geo.dilation[a] + 1;
+      int64_t margin;
+      const int64_t first = olo[a] * geo.stride[a] - geo.pad[a];
+      const int64_t last = first + cells_along(geo, a, ohi[a] - olo[a], &margin);
       lo[a] = std::max(first, -margin);
       n[a] = std::max<int64_t>(std::min(last, geo.in[a] + margin) - lo[a], 0);
     }
@@ -233,6 +239,7 @@ template <class T> struct Window {
     const Vec<T> low = lowest_above<T>(down);
     Vec<T> largest = load(&best[g * Simd<T>::width]);
     for (int64_t x = 0; x < count; ++x, to += lay.lanes, src += pixel) {
+      fetch<S, 1>(src, kScoresAhead * pixel, 0);  // rows of scores and values: no stream that the processor sees
       const Vec<T> score = pick_scores<Direct, T>(pick, src);
       largest = vmax(score, largest);
       Vec<T> e = exp_below<T>(score, down, low);
