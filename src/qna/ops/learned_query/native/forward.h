@@ -150,7 +150,8 @@ template <class T, class S> struct ForwardTask {
                         to.step);
     if (!direct)
       for (int64_t p = 0; p < live; ++p) {
-        for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(out, (p + kPixelsAhead) * pixel + c * lay.vector_step(), 0);
+        const int64_t ahead = (p + kPixelsAhead) * pixel;
+        for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(out, ahead + c * lay.vector_step(), 0);
         write_row(lay, block, out + p * pixel, f.out.stride[4], f.out.stride[5], form, room.data + p * room.pixel);
       }
   }
