@@ -1,6 +1,7 @@
 """The probe sees what a call holds at once, and formulas agree with it."""
 
 import dataclasses
+import subprocess
 import sys
 
 import pytest
@@ -88,3 +89,19 @@ def test_qna_holds_its_formula_at_least_and_nothing_that_grows_with_the_window(p
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_allocator_s_peak_on_a_gpu():
     assert memory.peak_on_gpu(lambda: torch.ones(2**20, device="cuda")) == 4 * MIB
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator of Linux's C library")
+def test_a_process_that_is_timed_keeps_what_it_frees():
+    text = """
+import resource, torch
+from qna.bench.memory import keep_freed_blocks
+keep_freed_blocks()
+for _ in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    run = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    # a block that goes back to the system costs its pages again; the first ones settle where it lies
+    assert max(int(faults) for faults in run.stdout.split()[10:]) < 2**24 * 4 // 4096 / 8

@@ -67,6 +67,18 @@ def test_the_held_out_part_has_several_names(folder, name):
     assert len(load_data(str(folder)).held_out) == 4
 
 
+def test_photos_are_turned_upright(folder):
+    photo, exif = Image.new("RGB", (20, 14), COLOURS["blue"]), Image.Exif()
+    photo.paste(COLOURS["red"], (0, 0, 10, 14))
+    exif[0x0112] = 6  # orientation: the left edge is the top of what the camera saw
+    photo.save(folder / "val" / "red" / "0.jpg", exif=exif)
+    image, _ = load_data(str(folder)).held_out.open(2)
+    pixels = np.asarray(image)
+    assert pixels.shape == (20, 14, 3)
+    assert pixels[:8, :, 0].min() > 200
+    assert pixels[12:, :, 0].max() < 50
+
+
 def test_what_is_missing_from_a_folder_is_named(folder):
     (folder / "val").rename(folder / "elsewhere")
     with pytest.raises(InvalidInput, match=r"looked for val/ or validation/ or valid/ or test/ in .*photos"):

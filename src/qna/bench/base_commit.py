@@ -45,7 +45,7 @@ class BaseCommit:
             self.close()
             raise
         command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self.package)]
-        self.processes = Lines(command), Lines(command, memory.RETURN_FREED_BLOCKS)
+        self.processes = Lines(command, memory.KEEP_FREED_BLOCKS), Lines(command, memory.RETURN_FREED_BLOCKS)
 
     def __enter__(self) -> BaseCommit:
         for process in self.processes:

@@ -251,6 +251,7 @@ def _here_and_at_base(
 
 
 def _measured(providers: list[Provider], request: Request, progress: Progress) -> list[Measurement]:
+    memory.keep_freed_blocks()
     try:
         outcomes = measure(providers, request.modes, request.plan, progress=progress)
     finally:

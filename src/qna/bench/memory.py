@@ -12,6 +12,7 @@ second call would seem to need no memory. And the record is ``VmHWM`` of /proc/s
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
@@ -23,7 +24,21 @@ from qna.bench.lines import Lines, answer
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 OOM_SCORE = Path("/proc/self/oom_score_adj")
+# of glibc, for processes that answer about memory, and for those that are timed
 RETURN_FREED_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+KEEP_FREED_BLOCKS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+
+
+def keep_freed_blocks() -> None:
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    Otherwise large blocks go back to the system and come again page by page, or do not, as it happens.
+    """
+    trim_threshold, mmap_max = -1, -4  # numbers of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def cannot_probe() -> str | None:

@@ -83,16 +83,16 @@ class FileImages:
 
 
 def decode(read: Callable[[int], bytes], index: int, name: str) -> Any:
-    """The RGB image whose bytes `read(index)` gives.
+    """The RGB image whose bytes `read(index)` gives, turned upright as its EXIF orientation says.
 
     Raises:
         UnreadableImage: with `name` and the cause.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(read(index))) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError:  # its own text names a buffer in memory
         raise UnreadableImage(f"{name}: not an image, or cut short") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -85,8 +85,7 @@ class OfficialLayers:
                 script = Path(__file__).with_name("official_child.py")
                 command = [str(self.checkout.python), str(script), str(self.checkout.path), str(threads)]
             environment = {"PYTHONPATH": str(Path(qna.__file__).parents[1]), "JAX_PLATFORMS": "cpu"}
-            if probing:
-                environment |= memory.RETURN_FREED_BLOCKS
+            environment |= memory.RETURN_FREED_BLOCKS if probing else memory.KEEP_FREED_BLOCKS
             self._processes[threads, probing] = Lines(command, environment)
         return self._processes[threads, probing]
 
