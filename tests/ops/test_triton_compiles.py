@@ -129,7 +129,7 @@ def test_the_model_stage_of_the_paper(dtype, tmp_path):
     check(WORKLOADS[0], dtype, True, tmp_path)
 
 
-# instructions for each number of the output, at most: with one window per thread they are 109, 282 and 531
+# instructions for each number of the output, at most
 @pytest.mark.parametrize(
     ("kernel", "most"),
     [(3, 55), pytest.param(5, 115, marks=pytest.mark.slow), pytest.param(7, 200, marks=pytest.mark.slow)],

@@ -39,8 +39,7 @@ def attend_exactly(
                 tap = ((tz * WINDOW[1] + ty) * WINDOW[2] + tx) * STEP + at_score
                 jz, jy, jx, inside = under(z, y, x, tz, ty, tx, SIZES, WINDOW)  # pyright: ignore
                 at = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
-                s = load(maps[0] + at, inside, score_mask, EXACT, float("-inf"))
-                s += load_table(tables[0] + tap, score_mask, EXACT)
+                s = logit(maps[0] + at, tables[0] + tap, inside, score_mask, EXACT)
                 # one exponential a tap: of the gap, which scales either the sum so far or the new term
                 gap = exp(-tl.abs(s - top))
                 total = tl.where(s > top, total * gap + 1.0, total + gap)
@@ -55,12 +54,10 @@ def attend_exactly(
             for tx in range(WINDOW[2]):
                 tap = ((tz * WINDOW[1] + ty) * WINDOW[2] + tx) * STEP + at_score
                 jz, jy, jx, inside = under(z, y, x, tz, ty, tx, SIZES, WINDOW)  # pyright: ignore
-                at_s = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
-                at_v = offsets(b, jz, jy, jx, STRIDES[1], CHANNELS) + at_value
-                v = load(maps[1] + at_v, inside, value_mask, EXACT, 0.0)
-                s = load(maps[0] + at_s, inside, score_mask, EXACT, float("-inf"))
-                s += load_table(tables[0] + tap, score_mask, EXACT)
-                p = exp(s - top) * share
+                at = offsets(b, jz, jy, jx, STRIDES[0], CHANNELS) + at_score
+                p = exp(logit(maps[0] + at, tables[0] + tap, inside, score_mask, EXACT) - top) * share
+                at = offsets(b, jz, jy, jx, STRIDES[1], CHANNELS) + at_value
+                v = load(maps[1] + at, inside, value_mask, EXACT, 0.0)
                 if tables[1] is not None:
                     p *= load_table(tables[1] + tap, score_mask, EXACT)
                 result += tl.sum(p, 0)[None, :, :, :] * v
@@ -70,3 +67,9 @@ def attend_exactly(
     tl.store(results[0] + at_v, result.to(results[0].dtype.element_ty), mask=real & value_mask)
     at_s = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
     tl.store(results[1] + at_s, tl.where(some, top + tl.log(total), float("inf")), mask=real & score_mask)
+
+
+@triton.jit
+def logit(score, bias, inside, mask, EXACT: tl.constexpr):
+    """Score and bias at these addresses, -inf outside the map."""
+    return load(score, inside, mask, EXACT, float("-inf")) + load_table(bias, mask, EXACT)

@@ -380,8 +380,8 @@ template <class T> struct Statistics {
   std::vector<Cells> cells;                      // per tile
   int64_t blocks, first = 0;                     // the batch item that they start with
 
-  Statistics(const Geometry& g, const Layout<T>& lay, int64_t tile, int64_t items)
-      : tiles(g.out, tile), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]), blocks(lay.blocks) {
+  Statistics(const Geometry& g, const Layout<T>& lay, const Tiling& windows, int64_t items)
+      : tiles(windows), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]), blocks(lay.blocks) {
     r.resize(size_t(items * blocks * positions * lanes));
     d.resize(r.size());
     top.resize(size_t(items * blocks * tiles.total() * lanes));

@@ -95,8 +95,8 @@ inline int64_t last_window_tile(const Geometry& g, const Tiling& positions, int6
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  const int64_t size = tile_positions(lay), row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
-  const Tiling positions(f.geo.in, size), windows(f.geo.out, size);
+  const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
+  const Tiling positions(f.geo.in, tile_positions(lay)), windows(f.geo.out, tile_positions(lay));
   const Parts parts(f.geo.batch, positions.total()), window_parts(f.geo.batch, windows.total());
   // of each part and block: what the second sweep, then what the first adds to bias and weight
   std::vector<double> of_positions(size_t(parts.count() * lay.blocks * row), 0.0);
@@ -120,11 +120,11 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
       Statistics<T> stats;
       Sweep1<T, S> first;
       Sweep2<T, S> second;
-      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, int64_t size)
-          : stats(f.geo, lay, size, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
+      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, const Tiling& windows)
+          : stats(f.geo, lay, windows, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
     };
     parallel(
-        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, size); },
+        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, windows); },
         [&](std::unique_ptr<Task>& task, int64_t group) {
           for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item) {
             task->stats.start(item);
@@ -139,7 +139,7 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
           }
         });
   } else {
-    Statistics<T> stats(f.geo, lay, size, f.geo.batch);
+    Statistics<T> stats(f.geo, lay, windows, f.geo.batch);
     // sweep(task, item, part, tile, block) for all of a part, in order
     auto by_parts = [&](const Parts& parts, auto make, auto sweep) {
       parallel(parts.count() * lay.blocks, f.threads, make, [&](auto& task, int64_t i) {
