@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
+import os
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,12 +31,51 @@ def build_accelerator(config: TrainConfig) -> Any:
     # accelerate keeps the first precision of a process for all later runs unless told to forget it
     accelerate.state.AcceleratorState._reset_state()
     try:
-        accelerator = accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
+        with group_ends_at_exit():
+            accelerator = accelerate.Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
     except ValueError as error:
         raise InvalidInput(f"precision {precision} cannot be used here: {error}") from None
     if precision != "no" and not accelerator.native_amp:  # accelerate would train in fp32 without a word
         raise InvalidInput(f"precision {precision} cannot be used on {accelerator.device}; take fp32 or bf16")
     return accelerator
+
+
+@contextmanager
+def group_ends_at_exit() -> Iterator[None]:
+    """Destroy a process group that comes to be inside the block when this process ends.
+
+    It must be gone before the interpreter: its threads keep the tensors of a collective for a moment after
+    that has returned. One that lets go of them while the interpreter ends asks for its lock, is made to exit
+    where C++ allows no such thing, and the process aborts: "terminate called without an active exception".
+    A group from before the block is the caller's.
+    """
+    had_group = _group() is not None
+    try:
+        yield
+    finally:
+        group = _group()
+        if group is not None and not had_group:
+            # only what nothing refers to can be destroyed whole, so not even the handler may keep it
+            atexit.register(_end_group, weakref.ref(group), os.getpid())
+
+
+def _end_group(made: weakref.ref[Any], process: int) -> None:
+    # a forked process has none of the group's threads and would wait for them forever
+    if os.getpid() != process or made() is None or _group() is not made():
+        return
+    gc.collect()  # networks refer to the group, and lie in cycles
+    torch.distributed.destroy_process_group()
+    if made() is not None:
+        # the threads end with the last reference, but torch itself keeps some (DTensor's caches, defaults of
+        # arguments) and so may the caller; what is left is to give them time, far more than they need
+        time.sleep(0.1)
+
+
+def _group() -> Any:
+    """The default process group, or None."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.group.WORLD
+    return None
 
 
 def from_main_process(value: Any) -> Any:
