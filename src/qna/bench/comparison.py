@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
+
+import torch
 
 from qna._core.errors import InvalidInput, check_choice
 from qna.bench import memory, work
@@ -53,11 +57,8 @@ class Request:
             raise InvalidInput(
                 f"threads must be 1 to {len(CORES)} (this process's cores), got {self.threads}"
             )
-        if self.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise InvalidInput("--device cuda: torch sees no GPU; see `qna doctor`")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InvalidInput("--device cuda: torch sees no GPU; see `qna doctor`")
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,12 @@ def compare_models(
     settings: tuple[tuple[int, int], ...],
     request: Request,
     progress: Progress,
+    *,
+    compile: bool = False,
 ) -> Iterator[Group]:
     """Measure models on batches of square images, `settings` being (batch, size).
+
+    With `compile`, each model has a second provider beside it, the same under torch.compile.
 
     Raises:
         UnknownName: timm does not know a model.
@@ -161,10 +166,12 @@ def compare_models(
             for dtype in request.dtypes:
                 case = f"model-{batch}x{size}x{size}-{dtype}"
                 setting = ModelSetting(batch, size, dtype, request.device)
-                for name, threads in ((n, t) for n in names for t in request.threads):
-                    question = _question("model", name, setting, threads)
+                forms = (False, True) if compile else (False,)
+                for name, form, threads in product(names, forms, request.threads):
+                    question = {**_question("model", name, setting, threads), "compiled": form}
+                    provider = f"{name}-compiled" if form else name
                     providers += _here_and_at_base(
-                        name, case, question, refuses=_runs_all, probe=probe, base=base
+                        provider, case, question, refuses=_runs_all, probe=probe, base=base
                     )  # fmt: skip
             title = f"models, {batch} of {size}x{size}"
             yield title, _measured(providers, request, partial(_tell, progress, title))
@@ -240,7 +247,13 @@ def _here_and_at_base(
         return probe.ask(do="peak", question={**question, "mode": mode})
 
     here = LocalProvider(
-        name, case, partial(work.make, question), threads, refuses=refuses, probe=peak if probe else None
+        name,
+        case,
+        partial(work.make, question),
+        threads,
+        refuses=refuses,
+        probe=peak if probe else None,
+        pinned=question["setting"]["device"] == "cpu",
     )
     if base is None or not name.startswith("qna"):
         return [here]
@@ -258,6 +271,9 @@ def _measured(providers: list[Provider], request: Request, progress: Progress) -
         for provider in providers:
             provider.close()
         _forget_compiled()
+        if request.device == "cuda":
+            gc.collect()  # compiled functions hold tensors in cycles
+            torch.cuda.empty_cache()
     return outcomes
 
 

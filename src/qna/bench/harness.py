@@ -228,5 +228,7 @@ def _take_turns(
         progress(f"{mode}: turn {turn + 1} of {plan.turns}")
         for (provider, outcome, _), n, per_turn in zip(running, calls, share, strict=True):
             due = min(per_turn, n - len(outcome.seconds))
-            if due > 0:
-                outcome.seconds += provider.time(mode, due)
+            if due > 0 and outcome.reason is None:
+                # what failed in one turn has no time of others: it may be that of another state
+                taken = _attempt(outcome, partial(provider.time, mode, due))
+                outcome.seconds = [] if taken is None else outcome.seconds + taken

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
 
 from qna.bench import memory
+from qna.bench.gpu import GpuClock, eager_clock, graph_clock
 from qna.bench.machine import use_threads
 from qna.bench.work import Work
 
@@ -25,6 +25,7 @@ class LocalProvider:
         threads: CPU threads, each with a core of its own.
         refuses: why it cannot run in a mode, or None.
         probe: peak bytes of a call in a mode, asked of another process; None takes them here, on a GPU.
+        pinned: whether this process keeps to as many cores as threads; for work on a GPU it need not.
         clock: seconds; injected by tests.
     """
 
@@ -37,6 +38,7 @@ class LocalProvider:
         *,
         refuses: Callable[[str], str | None] = lambda mode: None,
         probe: Callable[[str], int] | None = None,
+        pinned: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.name = name
@@ -47,26 +49,28 @@ class LocalProvider:
         self._make = work
         self._work: Work | None = None
         self._probe = probe
+        self._pinned = pinned
         self._clock = clock
+        self._on_gpu: tuple[str, GpuClock] | None = None
 
     @property
     def extra(self) -> dict[str, Any]:
-        """Notes of the work."""
-        return self._work.extra if self._work else {}
+        """Notes of the work, and on a GPU of its clock."""
+        notes = self._work.extra if self._work else {}
+        return {**notes, **self._on_gpu[1].extra} if self._on_gpu else notes
 
     def verify(self, mode: str) -> None:
         """Hold the work to its definition."""
-        use_threads(self.threads)
-        self._work = self._work or self._make()
-        self._work.verify(mode)
+        self._ready(mode).verify(mode)
 
     def time(self, mode: str, calls: int) -> list[float]:
         """Seconds of each call: by the clock on CPU, by events on a GPU."""
-        use_threads(self.threads)
-        self._work = self._work or self._make()
-        run = self._work.call(mode)
-        if self._work.device.type == "cuda":
-            return time_on_gpu(run, calls)
+        work = self._ready(mode)
+        run = work.call(mode)
+        if work.device.type == "cuda":
+            if self._on_gpu is None:
+                self._on_gpu = (mode, graph_clock(run) if work.recordable else eager_clock(run))
+            return self._on_gpu[1].seconds(calls)
         if calls > 1:
             run()  # fills the caches that the provider before emptied
         seconds = []
@@ -80,22 +84,19 @@ class LocalProvider:
         """Bytes above the standing tensors, or None where that cannot be told."""
         if self._probe is not None:
             return self._probe(mode)
-        self._work = self._work or self._make()
-        return memory.peak_on_gpu(self._work.call(mode)) if self._work.device.type == "cuda" else None
+        work = self._ready(mode)
+        return memory.peak_on_gpu(work.call(mode)) if work.device.type == "cuda" else None
 
     def close(self) -> None:
-        """Let go of the tensors."""
-        self._work = None
+        """Let go of the tensors, and of what was recorded."""
+        self._on_gpu = self._work = None
 
-
-def time_on_gpu(run: Callable[[], object], calls: int) -> list[float]:
-    """Seconds of each call by events on the stream; the device is idle before and after."""
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]
-    run()
-    torch.cuda.synchronize()
-    for mark in marks[:-1]:
-        mark.record()
-        run()
-    marks[-1].record()
-    torch.cuda.synchronize()
-    return [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
+    def _ready(self, mode: str) -> Work:
+        """The work, made at the first question; what was recorded in another mode gives its memory back."""
+        if self._pinned:
+            use_threads(self.threads)
+        if self._on_gpu is not None and self._on_gpu[0] != mode:
+            self._on_gpu = None
+            torch.cuda.empty_cache()
+        self._work = self._work or self._make()
+        return self._work

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from qna.bench import gate
+from qna.bench import gate, gpu
 from qna.bench.peers import PEERS
 from qna.bench.peers.compiled import compiled
 from qna.bench.peers.contender import BACKWARD, Contender, Setting
@@ -22,6 +22,8 @@ class Work(Protocol):
 
     extra: dict[str, Any]
     device: torch.device
+    # whether its calls are so short that on a GPU they are replayed from a recording
+    recordable: bool
 
     def verify(self, mode: str) -> None:
         """Raise `WrongOutput` if it computes something else than it shall."""
@@ -34,6 +36,8 @@ class Work(Protocol):
 
 class ContenderWork:
     """A contender's forward, or its forward and the gradients of all leaves."""
+
+    recordable = True
 
     def __init__(self, contender: Contender):
         self.contender = contender
@@ -66,10 +70,14 @@ def make(question: dict[str, Any]) -> Work:
     """The work that a question names.
 
     Args:
-        question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes.
+        question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes; of a
+            model also whether it is "compiled".
     """
+    if question["setting"]["device"] != "cpu":
+        gpu.settle()
     if question["kind"] == "model":
-        made: Work = ModelWork(question["name"], ModelSetting(**question["setting"]))
+        setting = ModelSetting(**question["setting"])
+        made: Work = ModelWork(question["name"], setting, compile=question.get("compiled", False))
     else:
         peer = PEERS[question["name"]]
         made = ContenderWork(peer.build(Setting(**question["setting"]), question["kind"]))
@@ -89,9 +97,9 @@ def preload() -> None:
         with contextlib.suppress(ImportError):
             timm_module(name)
     with contextlib.suppress(RuntimeError):  # no C++ compiler
-        compiled(torch.neg)(torch.ones(1))
+        compiled(torch.neg, "cpu")(torch.ones(1))
 
 
 def _gradient_of(out: Tensor) -> Tensor:
     """A gradient in the memory layout of the output, as the layer behind would give it."""
-    return torch.randn_like(out.detach())
+    return torch.empty_like(out.detach()).normal_(generator=torch.Generator(out.device).manual_seed(3))

@@ -27,12 +27,16 @@ def main(folder: str) -> None:
         nonlocal provider, asked
         if question != asked:
             provider = None  # let go of the tensors first
-            provider = local.LocalProvider("", "", lambda: work.make(question), question["threads"])
+            pinned = question["setting"]["device"] == "cpu"
+            provider = local.LocalProvider(
+                "", "", lambda: work.make(question), question["threads"], pinned=pinned
+            )
             asked = question
         return provider
 
     def peak(question: dict[str, Any], mode: str) -> int:
-        return memory.peak_on_cpu(work.call({**question, "mode": mode}))
+        measure = memory.peak_on_cpu if question["setting"]["device"] == "cpu" else memory.peak_on_gpu
+        return measure(work.call({**question, "mode": mode}))
 
     lines.answer(
         {

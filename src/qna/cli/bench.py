@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help="names that timm knows")
         verb.add_argument("--sizes", nargs="+", type=int, default=[224], metavar="PIXELS")
         verb.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="IMAGES")
+        verb.add_argument("--compile", action="store_true", help="each model also under torch.compile")
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_models, modes=["step" if name == "train-step" else "forward"])
     _add_accuracy(verbs.add_parser("accuracy", help=ACCURACY, description=f"Compare {ACCURACY}."))
@@ -163,8 +164,11 @@ def _models(options: argparse.Namespace) -> int:
             f"--batches and --sizes must be at least 1, got {options.batches} and {options.sizes}"
         )
     providers = len(options.models) * len(request.dtypes) * len(request.threads)
+    providers *= 2 if options.compile else 1
     with Terminal(len(settings), _steps(providers, request)) as terminal:
-        groups = compare_models(tuple(options.models), settings, request, terminal.progress)
+        groups = compare_models(
+            tuple(options.models), settings, request, terminal.progress, compile=options.compile
+        )
         return _finish(terminal.shown(groups), options)
 
 

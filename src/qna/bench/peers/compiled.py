@@ -11,13 +11,14 @@ F = TypeVar("F", bound=Callable)
 _LIMIT = 256
 
 
-def compiled(function: F) -> F:
-    """Compile for static shapes, as one graph, without a pool of compile processes."""
+def compiled(function: F, device: str, *, fullgraph: bool = True) -> F:
+    """Compile for static shapes, as one graph; on CPU without a pool of compile processes."""
     import torch
     import torch._dynamo
     import torch._inductor.config
 
     torch._dynamo.config.recompile_limit = max(_LIMIT, torch._dynamo.config.recompile_limit)
-    torch._inductor.config.compile_threads = 1
-    made: Any = torch.compile(function, fullgraph=True, dynamic=False)
+    if device == "cpu":
+        torch._inductor.config.compile_threads = 1
+    made: Any = torch.compile(function, fullgraph=fullgraph, dynamic=False)
     return made

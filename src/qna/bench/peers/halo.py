@@ -27,8 +27,8 @@ def build(setting: Setting, level: str) -> Contender:
     attention = attention.to(setting.device, setting.torch_dtype)
     draw = Draw(setting)
     with torch.no_grad():
-        attention.pos_embed.height_rel.normal_(std=0.5)
-        attention.pos_embed.width_rel.normal_(std=0.5)
+        attention.pos_embed.height_rel.normal_(std=0.5, generator=draw.generator)
+        attention.pos_embed.width_rel.normal_(std=0.5, generator=draw.generator)
     if level == "op":
         attention.q, attention.kv = Channels(0, dim), Channels(dim, 3 * dim)
     x = draw.map(3 * dim if level == "op" else dim)

@@ -93,7 +93,7 @@ def _layer(setting: Setting, backend: str, extra: dict[str, Any]) -> Contender:
         # the tables start at zero, which would hide their part
         for name, p in layer.named_parameters():
             if name.endswith("table"):
-                p.normal_(std=0.5)
+                p.normal_(std=0.5, generator=draw.generator)
     x = draw.map()
     leaves = {"x": x, **dict(layer.named_parameters())}
     terms = s.window**2 + 3 * s.dim

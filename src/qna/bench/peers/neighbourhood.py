@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +19,14 @@ from qna.bench.peers.contender import BACKWARD, Contender, Peer, Setting
 from qna.bench.peers.definition import attend, by_heads, clamped_window_keys, gather, pick
 from qna.bench.peers.layer import contender_of_core
 
+LEAST_HEAD_DIM = 16  # of FlexAttention's kernels on GPUs
 TILE = 8  # tokens are ordered tile by tile, so that a block of the mask holds a square of the map
 
 
 def build(setting: Setting, level: str) -> Contender:
     """Each position attends the window around it, which holds `window`^2 positions everywhere."""
     split = by_heads(setting.attention_heads)
-    natten = setting.device != "cpu" and importlib.util.find_spec("natten") is not None
+    natten = setting.device != "cpu" and _has_natten()
     core = _natten_core(setting) if natten else _flex_core(setting)
 
     def definition(leaves: Mapping[str, Tensor], at: Tensor) -> Tensor:
@@ -44,9 +46,16 @@ def declines(setting: Setting, level: str, mode: str) -> str | None:
         return f"wants odd windows inside the map, got {setting.window} and {setting.space}"
     if setting.height % TILE or setting.width % TILE:
         return f"FlexAttention's mask is tiled by {TILE}, which does not divide the map {setting.space}"
+    head_dim = setting.dim // setting.attention_heads
+    if setting.device != "cpu" and not _has_natten() and head_dim < LEAST_HEAD_DIM:
+        return f"FlexAttention wants heads of {LEAST_HEAD_DIM} channels at least on a GPU, got {head_dim}"
     if setting.device == "cpu" and mode == BACKWARD:
         return "FlexAttention has no backward on CPU, and natten has no CPU kernel"
     return None
+
+
+def _has_natten() -> bool:
+    return importlib.util.find_spec("natten") is not None
 
 
 def _natten_core(setting: Setting):
@@ -62,14 +71,16 @@ def _natten_core(setting: Setting):
 
 def _flex_core(setting: Setting):
     heads, (height, width) = setting.attention_heads, setting.space
-    mask, attend_blocks = _block_mask(setting), compiled(flex_attention)
+    mask, attend_blocks = _block_mask(setting), compiled(flex_attention, setting.device)
+    # of the sizes that GPU kernels take by default some are larger than the mask's blocks
+    options: Any = None if setting.device == "cpu" else {"fwd_BLOCK_M": TILE**2, "fwd_BLOCK_N": TILE**2}
 
     def tiled(t: Tensor) -> Tensor:
         t = t.view(-1, height // TILE, TILE, width // TILE, TILE, heads, setting.dim // heads)
         return t.permute(0, 5, 1, 3, 2, 4, 6).flatten(2, 5)
 
     def core(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        y = attend_blocks(tiled(query), tiled(key), tiled(value), block_mask=mask)
+        y = attend_blocks(tiled(query), tiled(key), tiled(value), block_mask=mask, kernel_options=options)
         assert isinstance(y, Tensor)
         y = y.view(-1, heads, height // TILE, width // TILE, TILE, TILE, setting.dim // heads)
         return y.permute(0, 2, 4, 3, 5, 1, 6).reshape(-1, height, width, setting.dim)
@@ -93,13 +104,14 @@ def _block_mask(setting: Setting) -> BlockMask:
 
     # tiles that hold a key of a tile's queries, found tile by tile: the whole mask has n^2 entries
     n = height * width // TILE**2
-    tile_y, tile_x = torch.arange(n) // across * TILE, torch.arange(n) % across * TILE
+    tiles = torch.arange(n, device=setting.device)
+    tile_y, tile_x = tiles // across * TILE, tiles % across * TILE
     touched = _touches(tile_y, height, k) & _touches(tile_x, width, k)
     counts = touched.sum(1).int()
     order = touched.int().argsort(dim=1, descending=True, stable=True).int()
     return BlockMask.from_kv_blocks(
-        counts.view(1, 1, n).to(setting.device),
-        order.view(1, 1, n, n).to(setting.device),
+        counts.view(1, 1, n),
+        order.view(1, 1, n, n),
         BLOCK_SIZE=TILE**2,
         mask_mod=near,
         seq_lengths=(height * width, height * width),

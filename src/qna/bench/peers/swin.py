@@ -31,9 +31,9 @@ def build(setting: Setting, level: str) -> Contender:
     )
     attention = block.attn
     attention.fused_attn = True  # faster than timm's default, which forms the scores
-    with torch.no_grad():
-        attention.relative_position_bias_table.normal_(std=0.5)
     draw = Draw(setting)
+    with torch.no_grad():
+        attention.relative_position_bias_table.normal_(std=0.5, generator=draw.generator)
     if level == "op":
         attention.qkv, attention.proj = nn.Identity(), nn.Identity()
     x = draw.map(3 * dim if level == "op" else dim)

@@ -20,7 +20,7 @@ from qna.bench.peers.learned_query import attend_at, leaves_in
 
 def build(setting: Setting, level: str, *, compile: bool) -> Contender:
     """The op on dense scores and values, or the layer with the authors' parameters."""
-    wrap: Callable[[Any], Any] = compiled if compile else lambda function: function
+    wrap: Callable[[Any], Any] = partial(compiled, device=setting.device) if compile else lambda f: f
     extra = {"compiled": compile}
     if level == "op":
         scores, value = leaves_in(setting, "contiguous")
