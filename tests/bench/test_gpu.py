@@ -32,7 +32,7 @@ class Card:
         return gpu.graph_clock(self.call, recorded=self.record, timed=self.timed)
 
 
-@pytest.mark.parametrize(("takes", "calls"), [(2e-5, 20), (1e-4, 5), (3e-4, 2), (5e-4, 1), (2.0, 1)])
+@pytest.mark.parametrize(("takes", "calls"), [(2e-5, 20), (1e-4, 5), (3e-4, 2), (5e-4, 1), (9e-3, 1)])
 def test_a_replay_takes_half_a_millisecond_or_twenty_calls(takes, calls):
     card = Card(takes)
     clock = card.clock()
@@ -52,6 +52,14 @@ def test_what_cannot_be_recorded_is_called_from_python_and_says_why(breaks):
         "not_recorded": "operation not permitted when stream is capturing",
     }
     assert clock.seconds(3) == pytest.approx([2e-4] * 3)
+
+
+def test_a_long_call_is_called_once_before_it_is_timed_and_never_recorded():
+    card = Card(2.0)
+    clock = card.clock()
+    assert (card.recorded, card.ran) == ([], [1])
+    assert clock.extra == {"clock": "eager"}
+    assert clock.seconds(1) == [pytest.approx(2.0, rel=1e-3)]
 
 
 class Work:
