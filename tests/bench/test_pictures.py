@@ -29,6 +29,13 @@ def test_time_against_window_has_this_library_first_and_the_floor_last():
     assert lines[FLOOR]["y"] == pytest.approx([0.4 * 144 / 128, 0.5 * 144 / 128])
 
 
+def test_the_floor_of_a_backward_counts_its_bytes_and_the_copy_s_once():
+    rows = [with_heads(of("qna", k, k)) for k in (3, 7)] + [of("copy", k, 0.4) for k in (3, 7)]
+    (picture,) = pictures(row(**{**vars(r), "mode": "forward+backward"}) for r in rows)
+    # 144 columns forward and 288 backward; a copy's gradient is the output's own and moves nothing
+    assert lines_of(picture)[FLOOR]["y"] == pytest.approx([0.4 * 432 / 128] * 2)
+
+
 def test_one_window_is_no_line_and_the_last_of_two_measurements_stands():
     assert pictures([of("qna", 3, 1.0)]) == []
     (picture,) = pictures([of("swin", 3, 1.0), of("swin", 5, 2.0), of("swin", 3, 9.0)])
@@ -43,6 +50,17 @@ def test_threads_and_dtypes_are_pictures_of_their_own():
         for d in ("float32", "bfloat16")
     ]
     assert len({p.name for p in pictures(rows)}) == 4
+
+
+def test_a_card_s_pictures_have_its_name_and_leave_those_of_the_cpu():
+    rows = [of("swin", k, 1.0) for k in (3, 5)] + [of("swin", k, 0.1, device="NVIDIA H200") for k in (3, 5)]
+    for r in rows[2:]:
+        r.extra["device"] = "cuda"
+    cpu, card = pictures(rows)
+    assert cpu.name == "op-forward-time-by-window-float32-1t"
+    assert card.name == "op-forward-time-by-window-float32-nvidia-h200"
+    assert "1 thread" in cpu.arguments["note"]
+    assert "thread" not in card.arguments["note"]
 
 
 def test_time_against_three_maps():

@@ -60,6 +60,44 @@ def test_every_table_names_device_versions_commit_and_date_and_devices_stay_apar
     assert "gpu B" in second
 
 
+def on_card(provider, window, p50, **changes):
+    made = of(provider, window, p50, device="NVIDIA X", dtype="bfloat16", **changes)
+    made.extra.update(device="cuda", heads=8, queries=2)
+    return made
+
+
+def test_a_card_s_rows_stand_without_threads_and_beside_no_cpu_s():
+    given = [*ROWS, on_card("qna", 3, 0.0225), on_card("depthwise", 3, 0.05), on_card("copy", 3, 0.01)]
+    gpu = tables.table("windows map=8x56x56x64 dtype=bfloat16 providers=qna,depthwise", given).split("\n\n")
+    assert "cpu A; 1 thread; bfloat16" in gpu[1]
+    assert gpu[2].splitlines()[2:] == ["| qna | 0.0225 |", "| depthwise | 0.05 |"]
+    assert gpu[3] == "<sub>Medians. NVIDIA X; bfloat16; torch 2.13.0; commit abc+; 2026-11-20.</sub>"
+
+
+def test_bandwidth_is_that_of_the_copy_in_the_same_run():
+    given = [
+        *(on_card(*r) for r in (("qna", 3, 0.0225), ("depthwise", 3, 0.05), ("swin", 3, 1.0))),
+        *(on_card(*r) for r in (("copy", 3, 0.01), ("qna", 7, 0.0225))),
+        on_card("copy", 7, 0.01, date="2026-11-19"),
+    ]
+    # 64 value, 16 score and 64 output columns, where a copy moves 128; and no copy in the run of window 7
+    assert body("windows map=8x56x56x64 dtype=bfloat16 metric=bandwidth", given) == [
+        "| forward, % of the copy's bandwidth | k=3 | k=7 |",
+        "| --- | ---: | ---: |",
+        "| qna | 50 | - |",
+        "| depthwise | 20 | - |",
+        "| copy | 100 | 100 |",
+    ]
+
+
+def test_bandwidth_of_a_backward_counts_its_own_bytes():
+    given = [on_card("qna", 3, 0.0675), on_card("depthwise", 3, 0.05), on_card("copy", 3, 0.01)]
+    given = [row(**{**vars(r), "mode": "forward+backward"}) for r in given]
+    found = body("windows map=8x56x56x64 dtype=bfloat16 mode=forward+backward metric=bandwidth", given)
+    # columns: 80 + 64 forward, 80 + 64 + 64 + 80 backward, where a copy moves 2 * 64; a convolution 5 * 64
+    assert found[2:] == ["| qna | 50 |", "| depthwise | 50 |", "| copy | 100 |"]
+
+
 def test_maps_models_and_costs():
     assert body("maps window=3")[0] == "| forward, ms | 8x56x56x64 |"
     model = row(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from qna.analysis.footprint import op_bytes_moved
 from qna.bench import accuracy_summary
-from qna.bench.peers.contender import BACKWARD, FORWARD
-from qna.bench.rows import Row
+from qna.bench.bandwidth import floor
+from qna.bench.peers.contender import FORWARD
+from qna.bench.rows import Row, on_gpu
 
 ORDER = (
     "qna", "depthwise", "two-conv", "two-conv-compiled", "official", "swin", "halo", "neighbourhood",
@@ -54,7 +55,7 @@ def pictures(rows: Iterable[Row]) -> list[Picture]:
 def _by_window(rows: list[Row]) -> Iterable[Picture]:
     """Time and memory against the window: one picture per level, mode, dtype and threads; a panel per map."""
     groups = _grouped(rows, lambda r: (_level(r), r.mode, r.metric, r.extra["dtype"], r.threads, r.device))
-    for (level, mode, metric, dtype, threads, _), group in groups.items():
+    for (level, mode, metric, dtype, *_), group in groups.items():
         panels = []
         for size, of_map in _grouped(group, _map).items():
             lines = [
@@ -68,7 +69,7 @@ def _by_window(rows: list[Row]) -> Iterable[Picture]:
         if panels:
             what, unit = ("Time", "ms") if metric == "time" else ("Extra memory", "MiB")
             yield Picture(
-                f"{level}-{_file(mode)}-{metric}-by-window-{dtype}-{threads}t",
+                f"{level}-{_file(mode)}-{metric}-by-window-{dtype}-{_place(group)}",
                 "lines",
                 {
                     "panels": panels,
@@ -87,7 +88,7 @@ def _by_map(rows: list[Row]) -> Iterable[Picture]:
         times,
         lambda r: (_level(r), r.mode, r.extra["dim"], r.extra["dtype"], r.threads, r.device),
     )
-    for (level, mode, dim, dtype, threads, _), group in groups.items():
+    for (level, mode, dim, dtype, *_), group in groups.items():
         panels = []
         for window, of_window in _grouped(group, lambda r: r.extra["window"]).items():
             lines = [
@@ -99,7 +100,7 @@ def _by_map(rows: list[Row]) -> Iterable[Picture]:
                 panels.append({"title": f"window {window}", "lines": lines})
         if panels:
             yield Picture(
-                f"{level}-{_file(mode)}-time-by-map-c{dim}-{dtype}-{threads}t",
+                f"{level}-{_file(mode)}-time-by-map-c{dim}-{dtype}-{_place(group)}",
                 "lines",
                 {
                     "panels": panels,
@@ -114,14 +115,14 @@ def _by_map(rows: list[Row]) -> Iterable[Picture]:
 
 def _of_models(rows: list[Row]) -> Iterable[Picture]:
     groups = _grouped(rows, lambda r: (r.mode, r.extra["dtype"], r.threads, r.device))
-    for (mode, dtype, threads, _), group in groups.items():
+    for (mode, dtype, *_), group in groups.items():
         panels = []
         for (batch, size), of_case in _grouped(group, lambda r: (r.extra["batch"], r.extra["size"])).items():
             bars = [{"name": r.provider, "value": r.p50, "low": r.p20, "high": r.p80} for r in of_case]
             panels.append({"title": f"batch {batch}, {size} x {size} pixels", "bars": bars})
         what = "Inference" if mode == FORWARD else "Training steps"
         yield Picture(
-            f"models-{_file(mode)}-{dtype}-{threads}t",
+            f"models-{_file(mode)}-{dtype}-{_place(group)}",
             "bars",
             {
                 "panels": panels,
@@ -158,17 +159,9 @@ def _line(provider: str, rows: list[Row], over: str) -> dict[str, Any]:
 
 def _floor(rows: list[Row]) -> list[dict[str, Any]]:
     """The time in which the copy's bandwidth moves what QnA must move; needs the copy's rows."""
-    copies = [r for r in rows if r.provider == "copy"]
     ours = {r.extra["window"]: r for r in rows if r.provider == "qna"}
-    points = []
-    for row in sorted(copies, key=lambda r: r.extra["window"]):
-        if row.extra["window"] in ours:
-            e, backward = ours[row.extra["window"]].extra, row.mode == BACKWARD
-            columns = e["queries"] * e["heads"]
-            needed = op_bytes_moved(_positions(row), e["dim"], columns, backward=backward)
-            # a copy reads and writes the map once; its backward is a copy too
-            copied = 4 * _positions(row) * e["dim"] * (4 if backward else 2)
-            points.append((row.extra["window"], row.p50 * needed / copied))
+    copies = {r.extra["window"]: r for r in rows if r.provider == "copy"}
+    points = [(window, floor(ours[window], copies[window])) for window in sorted(ours.keys() & copies.keys())]
     if len(points) < 2:
         return []
     x, y = (list(v) for v in zip(*points, strict=True))
@@ -190,9 +183,8 @@ def _in_order(groups: dict[str, list[Row]]) -> list[tuple[str, list[Row]]]:
 def _note(rows: list[Row]) -> str:
     """Where, with what and when, of the newest row."""
     r = max(rows, key=lambda r: r.date)
-    threads = f"{r.threads} thread" + ("s" if r.threads > 1 else "")
-    dtype = r.extra["dtype"]
-    where = f"{r.device}; {threads}; {dtype}; torch {r.torch}"
+    threads = [] if on_gpu(r) else [f"{r.threads} thread" + ("s" if r.threads > 1 else "")]
+    where = "; ".join([r.device, *threads, r.extra["dtype"], f"torch {r.torch}"])
     return f"{where}; commit {r.commit}; {r.date[:10]}; bands: p20 to p80"
 
 
@@ -212,6 +204,12 @@ def _positions(row: Row) -> int:
 
 def _size(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))
+
+
+def _place(rows: list[Row]) -> str:
+    """Of rows of one device and thread count: "1t" on a processor, the name of a GPU."""
+    row = rows[0]
+    return re.sub(r"[^a-z0-9]+", "-", row.device.lower()) if on_gpu(row) else f"{row.threads}t"
 
 
 def _file(mode: str) -> str:

@@ -98,6 +98,11 @@ def read(*paths: str | Path) -> list[Row]:
     return rows
 
 
+def on_gpu(row: Row) -> bool:
+    """Whether a row was measured on a GPU, where CPU threads play no part."""
+    return row.extra.get("device", "cpu") != "cpu"
+
+
 def _write(value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)

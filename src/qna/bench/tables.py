@@ -13,7 +13,8 @@ replaced. Kinds:
 
 Options of the first three: ``dtype=float32``, ``threads=1``, ``providers=qna,depthwise``, and for ratios
 instead of figures ``over=depthwise`` (to another provider), ``over_threads=1`` or ``over_dtype=float32``.
-Rows of several devices make a table each.
+``metric=bandwidth`` gives, of op's times, the percentage of the copy's bandwidth that a provider reaches with
+the bytes that it must move. Rows of several devices make a table each.
 
 ``python -m qna.bench.tables`` rewrites README.md and docs/*.md; with ``--check`` it only tells which differ.
 """
@@ -30,14 +31,16 @@ from typing import Any
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_text
 from qna.bench import accuracy_summary
+from qna.bench.bandwidth import bytes_over_copy, floor
 from qna.bench.pictures import ORDER
-from qna.bench.rows import Row, read
+from qna.bench.rows import Row, on_gpu, read
 
 BLOCK = re.compile(r"(<!-- bench (?P<spec>[^>]*?) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 OPTIONS = {
     "level", "mode", "metric", "map", "window", "dtype", "threads", "providers", "over", "over_threads",
     "over_dtype", "data",
 }  # fmt: skip
+BANDWIDTH = "bandwidth"
 DEFAULTS = {"level": "op", "mode": "forward", "metric": "time", "dtype": "float32", "threads": "1"}
 
 
@@ -185,9 +188,10 @@ def _grid(
     heading: Callable[[Any], str],
 ) -> list[str]:
     """A table per device: a line per provider, a column per value of `column`."""
+    metric = "time" if options["metric"] == BANDWIDTH else options["metric"]
     rows = [
         r for r in rows
-        if r.device != "formula" and fits(r) and r.mode == options["mode"] and r.metric == options["metric"]
+        if r.device != "formula" and fits(r) and r.mode == options["mode"] and r.metric == metric
     ]  # fmt: skip
     made = []
     for device in dict.fromkeys(r.device for r in rows):
@@ -206,8 +210,10 @@ def _one_grid(
     own = {
         key: row
         for key, row in cells.items()
-        if key[2:] == (options["dtype"], options["threads"]) and (wanted is None or key[0] in wanted)
-    }  # fmt: skip
+        if key[2:] == (options["dtype"], options["threads"])
+        and (wanted is None or key[0] in wanted)
+        and (options["metric"] != BANDWIDTH or bytes_over_copy(row) is not None)
+    }
     columns = sorted({key[1] for key in own})
     names = sorted({key[0] for key in own}, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
     if not own:
@@ -219,7 +225,7 @@ def _one_grid(
             row = own.get((name, place, options["dtype"], options["threads"]))
             line.append(_cell(row, cells, (name, place), options))
         body.append(line)
-    unit = next(iter(own.values())).unit
+    unit = "% of the copy's bandwidth" if options["metric"] == BANDWIDTH else next(iter(own.values())).unit
     ratio = _ratio_name(options)
     first = f"{options['mode']}, {ratio or unit}"
     return [
@@ -236,6 +242,10 @@ def _cell(
 ) -> str:
     if row is None:
         return "-"
+    if options["metric"] == BANDWIDTH:
+        copy = cells.get(("copy", place[1], options["dtype"], options["threads"]))
+        least = floor(row, copy) if copy is not None and copy.date == row.date else None
+        return "-" if least is None else f"{100 * least / row.p50:.0f}"
     if _ratio_name(options) is None:
         return _digits(row.p50)
     name, column = place
@@ -274,7 +284,7 @@ def _source(rows: Iterable[Row], what: str = "Medians") -> str:
     threads = rows[0].threads
     facts = [
         rows[0].device,
-        f"{threads} thread{'s' if threads > 1 else ''}",
+        "" if on_gpu(rows[0]) else f"{threads} thread{'s' if threads > 1 else ''}",
         every(r.extra["dtype"] for r in rows if "dtype" in r.extra),
         f"torch {every(r.torch for r in rows)}",
         f"commit {every(r.commit for r in rows)}",
