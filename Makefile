@@ -26,16 +26,24 @@ test: setup ## run every test
 test-fast: setup ## run the tests that take seconds
 	$(PYTEST) -m "not slow"
 
-GPU_MAPS := 64x56x56x64 64x28x28x128 8x256x256x64 1x1024x1024x64
 GPU_ROWS = benchmarks/results/$$($(BIN)/python -c "import datetime as d, torch; print(d.date.today(), torch.cuda.get_device_name().replace(' ', '-'), torch.__version__, sep='-')").csv
+ON_GPU = --device cuda --dtype bfloat16 --out "$(GPU_ROWS)"
 
 gpu: setup ## on a machine with a GPU: its tests, and its rows for benchmarks/results
 	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu: torch sees no GPU on this machine; run it where torch.cuda.is_available() is True')"
 	$(BIN)/pytest -m gpu
 	@mkdir -p benchmarks/results
-	$(BIN)/qna bench op --device cuda --dtype bfloat16 --maps $(GPU_MAPS) --out "$(GPU_ROWS)"
-	$(BIN)/qna bench model --device cuda --dtype bfloat16 --sizes 224 512 1024 --out "$(GPU_ROWS)"
-	$(BIN)/qna bench train-step --device cuda --dtype bfloat16 --sizes 224 512 1024 --out "$(GPU_ROWS)"
+	$(BIN)/qna bench op --peers qna depthwise swin halo sasa-unfold two-conv copy --seconds 0.1 \
+	  --maps 64x56x56x64 64x28x28x128 8x256x256x64 $(ON_GPU)
+	$(BIN)/qna bench op --peers qna depthwise neighbourhood sasa-unfold two-conv-compiled full copy --seconds 0.1 \
+	  --windows 3 7 13 --maps 64x56x56x64 8x256x256x64 $(ON_GPU)
+	$(BIN)/qna bench op --peers qna depthwise swin neighbourhood copy --seconds 0.1 \
+	  --windows 7 13 --maps 1x1024x1024x64 $(ON_GPU)
+	$(BIN)/qna bench layer --peers qna depthwise swin two-conv --windows 3 7 13 --maps 64x56x56x64 $(ON_GPU)
+	$(BIN)/qna bench model --compile --sizes 224 --batches 64 $(ON_GPU)
+	$(BIN)/qna bench train-step --compile --sizes 224 --batches 64 $(ON_GPU)
+	$(BIN)/qna bench model --sizes 512 1024 --batches 8 $(ON_GPU)
+	$(BIN)/qna bench train-step --sizes 512 1024 --batches 8 $(ON_GPU)
 
 lint: setup ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -185,3 +185,102 @@ def test_a_call_that_waits_for_the_gpu_is_not_recorded_and_leaves_torch_whole():
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert torch.randn(3, device="cuda").isfinite().all()
     assert gpu.graph_clock(lambda: x + 1).extra["clock"] == "graph"
+
+
+class FakeStream:
+    device_index = 0
+
+    def __init__(self, log, name):
+        self.log, self.name = log, name
+
+    def wait_stream(self, other):
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """torch.cuda that writes down what is asked of it; returns the log."""
+    log: list[str] = []
+    default, side = FakeStream(log, "default"), FakeStream(log, "side")
+    now = [default]
+
+    class Inside:
+        """Makes a stream the current one; a recording ends by itself only without an error."""
+
+        def __init__(self, stream, *, recording=False):
+            self.stream, self.recording = stream, recording
+
+        def __enter__(self):
+            self.before, now[0] = now[0], self.stream
+            if self.recording:
+                log.append("begin")
+
+        def __exit__(self, kind, error, trace):
+            if self.recording:
+                log.append("end")
+                if kind is not None:
+                    raise RuntimeError("capture was invalidated")
+            now[0] = self.before
+
+    class Graph:
+        def replay(self):
+            log.append("replay")
+
+        def reset(self):
+            log.append("reset")
+
+    fakes = {
+        "current_stream": lambda: now[0],
+        "set_stream": lambda stream: now.__setitem__(0, stream),
+        "Stream": lambda index: side,
+        "stream": Inside,
+        "CUDAGraph": Graph,
+        "graph": lambda graph, stream, capture_error_mode: Inside(stream, recording=True),
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": lambda mode: log.append(f"waiting: {mode}"),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(gpu, "_streams", {})
+    monkeypatch.setattr(gpu, "_broken", [])
+    log.append("")
+    return log
+
+
+def call_on(log):
+    return lambda: log.append(f"call on {torch.cuda.current_stream().name}")  # pyright: ignore
+
+
+def test_a_recording_is_warmed_up_on_the_stream_that_records(card):
+    replay = gpu.record(call_on(card), 2)
+    replay()
+    assert card[1:] == [
+        "call on default", "side waits for default", "waiting: error", *["call on side"] * 3, "waiting: 0",
+        "default waits for side", "begin", "call on side", "call on side", "end", "replay",
+    ]  # fmt: skip
+
+
+def test_after_a_recording_that_broke_torch_is_on_its_stream_and_the_graph_is_kept(card):
+    def call():
+        card.append("call")
+        if "begin" in card:
+            raise RuntimeError("not permitted")
+
+    with pytest.raises(RuntimeError, match="invalidated"):
+        gpu.record(call, 1)
+    assert card[-4:] == ["begin", "call", "end", "reset"]
+    assert torch.cuda.current_stream().name == "default"  # pyright: ignore
+    assert len(gpu._broken) == 1
+
+
+def test_a_call_that_waits_leaves_the_mode_as_it_was_and_begins_no_recording(card):
+    def call():
+        card.append("call")
+        if "waiting: error" in card:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        gpu.record(call, 1)
+    assert card[-2:] == ["call", "waiting: 0"]
+    assert "begin" not in card
+    assert torch.cuda.current_stream().name == "default"  # pyright: ignore

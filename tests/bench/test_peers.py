@@ -103,6 +103,7 @@ def test_contiguous_and_layer_layout_hold_equal_values_in_other_strides():
         ("halo", {"window": 4}, "even"),
         ("two-conv", {"window": 4}, "odd window"),
         ("neighbourhood", {"window": 17}, "odd windows inside the map"),
+        ("neighbourhood", {"dim": 16, "device": "cuda"}, "heads of 16 channels at least on a GPU, got 4"),
         ("full", {"height": 4096, "width": 4096}, "TFLOP"),
         ("sasa-unfold", {"height": 4096, "width": 4096, "window": 13}, "GiB of windows"),
         ("qna-contiguous", {}, "reference|a layer has one layout"),
