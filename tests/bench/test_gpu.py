@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from qna.bench import gpu, local
-from qna.bench.harness import Plan, measure
+from qna.bench.harness import Measurement, Plan, measure
 from qna.bench.local import LocalProvider
+from qna.bench.terminal import table
 
 
 class Card:
@@ -52,6 +53,12 @@ def test_what_cannot_be_recorded_is_called_from_python_and_says_why(breaks):
         "not_recorded": "operation not permitted when stream is capturing",
     }
     assert clock.seconds(3) == pytest.approx([2e-4] * 3)
+
+
+def test_the_terminal_says_what_was_not_recorded():
+    notes = {"clock": "eager", "not_recorded": "it waits"}
+    outcome = Measurement("op-1x8x8x16-k3-bfloat16", "A", "forward", 1, seconds=[1e-3], extra=notes)
+    assert table("title", [outcome])[1] == ["A, forward: called from Python, not recorded: it waits"]
 
 
 def test_a_long_call_is_called_once_before_it_is_timed_and_never_recorded():

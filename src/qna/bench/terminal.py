@@ -85,6 +85,11 @@ def table(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
         reasons = dict.fromkeys(o.reason for o in of_one.values() if o.reason)
         # said once, not for each dtype and thread count
         remarks |= {f"{o.provider}: {o.reason}": None for o in of_one.values() if o.reason}
+        remarks |= {
+            f"{o.provider}, {o.mode}: called from Python, not recorded: {o.extra['not_recorded']}": None
+            for o in of_one.values()
+            if "not_recorded" in o.extra
+        }
         wrong = any(r.startswith("WRONG") for r in reasons)
         if any(o.seconds for o in of_one.values()) or wrong:
             result.add_row(label, *cells, style="red" if wrong else None)
