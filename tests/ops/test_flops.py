@@ -4,6 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from qna.ops.learned_query.cases import CASES
+from qna.ops.learned_query.flops import register_flop_formulas
 
 COUNT = """
 case = next(c for c in CASES if c.name == "2d-two-queries-d8")
@@ -13,6 +18,21 @@ print(counter.get_total_flops())
 """
 COUNTER = "from torch.utils.flop_counter import FlopCounterMode"
 QNA = "from qna.ops import *; from qna.ops.learned_query.cases import CASES"
+
+
+@pytest.mark.parametrize(
+    ("name", "keeps_lse"), [("cpu", False), ("triton", True), ("triton_inference", False)]
+)
+def test_every_op_has_a_formula(name, keeps_lse):
+    """Also those that this machine cannot run: what they cost is known by their shapes."""
+    register_flop_formulas()
+    scores, value, bias, weight = (t.to("meta") for t in CASES[2].make().values())
+    with FlopCounterMode(display=False) as counter:
+        result = getattr(torch.ops.qna, f"learned_query_{name}")(
+            scores, value, bias, weight, [1, 1, 1, 1, 1, 1, 7, 15]
+        )
+    assert isinstance(result, torch.Tensor) != keeps_lse
+    assert counter.get_total_flops() == 2 * 2 * 7 * 15 * 9 * 3 * (2 * 2 + 5)
 
 
 @pytest.mark.parametrize("lines", [[COUNTER, QNA], [QNA, COUNTER, "register_flop_formulas()"]])

@@ -7,15 +7,21 @@ import sys
 import pytest
 import torch
 
-from qna.ops.learned_query import triton as backend
+from qna.ops.learned_query import triton_launch, triton_products_plan, triton_windows_plan
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.layout import empty_like
+from qna.ops.learned_query.triton_table import PRODUCTS
 from qna.ops.learned_query.window import Window
 from tests.ops.machine_code import issued, resources
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or backend.INTERPRETED,
+    sys.platform != "linux" or triton_launch.INTERPRETED,
     reason="needs triton's compiler: Linux, without TRITON_INTERPRET",
+)
+
+compiler = pytest.mark.skipif(
+    not triton_launch.INSTALLED or triton_products_plan._compiler() < triton_products_plan.COMPILER,
+    reason="the kernels by matrix products are for triton 3.7 on",
 )
 
 ARCHITECTURES = (80, 90, 100)
@@ -42,6 +48,18 @@ WORKLOADS = (
     Case("3d-uneven", (4, 14, 14), (3, 3, 3), 2, 3, 3, 5, {"dilation": 2}),
     Case("long-heads", (14, 14), (3, 3), 2, 1, 2, 300),
 )
+# what the kernels by matrix products take of them: windows 3 to 13, all head sizes, one to four queries
+BY_PRODUCTS = (
+    *(model_stage(56, 8, kernel) for kernel in (3, 5, 7, 13)),
+    model_stage(28, 16, 5),
+    model_stage(56, 6, 3, head_dim=16),
+    model_stage(56, 2, 7, head_dim=32),
+    model_stage(14, 16, 5, head_dim=4),
+    Case("1d-four-queries", (512,), (9,), 2, 4, 4, 16),
+    Case("one-query", (28, 28), (5, 5), 2, 1, 8, 8),
+)
+# shared memory that the smallest of the cards from sm_80 on gives a program
+MOST_SHARED = 99 * 1024
 
 
 class NoCard:
@@ -64,23 +82,28 @@ class NoCard:
         return 0
 
 
+def pretend(architecture, name, monkeypatch):
+    """Plan and compile for a card as if it were there."""
+    triton = pytest.importorskip("triton")
+    for plan in (triton_windows_plan, triton_products_plan):
+        monkeypatch.setattr(plan, "architecture", lambda device: name)
+    monkeypatch.setattr(triton_products_plan, "processors", lambda device: 132)
+    monkeypatch.setattr(triton.runtime.driver, "_active", NoCard(architecture))
+
+
 @pytest.fixture
 def amd_card(monkeypatch):
-    triton = pytest.importorskip("triton")
-    monkeypatch.setattr(backend, "architecture", lambda device: "gfx942")
-    monkeypatch.setattr(triton.runtime.driver, "_active", NoCard("gfx942"))
+    pretend("gfx942", "gfx942", monkeypatch)
 
 
 @pytest.fixture(params=ARCHITECTURES, ids=lambda a: f"sm_{a}")
 def card(request, monkeypatch):
-    triton = pytest.importorskip("triton")
-    monkeypatch.setattr(backend, "architecture", lambda device: f"sm_{request.param}")
-    monkeypatch.setattr(triton.runtime.driver, "_active", NoCard(request.param))
+    pretend(request.param, f"sm_{request.param}", monkeypatch)
     return request.param
 
 
-def launches(case, dtype, heads_fastest, weighted=True):
-    """Every launch of a forward and a backward, on tensors laid out as the layers make them."""
+def arguments(case, dtype, heads_fastest, weighted=True):
+    """The tensors of a call, laid out as the layers make them, and its window."""
     window = {"stride": 1, "padding": "same", "dilation": 1, **case.window}
     pairs, channels = case.queries * case.heads, case.heads * case.head_dim
     row = torch.empty(case.batch, *case.space, channels + pairs, dtype=dtype)
@@ -91,24 +114,30 @@ def launches(case, dtype, heads_fastest, weighted=True):
     else:
         value = value.unflatten(-1, (case.heads, case.head_dim))
     bias = torch.empty(*case.kernel, case.queries, case.heads)
-    weight = bias if weighted else None
-    window = Window.over(case.space, case.kernel, **window)
+    return (scores, value, bias, bias if weighted else None), Window.over(case.space, case.kernel, **window)
+
+
+def launches(case, dtype, heads_fastest, weighted=True, plan=triton_windows_plan):
+    """Every launch of a forward and a backward of a plan."""
+    inputs, window = arguments(case, dtype, heads_fastest, weighted)
+    scores, value, bias, weight = inputs
     out = empty_like(value, window.out)
     lse = torch.empty(case.batch, *window.out, case.queries, case.heads)
     grads = (torch.empty(scores.shape, dtype=dtype), empty_like(value, case.space))
-    return [
-        *backend.plan_forward(scores, value, bias, weight, out, lse, window),
-        *backend.plan_backward(out, scores, value, bias, weight, lse, grads, window, True),
-    ]
+    tables = tuple(None if t is None else torch.empty_like(t) for t in (bias, weight))
+    forward = plan.forward(*inputs, out, lse, window)
+    if plan is triton_products_plan and not plan.fits_forward(scores, value, window):
+        forward = []  # goes to the other plan
+    return [*forward, *plan.backward(out, *inputs, lse, (*grads, *tables), window)]
 
 
 def compiled(launch):
-    kernel = backend.kernels()[launch.kernel]
+    kernel = triton_launch.kernels()[launch.kernel]
     return kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.options)
 
 
-def check(case, dtype, heads_fastest, folder, *, weighted=True):
-    for launch in launches(case, dtype, heads_fastest, weighted):
+def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=triton_windows_plan):
+    for launch in launches(case, dtype, heads_fastest, weighted, plan):
         binary = compiled(launch)
         registers, spills = resources(binary, folder)
         shared = binary.metadata.shared
@@ -116,11 +145,12 @@ def check(case, dtype, heads_fastest, folder, *, weighted=True):
         line += f"{registers} registers, {shared} bytes shared, {spills} spills"
         sys.stdout.write(line + "\n")  # shown by pytest -rP
         assert spills == 0, line
-        assert shared <= 48 * 1024, line
+        assert shared <= (MOST_SHARED if launch.kernel in PRODUCTS else 48 * 1024), line
         if case in WORKLOADS and case.head_dim <= 16 and heads_fastest and launch.kernel == "attend":
             # a thread holds all channels of its heads: nothing is exchanged but one number per warp, which
             # tells if any window of the program needs its own maximum
-            assert shared == 4 * launch.options["num_warps"], line
+            warps = launch.options["num_warps"]
+            assert shared == (4 * warps if warps > 1 else 0), line
 
 
 @pytest.mark.usefixtures("card")
@@ -156,6 +186,27 @@ def test_every_workload(case, heads_fastest, dtype, tmp_path):
     check(case, dtype, heads_fastest, tmp_path)
 
 
+def check_products(case, heads_fastest, folder):
+    inputs, window = arguments(case, HALF, heads_fastest)
+    assert triton_products_plan.fits(*inputs[:2], window)
+    check(case, HALF, heads_fastest, folder, plan=triton_products_plan)
+
+
+@compiler
+@pytest.mark.usefixtures("card")
+def test_the_model_stage_of_the_paper_by_products(tmp_path):
+    check_products(BY_PRODUCTS[0], True, tmp_path)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("heads_fastest", [True, False], ids=["heads-fastest", "contiguous"])
+@pytest.mark.parametrize("case", BY_PRODUCTS, ids=lambda c: c.name)
+@pytest.mark.usefixtures("card")
+def test_every_workload_by_products(case, heads_fastest, tmp_path):
+    check_products(case, heads_fastest, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.usefixtures("card")
@@ -173,12 +224,26 @@ def test_every_workload_compiles_for_an_amd_card(case, dtype):
         assert re.search(r"\.vgpr_spill_count: *0\b", assembly), launch.kernel
 
 
+@pytest.mark.usefixtures("amd_card")
+def test_an_amd_card_takes_no_products():
+    inputs, window = arguments(BY_PRODUCTS[1], HALF, True)
+    assert not triton_products_plan.fits(*inputs[:2], window)
+
+
+def kernels_for(plan, *sizes):
+    """What maps of these sizes need compiled."""
+    stages = [model_stage(size, 8, 5) for size in sizes]
+    return {compiled(launch).hash for stage in stages for launch in launches(stage, HALF, True, plan=plan)}
+
+
 @pytest.mark.usefixtures("card")
 def test_map_sizes_share_a_kernel():
     """Sizes and strides are arguments: a new map size compiles nothing."""
-    sources = {
-        compiled(launch).hash
-        for size in (33, 48, 64, 97)
-        for launch in launches(model_stage(size, 8, 3), HALF, True)
-    }
-    assert len(sources) == 4
+    assert kernels_for(triton_windows_plan, 33, 48, 64, 97) == kernels_for(triton_windows_plan, 33)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("card")
+def test_map_sizes_share_a_kernel_by_products():
+    assert kernels_for(triton_products_plan, 33, 48, 64, 97) == kernels_for(triton_products_plan, 33)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import triton
+from qna.ops.learned_query import triton, triton_windows_plan
 from qna.ops.learned_query.cases import CASES, Case
 from tests.ops.kernels import NAMES, assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
@@ -17,6 +17,17 @@ pytestmark = [
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 STAGE = Case("stage", (56, 56), (3, 3), heads=8, head_dim=8)
+# what the kernels by matrix products take in bf16: patches cut by the border, other heads, windows, queries
+PRODUCTS = (
+    STAGE,
+    Case("stage-k5", (30, 45), (5, 5), heads=16, head_dim=8),
+    Case("stage-k7", (28, 28), (7, 7), heads=8, head_dim=16, queries=1),
+    Case("stage-k13", (28, 19), (13, 13), heads=4, head_dim=8),
+    Case("four-queries", (20, 30), (3, 3), heads=6, head_dim=8, queries=4),
+    Case("even-unpadded", (21, 22), (4, 6), heads=4, head_dim=8, window={"padding": 1}),
+    Case("row", (257,), (9,), heads=8, head_dim=8),
+    Case("planes", (2, 17, 13), (1, 3, 3), heads=2, head_dim=32),
+)
 
 
 def layer_layout(case, dtype):
@@ -41,9 +52,18 @@ def attend(scores, value, bias, weight):
     "layout", [layer_layout, lambda c, dtype: c.make(dtype, "cuda")], ids=["layer", "plain"]
 )
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [*CASES, STAGE], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, *PRODUCTS], ids=lambda c: c.name)
 def test_equals_the_reference(case, dtype, layout):
     assert_equals_reference(case, layout(case, dtype), "triton")
+
+
+@pytest.mark.parametrize("change", [1000.0, -1000.0])
+def test_windows_far_from_their_neighbours_in_bf16(change):
+    """The kernels by matrix products give such a call up, and others do it again."""
+    case = Case("far", (20, 24), (3, 3), heads=4, head_dim=8)
+    inputs = layer_layout(case, torch.bfloat16)
+    inputs["scores"][:, 10:14, 7:9] += change
+    assert_equals_reference(case, inputs, "triton")
 
 
 @pytest.mark.parametrize("change", [1000.0, -1000.0, float("-inf")])
@@ -107,7 +127,7 @@ def test_memory_grows_with_the_map_and_not_with_the_window():
 
     peak(64, 3)  # what is allocated once
     # partial sums of bias and weight: at most so many, whatever the map
-    partial = 2 * 4 * triton.PARTIAL_SUMS
+    partial = 2 * 4 * triton_windows_plan.PARTIAL_SUMS
     assert peak(512, 3) <= 4.2 * peak(256, 3) + partial
     assert peak(256, 11) <= 1.1 * peak(256, 3) + partial
 

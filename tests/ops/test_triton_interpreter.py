@@ -5,9 +5,6 @@ tests at the end start.
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,22 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import NoBackend
 from qna.ops import learned_query_attention, packed_learned_query_attention
-from qna.ops.learned_query import layout, triton, triton_table, triton_tune
+from qna.ops.learned_query import layout, triton_table, triton_tune, triton_windows_plan
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.triton_table import Tile
 from qna.ops.learned_query.window import Window
+from tests.ops.interpreter import by_name, heads_fastest, in_a_process_of_its_own, inside, outside, silent
 from tests.ops.kernels import NAMES, assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
 
-inside = pytest.mark.skipif(not triton.INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
-outside = pytest.mark.skipif(triton.INTERPRETED, reason="starts the process with TRITON_INTERPRET=1")
-
-# numpy warns of what cards compute without a word: the forward kernel looks for infinite sums, and inverts
-# the empty ones of a tile's windows beyond the map, which are not stored
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(divide by zero|overflow|invalid value) encountered:RuntimeWarning"
-)
+pytestmark = silent
 
 BY_NAME = {c.name: c for c in CASES}
 # together, every branch of the kernels: axes, strides, empty windows, masks of L, h and d, several blocks
@@ -49,20 +40,6 @@ SHARING = (
     "2d-windows-outside",
     "3d-strided-even",
 )
-
-
-def by_name(cases):
-    return pytest.mark.parametrize("case", cases, ids=lambda c: c.name)
-
-
-def heads_fastest(inputs):
-    """Scores and value as the layers make them: both in one row per position, the channels as (d, h)."""
-    scores, value = inputs["scores"], inputs["value"]
-    row = torch.cat([value.transpose(-1, -2).flatten(-2), scores.flatten(-2)], -1)
-    value, scores = row.split([value[0].flatten(-2).shape[-1], scores[0].flatten(-2).shape[-1]], -1)
-    shape = inputs["value"].shape
-    value = value.unflatten(-1, (shape[-1], shape[-2])).transpose(-1, -2)
-    return {**inputs, "scores": scores.unflatten(-1, inputs["scores"].shape[-2:]), "value": value}
 
 
 @inside
@@ -123,9 +100,9 @@ SMALL_TILE = Tile(elements=16, heads=2, columns=2, warps=1)
 @by_name([Case("blocks", (5, 6), (3, 2), heads=10, window={"stride": (1, 2)})])
 def test_several_programs_and_blocks(case, monkeypatch):
     """Tiles smaller than the map, heads shared by programs, and programs that visit several blocks."""
-    for plan in (triton.plan_forward, triton.plan_backward):
-        monkeypatch.setattr(plan, "__defaults__", (lambda *_: SMALL_TILE,))
-    monkeypatch.setattr(triton, "PARTIAL_ROWS", 5)
+    for plan, defaults in ((triton_windows_plan.forward, ()), (triton_windows_plan.backward, (None,))):
+        monkeypatch.setattr(plan, "__defaults__", (*defaults, lambda *_: SMALL_TILE))
+    monkeypatch.setattr(triton_windows_plan, "PARTIAL_ROWS", 5)
     assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == (4, 2, 2, 4, 2, 8)
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
     assert_equals_reference(case, case.make(torch.float32), "triton")
@@ -137,7 +114,7 @@ def test_several_programs_and_blocks(case, monkeypatch):
 @by_name([BY_NAME[name] for name in SHARING])
 def test_any_number_of_windows_per_thread(case, windows, monkeypatch):
     wide = Tile(elements=1024, heads=4, columns=4, warps=4, windows=windows)
-    monkeypatch.setattr(triton.plan_forward, "__defaults__", (lambda *_: wide,))
+    monkeypatch.setattr(triton_windows_plan.forward, "__defaults__", (lambda *_: wide,))
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
 
 
@@ -149,7 +126,7 @@ def test_windows_that_share_no_positions_are_not_taken_together():
             case.space, case.kernel, **{"stride": 1, "padding": "same", "dilation": 1, **case.window}
         )
         out = layout.empty_like(inputs["value"], window.out)
-        return triton.plan_forward(*inputs.values(), out, out, window)[-1].constants["BLOCK"][6]
+        return triton_windows_plan.forward(*inputs.values(), out, out, window)[-1].constants["BLOCK"][6]
 
     row, kernel = (1, 16), (1, 3)
     assert windows(Case("", row, kernel)) == windows(Case("", row, kernel, window={"stride": (1, 2)})) == 2
@@ -160,7 +137,7 @@ def test_windows_that_share_no_positions_are_not_taken_together():
 @inside
 @by_name([Case("long", (40,), (17,), batch=1), Case("longer", (12,), (37,), batch=1, window={"stride": 2})])
 def test_rows_of_more_taps_than_are_unrolled(case):
-    assert case.kernel[0] > triton.UNROLLED
+    assert case.kernel[0] > triton_windows_plan.UNROLLED
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
 
 
@@ -353,6 +330,10 @@ def test_exports_as_one_node_of_any_batch_and_size():
     other = Case("other", (13,), (3,), batch=3).make(torch.float32)
     assert torch.equal(program.module()(*other.values()), Layer()(*other.values()))
     called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "qna.learned_query_triton_inference.default" in called
+    trained = (*inputs[:2], *(t.requires_grad_() for t in inputs[2:]))
+    program = torch.export.export(Layer(), trained, dynamic_shapes=(sizes, sizes, None, None))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert "qna.learned_query_triton.default" in called
 
 
@@ -432,6 +413,7 @@ def test_two_runs_agree_bit_for_bit():
 def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypatch):
     case = Case("tuned", (2, 3), (1, 3), heads=2, head_dim=2)
     monkeypatch.setattr(triton_tune, "CHOICES", {"heads": (1, 2), "warps": (1, 4)})
+    tuned = [kernel for kernel in triton_table.KERNELS if kernel != "attend_far"]
     times = iter([4.0, 5.0, 3.0] * 3)  # the tile of the table, one head, one warp; then nothing is left but
     path = tmp_path / "table.json"
     path.write_text(triton_table.PATH.read_text())
@@ -443,27 +425,19 @@ def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypa
     assert triton_table.tile("attend", "cpu", 32, 3, 2) == replace(before, heads=2)
     assert triton_table.tile("attend", "cpu", 32, 4, 2) == before
     assert triton_table.tile("attend", "cpu", 16, 3, 2) == before
-    assert [row["kernel"] for row in rows] == list(triton_table.KERNELS)
+    assert [row["kernel"] for row in rows] == tuned
     assert "measured: 3 ms (before 4)" in rows[0]["source"]
     triton_table.save(rows, path)
     assert len(json.loads(path.read_text())["rows"]) == shipped + 3
-    triton_table._rows.cache_clear()
-
-
-def in_a_process_of_its_own(expression):
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", expression, __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert " passed" in result.stdout
+    triton_table.forget()
 
 
 @outside
 def test_quick_part():
-    in_a_process_of_its_own("not slow")
+    in_a_process_of_its_own(__file__, "not slow")
 
 
 @outside
 @pytest.mark.slow
 def test_slow_part():
-    in_a_process_of_its_own("slow")
+    in_a_process_of_its_own(__file__, "slow")

@@ -35,6 +35,7 @@ def register_flop_formulas() -> None:
     for forward, backward in _kernels:
         if forward not in flop_registry:
             register_flop_formula(forward)(_forward)
+        if backward not in flop_registry:
             register_flop_formula(backward)(_backward)
 
 

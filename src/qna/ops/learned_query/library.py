@@ -8,6 +8,7 @@ stands between a kernel and the projection that made its inputs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,34 +33,35 @@ def register(
 
     Args:
         name: the backend's name.
-        forward: (scores, value, bias, weight, out, lse, window): fills `out`, and `lse` where it is kept.
+        forward: (scores, value, bias, weight, out, lse, window): fills `out`, and `lse` unless it is None.
         backward: (grad, scores, value, bias, weight, lse, grads, window, parameters) -> gradients of bias and
             weight in any dtype, None where they are not wanted (`parameters` is False, or no weight given);
             fills `grads`, those of scores and value.
         device: type of the device whose addresses the kernels read; on others torch refuses the ops, also
             those of a program that was exported elsewhere.
         keeps_lse: whether `backward` needs the fp32 log-sum-exp of every window (B, *space', L, h), +inf
-            where a window holds no position; where it does not, `lse` is None.
+            where a window holds no position; where it does not, `lse` is None. A call without gradients
+            goes to an op of its own, ``qna::learned_query_<name>_inference``, which keeps none either.
     """
 
-    def outputs(value, bias, window):
+    def outputs(value, bias, window, keep):
         result = empty_like(value, window.out)
-        if not keeps_lse:
+        if not keep:
             return result, None
         return result, value.new_empty((*result.shape[:-2], *bias.shape[-2:]), dtype=torch.float32)
 
-    def run(scores, value, bias, weight, window):
+    def run(keep, scores, value, bias, weight, window):
         scores, value = _maps(scores, value, bias)
         window = Window.from_flat(bias.shape[:-2], window)
-        result, lse = outputs(value, bias, window)
+        result, lse = outputs(value, bias, window, keep)
         if result.numel():
             forward(scores, value, bias, weight, result, lse, window)
-        return (result, lse) if keeps_lse else result
+        return (result, lse) if keep else result
 
-    def fake(scores, value, bias, weight, window):
+    def fake(keep, scores, value, bias, weight, window):
         _, value = _maps(scores, value, bias)
-        result, lse = outputs(value, bias, Window.from_flat(bias.shape[:-2], window))
-        return (result, lse) if keeps_lse else result
+        result, lse = outputs(value, bias, Window.from_flat(bias.shape[:-2], window), keep)
+        return (result, lse) if keep else result
 
     def run_backward(grad, scores, value, bias, weight, lse, parameters, window):
         grads = _empty_grads(scores, value)
@@ -100,8 +102,13 @@ def register(
             'call it with backend="reference" to differentiate a gradient'
         )
 
-    result = "(Tensor, Tensor)" if keeps_lse else "Tensor"
-    op = _define(f"learned_query_{name}", f"({_INPUTS}, SymInt[] window) -> {result}", device, run, fake)
+    def define(suffix, keep):
+        schema = f"({_INPUTS}, SymInt[] window) -> {'(Tensor, Tensor)' if keep else 'Tensor'}"
+        return _define(
+            f"learned_query_{name}{suffix}", schema, device, partial(run, keep), partial(fake, keep)
+        )
+
+    op = define("", keeps_lse)
     op_backward = _define(
         f"learned_query_{name}_backward",
         f"(Tensor grad, {_INPUTS}, Tensor? lse, bool parameters, SymInt[] window)"
@@ -113,12 +120,19 @@ def register(
     torch.library.register_autograd(op._qualified_op_name, differentiate, setup_context=setup, lib=_library)
     torch.library.register_autograd(op_backward._qualified_op_name, refuse, lib=_library)
     add_kernel(op, op_backward)
+    alone = op
+    if keeps_lse:
+        alone = define("_inference", False)
+        add_kernel(alone, op_backward)
 
     def attend(
         scores: Tensor | None, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window
     ) -> Tensor:
-        result = op(scores, value, bias, weight, window.flat)
-        return result[0] if keeps_lse else result
+        inputs = (scores, value, bias, weight)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+            result = op(*inputs, window.flat)
+            return result[0] if keeps_lse else result
+        return alone(*inputs, window.flat)
 
     return attend
 

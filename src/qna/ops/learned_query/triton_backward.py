@@ -6,7 +6,7 @@ With `p = e^(scores + bias - lse)` and `u = grad[i] . value[j]` under tap `t` of
     d scores[j,l] = sum_(i,t) p (weight u - inner[i,l])         `gather`: a program owns map positions, and
     d value[j] = sum_(i,t) ( sum_l weight p ) grad[i]            visits the windows that hold them
     d bias[t,l] = sum_i p (weight u - inner[i,l])               partial sums of `gather`, added in a fixed
-    d weight[t,l] = sum_i p u                                    order
+    d weight[t,l] = sum_i p u                                    order, by `add_up`
 """
 
 import triton
@@ -29,13 +29,18 @@ from qna.ops.learned_query.triton_tile import (
 
 @triton.jit
 def sum_inside(
-    scores, value, bias, weight, grad, lse, inner, STRIDES, SIZES,
+    maps, bias, weight, grad, lse, inner, far, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The inner sum of the softmax's derivative, (B, *space', L, h) in fp32.
 
-    `STRIDES` are those of scores, value and grad.
+    `maps` are scores and value; `STRIDES` those of scores, value and grad. With a flag `far` nothing is done
+    but if it is set.
     """
+    if far is not None:  # noqa: SIM102 (the outer condition is the compiler's)
+        if tl.load(far) == 0:
+            return
+    scores, value = maps[0], maps[1]
     SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
@@ -67,8 +72,8 @@ def sum_inside(
 
 
 @triton.jit
-def gather(
-    maps, tables, windows, grads, partials, STRIDES, SIZES,
+def gather(  # noqa: PLR0915 (a kernel calls nothing that is not compiled with it)
+    maps, tables, windows, grads, partials, far, STRIDES, SIZES,
     WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of scores and value, and each program's share of those of bias and weight.
@@ -80,9 +85,13 @@ def gather(
         grads: of scores and value, to be written.
         partials: (programs, taps, L, h) in fp32 of bias and weight, or None where not wanted. A program owns
             a row, and adds to it the blocks of its run, one after the other.
+        far: None, or a flag without which nothing is done.
         STRIDES: of scores, value, grad, and the gradients of scores and value.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
     """
+    if far is not None:  # noqa: SIM102 (the outer condition is the compiler's)
+        if tl.load(far) == 0:
+            return
     SIZES = halve(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
@@ -155,3 +164,23 @@ def over(z, y, x, tz, ty, tx, SIZES, WINDOW: tl.constexpr):
     held = held & (fz % WINDOW[3] == 0) & (fy % WINDOW[4] == 0) & (fx % WINDOW[5] == 0)
     iz, iy, ix = fz // WINDOW[3], fy // WINDOW[4], fx // WINDOW[5]
     return iz, iy, ix, over_channels(held & (iz < SIZES[3]) & (iy < SIZES[4]) & (ix < SIZES[5]))
+
+
+@triton.jit
+def add_up(partials, sums, far, rows, numbers, SUMS: tl.constexpr):
+    """Sums of the rows of one or two tables of `numbers` columns; both counts come as 2n + 1."""
+    if far is not None:  # noqa: SIM102 (the outer condition is the compiler's)
+        if tl.load(far) == 0:
+            return
+    rows = rows >> 1
+    numbers = numbers >> 1
+    column = tl.program_id(0) * SUMS + tl.arange(0, SUMS)[None, :]
+    for i in tl.static_range(2):  # pyright: ignore
+        if partials[i] is not None:
+            total = tl.zeros((64, SUMS), tl.float32)
+            for start in range(0, rows, 64):
+                row = start + tl.arange(0, 64)[:, None]
+                at = partials[i] + row.to(tl.int64) * numbers + column
+                total += tl.load(at, mask=(row < rows) & (column < numbers), other=0.0)
+            to = sums[i] + column
+            tl.store(to, tl.sum(total, 0)[None, :], mask=column < numbers)

@@ -5,13 +5,28 @@ import triton.language as tl
 
 from qna.ops.learned_query.triton_tile import (
     exp,
+    halve,
     load,
     load_table,
     offsets,
     over_channels,
+    share_of_windows,
     under,
     window_offsets,
 )
+
+
+@triton.jit
+def attend_far(
+    maps, tables, results, far, STRIDES, SIZES,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`attend_exactly` for all windows, if the flag `far` is set; all else is as in `attend`."""
+    if tl.load(far) == 0:
+        return
+    SIZES = halve(SIZES)
+    place, layout = share_of_windows(SIZES, CHANNELS, BLOCK)
+    attend_exactly(maps, tables, results, place, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)  # pyright: ignore
 
 
 @triton.jit
@@ -65,8 +80,9 @@ def attend_exactly(
     real = over_channels((y < SIZES[4]) & (x < SIZES[5]))
     at_v = offsets(b, z, y, x, STRIDES[2], CHANNELS) + at_value
     tl.store(results[0] + at_v, result.to(results[0].dtype.element_ty), mask=real & value_mask)
-    at_s = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
-    tl.store(results[1] + at_s, tl.where(some, top + tl.log(total), float("inf")), mask=real & score_mask)
+    if results[1] is not None:
+        at_s = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
+        tl.store(results[1] + at_s, tl.where(some, top + tl.log(total), float("inf")), mask=real & score_mask)
 
 
 @triton.jit

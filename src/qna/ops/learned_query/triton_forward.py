@@ -45,7 +45,7 @@ def tabulate(
     TAPS: tl.constexpr = BLOCK[0]
     PAIRS: tl.constexpr = BLOCK[1]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
-    ROW: tl.constexpr = tl.cdiv(WINDOW[2], PIECE) * PIECE
+    ROW: tl.constexpr = ((WINDOW[2] + PIECE - 1) // PIECE) * PIECE
     ALL: tl.constexpr = WINDOW[0] * WINDOW[1] * ROW
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)[None, :]
     top = tl.full((1, PAIRS), -3.4028234e38, tl.float32)
@@ -87,7 +87,7 @@ def attend(
         maps: scores and value.
         tables: bias and weight, fp32.
         factors: of bias and weight, as `tabulate` makes them.
-        results: out and lse, to be written.
+        results: out and lse, to be written; lse may be None.
         STRIDES: of scores, value and out.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
     """
@@ -110,7 +110,7 @@ def attend(
     if extent <= MOST:
         top = load_table(factors + at_score, score_mask, EXACT)
         if tables[1] is not None:
-            factors += WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], BLOCK[7]) * BLOCK[7] * STEP
+            factors += WINDOW[0] * WINDOW[1] * ((WINDOW[2] + BLOCK[7] - 1) // BLOCK[7] * BLOCK[7]) * STEP
         sums = weigh(maps, factors, stand, shares, place, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)
         at_o = offsets(b, z, y, x, STRIDES[2], CHANNELS) + at_value
         at_w = window_offsets(b, z, y, x, SIZES, CHANNELS) + at_score
@@ -118,8 +118,9 @@ def attend(
             real = over_channels((y < SIZES[4]) & (x + i < SIZES[5]))
             to = results[0] + (at_o + i * column(STRIDES[2], CHANNELS))
             tl.store(to, sums[i].to(results[0].dtype.element_ty), mask=real & value_mask)
-            to = results[1] + (at_w + i * STEP)
-            tl.store(to, stand + top + log(totals[i]), mask=real & score_mask)
+            if results[1] is not None:
+                to = results[1] + (at_w + i * STEP)
+                tl.store(to, stand + top + log(totals[i]), mask=real & score_mask)
     else:
         for k in range(W):
             window = (b, z, y, x + k)
@@ -139,9 +140,9 @@ def denominators(
     PIECE: tl.constexpr = BLOCK[7]
     at_score, mask, _, _ = layout
     totals = (tl.full((BLOCK[2], BLOCK[0] * BLOCK[1], BLOCK[3], BLOCK[4]), 0.0, tl.float32),) * W
-    for line in range(WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], PIECE)):
+    for line in range(WINDOW[0] * WINDOW[1] * ((WINDOW[2] + PIECE - 1) // PIECE)):
         tap = factors + ((line * PIECE + 1) * STEP + at_score)
-        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)
+        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)  # pyright: ignore
         at = scores + (offsets(place[0], jz, jy, jx, STRIDES[0], CHANNELS) + at_score)
         for c in tl.static_range(STRIDE * (W - 1) + PIECE):
             inside = over_channels(reached & within(jx + c * WINDOW[8], SIZES[2]))
@@ -186,9 +187,9 @@ def weigh(
     PIECE: tl.constexpr = BLOCK[7]
     at_score, score_mask, at_value, value_mask = layout
     sums = (tl.full((BLOCK[5], BLOCK[0] * BLOCK[1], BLOCK[3], BLOCK[4]), 0.0, tl.float32),) * W
-    for line in range(WINDOW[0] * WINDOW[1] * tl.cdiv(WINDOW[2], PIECE)):
+    for line in range(WINDOW[0] * WINDOW[1] * ((WINDOW[2] + PIECE - 1) // PIECE)):
         tap = factors + ((line * PIECE + 1) * STEP + at_score)
-        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)
+        jz, jy, jx, reached = first(place, line, SIZES, WINDOW, PIECE)  # pyright: ignore
         at_s = maps[0] + (offsets(place[0], jz, jy, jx, STRIDES[0], CHANNELS) + at_score)
         at_v = maps[1] + (offsets(place[0], jz, jy, jx, STRIDES[1], CHANNELS) + at_value)
         for c in tl.static_range(STRIDE * (W - 1) + PIECE):
@@ -207,11 +208,11 @@ def weigh(
 @triton.jit
 def first(place, line, SIZES, WINDOW: tl.constexpr, PIECE: tl.constexpr):
     """Map positions under the first tap of a piece of a row, and which (P,) of these rows are in the map."""
-    PIECES: tl.constexpr = tl.cdiv(WINDOW[2], PIECE)
+    PIECES: tl.constexpr = (WINDOW[2] + PIECE - 1) // PIECE
     tz = line // (WINDOW[1] * PIECES)
     ty = line // PIECES % WINDOW[1]
     _, z, y, x = place
-    jz, jy, jx = reach(z, y, x, tz, ty, line % PIECES * PIECE, WINDOW)
+    jz, jy, jx = reach(z, y, x, tz, ty, line % PIECES * PIECE, WINDOW)  # pyright: ignore
     return jz, jy, jx, within(jy, SIZES[1]) & within(jz, SIZES[0])
 
 

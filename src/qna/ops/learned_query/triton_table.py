@@ -13,10 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from qna.ops.learned_query.triton_launch import power
+
 PATH = Path(__file__).with_name("triton_table.json")
-KERNELS = ("attend", "sum_inside", "gather")
+KERNELS = ("attend", "attend_far", "sum_inside", "gather")
 # of these, the ones whose threads can own several windows
 SHARING = ("attend",)
+# the kernels by matrix products; `gather_by_products` decides on the chunks of `sum_inside_by_products`
+PRODUCTS = ("attend_by_products", "gather_by_products", "sum_inside_by_products", "correlate")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Tile:
 
         `channels` is (L, h, d). Where d is fastest, a thread takes one head: its loads run along d.
         """
-        l, h, d = map(_power, channels)
+        l, h, d = map(power, channels)
         width = max(d, 4 * l)  # scores have fewer channels than values, but more temporaries
         elements = self.elements
         if heads_fastest and width <= 16:
@@ -58,11 +62,35 @@ class Tile:
         pairs = self.warps * 32 // 2
         groups = min(h // heads, room // heads, max(1, pairs // (l * heads)))
         spots = room // (heads * groups)
-        columns = min(self.columns, _power(size[1]), spots)
-        rows = min(spots // columns, _power(size[0]))
+        columns = min(self.columns, power(size[1]), spots)
+        rows = min(spots // columns, power(size[0]))
         # what a map of few rows leaves over goes to the columns
-        columns = min(spots // rows, max(columns, _power(size[1])))
+        columns = min(spots // rows, max(columns, power(size[1])))
         return rows, columns, l, groups, heads, d
+
+
+@dataclass(frozen=True)
+class Patch:
+    """How a kernel by matrix products cuts its work.
+
+    Attributes:
+        patches: neighbouring patches of 16 windows at a time, where heads have 8 channels: columns of an
+            operand, by 8.
+        heads: heads of a program, at most; a power of two.
+        chunk: positions under a patch that are taken at a time; a power of two from 16 on.
+        warps: warps per program.
+        registers: cap on the registers of a thread (CUDA), or None.
+        programs: programs per multiprocessor, which share all blocks of patches.
+        plain: the chunk for values whose heads are not fastest, where they need another for their registers.
+    """
+
+    patches: int
+    heads: int
+    chunk: int
+    warps: int
+    registers: int | None = None
+    programs: int = 8
+    plain: int | None = None
 
 
 def save(rows: list[dict[str, Any]], path: Path = PATH) -> None:
@@ -74,15 +102,32 @@ def save(rows: list[dict[str, Any]], path: Path = PATH) -> None:
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).replace(path)
-    _rows.cache_clear()
+    forget()
 
 
+def forget() -> None:
+    """Read the table again."""
+    for lookup in (_rows, tile, patch):
+        lookup.cache_clear()
+
+
+@cache
 def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> Tile:
-    """The row for `kernel` ("attend", "sum_inside", "gather") that fits best.
+    """The row for one of `KERNELS` that fits best.
 
     A row fits if its architecture ("sm_90", "gfx942") and dtype bits, where it names any, are these. Among
     those wins the row of the smallest window, then head size, that covers the case. Safe rows name nothing.
     """
+    return Tile(**_best(kernel, architecture, bits, taps, head_dim))
+
+
+@cache
+def patch(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> Patch:
+    """The row for one of `PRODUCTS` that fits best, chosen as by `tile`."""
+    return Patch(**_best(kernel, architecture, bits, taps, head_dim))
+
+
+def _best(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) -> dict[str, Any]:
     fitting = [
         row
         for row in _rows()
@@ -92,7 +137,7 @@ def tile(kernel: str, architecture: str, bits: int, taps: int, head_dim: int) ->
         and (row["taps"] is None or taps <= row["taps"])
         and (row["head_dim"] is None or head_dim <= row["head_dim"])
     ]
-    return Tile(**min(fitting, key=_distance)["tile"])
+    return min(fitting, key=_distance)["tile"]
 
 
 def _key(row: dict[str, Any]) -> tuple:
@@ -112,7 +157,3 @@ def _distance(row: dict[str, Any]) -> tuple:
 @cache
 def _rows() -> list[dict[str, Any]]:
     return json.loads(PATH.read_text())["rows"]
-
-
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()

@@ -21,7 +21,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 from triton.language.extra.cuda import num_threads
 
-from qna.ops.learned_query.triton import INTERPRETED
+from qna.ops.learned_query.triton_launch import INTERPRETED
 
 if INTERPRETED:
 
