@@ -36,6 +36,26 @@ def heads_fastest(inputs):
     return {**inputs, "scores": scores.unflatten(-1, inputs["scores"].shape[-2:]), "value": value}
 
 
+def span(inputs):
+    """A bias too far below the largest for a factor of it, and scores that make up for it."""
+    inputs["bias"][1, 1] = 0
+    inputs["bias"][0, 0] = -200
+    inputs["scores"][:, 2, 2] = 190
+    inputs["scores"][:, 3:, 3:] = -30
+
+
+def far_below(inputs):
+    inputs["scores"][:, :, 6:] -= 1000
+
+
+def far_above(inputs):
+    inputs["scores"][:, :, 5:] += 1000
+
+
+def one_far_above(inputs):
+    inputs["scores"][:, 3, 7] = 1e30
+
+
 def in_a_process_of_its_own(file, expression):
     """Run the tests of a file that the marker expression selects, by the interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -18,7 +18,18 @@ from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.triton_table import Tile
 from qna.ops.learned_query.window import Window
-from tests.ops.interpreter import by_name, heads_fastest, in_a_process_of_its_own, inside, outside, silent
+from tests.ops.interpreter import (
+    by_name,
+    far_above,
+    far_below,
+    heads_fastest,
+    in_a_process_of_its_own,
+    inside,
+    one_far_above,
+    outside,
+    silent,
+    span,
+)
 from tests.ops.kernels import NAMES, assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
 
@@ -160,26 +171,6 @@ def test_one_score_stands_for_all_windows_of_a_thread(case, exact_windows):
         inputs[name] = inputs[name] * 3 + 1000
     learned_query_attention(**inputs, **case.window, backend="triton")
     assert not exact_windows
-
-
-def span(inputs):
-    """A bias too far below the largest for a factor of it, and scores that make up for it."""
-    inputs["bias"][1, 1] = 0
-    inputs["bias"][0, 0] = -200
-    inputs["scores"][:, 2, 2] = 190
-    inputs["scores"][:, 3:, 3:] = -30
-
-
-def far_below(inputs):
-    inputs["scores"][:, :, 6:] -= 1000
-
-
-def far_above(inputs):
-    inputs["scores"][:, :, 5:] += 1000
-
-
-def one_far_above(inputs):
-    inputs["scores"][:, 3, 7] = 1e30
 
 
 def masked(inputs):

@@ -16,7 +16,18 @@ from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
 from qna.ops.learned_query.triton_table import PRODUCTS, Patch
 from qna.ops.learned_query.window import Window
-from tests.ops.interpreter import by_name, heads_fastest, in_a_process_of_its_own, inside, outside, silent
+from tests.ops.interpreter import (
+    by_name,
+    far_above,
+    far_below,
+    heads_fastest,
+    in_a_process_of_its_own,
+    inside,
+    one_far_above,
+    outside,
+    silent,
+    span,
+)
 from tests.ops.kernels import assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
 
@@ -143,26 +154,6 @@ def test_several_programs_blocks_chunks_and_parts(heads, together, programs, lau
         jobs = parts * (4 if kernel == "correlate" else 1)
         assert jobs < by_name[kernel].programs < 9 * jobs, kernel
     assert flags(launched) == [0, 0]
-
-
-def far_below(inputs):
-    inputs["scores"][:, :, 6:] -= 1000
-
-
-def far_above(inputs):
-    inputs["scores"][:, :, 5:] += 1000
-
-
-def one_far_above(inputs):
-    inputs["scores"][:, 3, 7] = 1e30
-
-
-def span(inputs):
-    """A bias too far below the largest for a factor of it, and scores that make up for it."""
-    inputs["bias"][1, 1] = 0
-    inputs["bias"][0, 0] = -200
-    inputs["scores"][:, 2, 2] = 190
-    inputs["scores"][:, 3:, 3:] = -30
 
 
 def masked_taps(inputs):

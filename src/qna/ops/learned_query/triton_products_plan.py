@@ -26,6 +26,7 @@ from qna.ops.learned_query.triton_launch import (
     three,
 )
 from qna.ops.learned_query.triton_table import Patch, patch
+from qna.ops.learned_query.triton_windows_plan import PARTIAL_SUMS
 from qna.ops.learned_query.window import Window
 
 # windows of a patch: rows of an operand of matrix units
@@ -36,11 +37,8 @@ MATRICES = 65536
 BYTES = 2 * 2 * PLACES
 QUERIES = (1, 2, 4)
 HEAD_DIMS = (4, 8, 16, 32)
-# numbers of partial sums for the gradients of bias and weight, at most, whatever the size of the map
-PARTIAL_SUMS = 2**22
 # before this version the compiler brings operands to the matrix units by single numbers
 COMPILER = (3, 7)
-
 # up to so many taps a forward that takes windows by threads is the faster; measured on sm_90
 FEW_TAPS = 9
 
