@@ -78,7 +78,7 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	  -m "not slow" -k "not compile"
 
 tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
-	$(BIN)/python -m qna.bench.tables
+	$(BIN)/python -m qna.bench.publish.tables
 
 pictures: setup ## draw docs/pictures from benchmarks/results
 	$(BIN)/qna plot bench benchmarks/results/*.csv --out docs/pictures

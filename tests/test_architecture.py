@@ -16,11 +16,12 @@ MODULES = {path: ast.parse(path.read_text(), str(path)) for path in FILES}
 MAY_IMPORT = {
     "_core": set(),
     "ops": {"_core"},
-    "mixers": {"_core", "ops"},
-    "models": {"_core", "ops", "mixers"},
+    "parts": {"_core", "ops"},
+    "mixers": {"_core", "ops", "parts"},
+    "models": {"_core", "ops", "parts", "mixers"},
     "data": {"_core"},
     "plots": {"_core"},
-    "analysis": {"_core", "ops", "mixers", "models"},
+    "analysis": {"_core", "ops", "parts", "mixers", "models"},
     "eval": {"_core", "ops", "mixers", "models", "data"},
     # a run evaluates after each epoch
     "train": {"_core", "ops", "mixers", "models", "data", "eval"},
@@ -35,22 +36,32 @@ SIBLINGS_APART = ("ops", "mixers")
 # third party -> where it may be imported
 DOORS = {
     # peers to compare with, where they are installed
-    "natten": ("bench/peers/neighbourhood.py",),
-    "jax": (),  # runs in another Python only, which imports it by name
-    "triton": ("ops/*/triton.py", "ops/*/triton_*.py"),
-    "timm": ("models/timm_entry.py", "models/sharing.py", "data/*", "train/*", "bench/peers/from_timm.py"),
-    "torchvision": ("models/timm_entry.py", "data/*"),
-    "matplotlib": ("plots/*",),
+    "natten": ("bench/subjects/peers/neighbourhood.py",),
+    "jax": ("bench/subjects/peers/official_child.py",),  # which runs in another Python
+    "triton": ("ops/*/triton/*.py",),
+    "timm": (
+        "models/timm_entry.py",
+        "models/sharing.py",
+        "data/*",
+        "train/*",
+        "bench/subjects/peers/from_timm.py",
+    ),
+    "torchvision": ("models/timm_entry.py", "data/*", "data/images/*"),
+    "matplotlib": ("plots/*", "cli/explain.py"),  # explain asks for it before the work
     "msgpack": ("models/convert.py",),
-    "sklearn": ("data/*",),
+    "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
-    "rich": ("cli/*", "train/*", "bench/*"),
+    "rich": ("cli/*", "train/*", "bench/publish/*"),
     "tyro": ("cli/*",),
 }
 
 
+# functions that import the module which their first argument names
+IMPORTERS = {"require", "import_vision", "import_module"}
+
+
 def imports_of(tree, path):
-    """Yield (dotted name, node) for every import, also those inside functions."""
+    """Yield (dotted name, node) for every import; those inside functions and by `IMPORTERS` count too."""
     package = path.relative_to(ROOT.parent).parent.parts
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,6 +72,24 @@ def imports_of(tree, path):
             module = ".".join(filter(None, [base, node.module]))
             for alias in node.names:
                 yield f"{module}.{alias.name}", node
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in IMPORTERS and isinstance(node.args[0].value, str):
+                yield node.args[0].value, node
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {module_name(path) for path in FILES}
+
+
+def module_of(name):
+    """The module that a dotted name lies in; None outside the package."""
+    while name and name not in NAMES:
+        name = name.rpartition(".")[0]
+    return name or None
 
 
 def ids(path):
@@ -79,9 +108,36 @@ def test_imports_go_one_way(path):
         if target[0] != "qna" or len(target) < 2 or target[1] == "__version__":
             continue
         assert target[1] == layer or target[1] in MAY_IMPORT[layer], f"{path}:{node.lineno} imports {name}"
-        if layer in SIBLINGS_APART and target[1] == layer and len(parts) > 2 and len(target) > 3:
-            own, other = parts[1], target[2]
-            assert own == other or other.startswith("_"), f"{path}:{node.lineno} imports its sibling {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_siblings_stay_apart(path):
+    folder = next((f for f in SIBLINGS_APART if path.is_relative_to(ROOT / f)), None)
+    if folder is None or path.parent == ROOT / folder:
+        return
+    own = path.relative_to(ROOT / folder).parts[0]
+    siblings = {p.name for p in (ROOT / folder).iterdir() if p.is_dir() and not p.name.startswith("_")}
+    prefix = "qna." + folder.replace("/", ".") + "."
+    for name, node in imports_of(MODULES[path], path):
+        other = name.removeprefix(prefix).split(".")[0] if name.startswith(prefix) else own
+        assert other == own or other not in siblings, f"{path}:{node.lineno} imports its sibling {name}"
+
+
+@pytest.mark.xfail(reason="Triton files, and the loop with its outcome", strict=True)
+def test_no_circle_of_imports():
+    """Also none through imports that wait in a function, or that only a type checker follows."""
+    graph = {
+        module_name(path): {m for name, _ in imports_of(tree, path) if (m := module_of(name))}
+        for path, tree in MODULES.items()
+    }
+    while leaves := [m for m, targets in graph.items() if not (targets - {m}) & graph.keys()]:
+        for leaf in leaves:
+            del graph[leaf]
+    # what leads into a circle is not part of one
+    while roots := graph.keys() - {t for m, targets in graph.items() for t in targets if t != m}:
+        for root in roots:
+            del graph[root]
+    assert not graph, f"circles run through {sorted(graph)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)

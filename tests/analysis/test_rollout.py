@@ -7,8 +7,8 @@ from qna._core.errors import InvalidInput
 from qna.analysis import attention_rollout, token_attention
 from qna.analysis.rollout import RolloutStep
 from qna.mixers import WindowAttention2d
-from qna.mixers._parts.rows import PositionRows
-from qna.models.block import AveragePoolShortcut, MixerBlock, StridedShortcut
+from qna.models._parts.block import AveragePoolShortcut, MixerBlock, StridedShortcut
+from qna.parts.rows import PositionRows
 
 
 def sharpened(network):

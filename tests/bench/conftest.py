@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qna.bench.cores import CORES, pin
+from qna.bench.measure.cores import CORES, pin
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from qna.bench import work
+from qna.bench.subjects import work
 
 
 def call(question):
@@ -44,7 +44,7 @@ def linear(question):
 def module(question):
     """Inference of a layer of this library on a map."""
     from qna.mixers import QnA2d, WindowAttention2d
-    from qna.models.block import MixerBlock
+    from qna.models._parts.block import MixerBlock
 
     torch.set_num_threads(1)
     kind, dim = question["kind"], 64

@@ -9,9 +9,9 @@ import torch
 import qna.models  # noqa: F401 - before timm, whose import needs a repair
 from qna._core.errors import InvalidInput, UnknownName
 from qna.analysis.cost import total_macs
-from qna.bench import accuracy
-from qna.bench.accuracy import ENTRANTS, RECIPES, Run, planned, row_of, without_measured
-from qna.bench.machine import Stamp
+from qna.bench.measure.machine import Stamp
+from qna.bench.subjects import accuracy
+from qna.bench.subjects.accuracy import ENTRANTS, RECIPES, Run, planned, row_of, without_measured
 from qna.cli.train import parse
 from qna.train.network import build_network
 

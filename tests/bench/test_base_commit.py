@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from qna.bench import machine
-from qna.bench.base_commit import BaseCommit
-from qna.bench.lines import Lines
-from qna.bench.peers.contender import BACKWARD, Setting
+from qna.bench.measure import machine
+from qna.bench.measure.base_commit import BaseCommit
+from qna.bench.measure.contender import BACKWARD, Setting
+from qna.bench.measure.lines import Lines
 
 QUESTION = {
     "kind": "op",

@@ -7,12 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna.analysis.cost import total_macs
 from qna.analysis.footprint import layer_footprints, op_bytes_moved, peak_bytes
-from qna.bench.cost import layer_cost, model_layers
-from qna.bench.peers import PEERS
-from qna.bench.peers.contender import Setting
-from qna.bench.whole_model import create
+from qna.bench.measure.contender import Setting
+from qna.bench.subjects.cost import layer_cost, model_layers
+from qna.bench.subjects.peers import PEERS
+from qna.bench.subjects.whole_model import create
 from qna.mixers import QnA2d, WindowAttention2d
-from qna.models.block import MixerBlock
+from qna.models._parts.block import MixerBlock
 
 
 @pytest.mark.parametrize("window", [3, 7])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from qna.bench import gpu, local
-from qna.bench.harness import Measurement, Plan, measure
-from qna.bench.local import LocalProvider
-from qna.bench.terminal import table
+from qna.bench.measure import gpu, local
+from qna.bench.measure.harness import Measurement, Plan, measure
+from qna.bench.measure.local import LocalProvider
+from qna.bench.publish.terminal import table
 
 
 class Card:
@@ -99,7 +99,7 @@ def clocks(monkeypatch):
 
     monkeypatch.setattr(local, "graph_clock", clock("graph"))
     monkeypatch.setattr(local, "eager_clock", clock("eager"))
-    monkeypatch.setattr("qna.bench.memory.peak_on_gpu", lambda run: made.append(("peak", run)) or 7)
+    monkeypatch.setattr("qna.bench.measure.memory.peak_on_gpu", lambda run: made.append(("peak", run)) or 7)
     return made
 
 

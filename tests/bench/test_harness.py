@@ -5,9 +5,9 @@ import threading
 
 import torch
 
-from qna.bench.gate import WrongOutput
-from qna.bench.harness import Plan, measure, percentiles
-from qna.bench.local import LocalProvider
+from qna.bench.measure.gate import WrongOutput
+from qna.bench.measure.harness import Plan, measure, percentiles
+from qna.bench.measure.local import LocalProvider
 
 PLAN = Plan(seconds=0.1, turns=3, least=6, patience=1.0)
 

@@ -5,15 +5,15 @@ import sys
 import pytest
 
 from qna._core.errors import InvalidInput
-from qna.bench.cores import CORES
-from qna.bench.gate import WrongOutput
-from qna.bench.lines import Lines
-from qna.bench.machine import use_threads
-from qna.bench.remote import RemoteProvider
+from qna.bench.measure.cores import CORES
+from qna.bench.measure.gate import WrongOutput
+from qna.bench.measure.lines import Lines
+from qna.bench.measure.machine import use_threads
+from qna.bench.measure.remote import RemoteProvider
 
 SERVER = """
 import os, sys
-from qna.bench.lines import answer
+from qna.bench.measure.lines import answer
 class WrongOutput(Exception): pass
 def verify(question, mode):
     print("talk that is no answer")

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from qna.analysis.footprint import peak_bytes
-from qna.bench import memory
-from qna.bench.peers.contender import Setting
+from qna.bench.measure import memory
+from qna.bench.measure.contender import Setting
 from qna.mixers import QnA2d, WindowAttention2d
-from qna.models.block import MixerBlock
+from qna.models._parts.block import MixerBlock
 from qna.ops.learned_query import BACKENDS
 
 MIB = 2**20
@@ -95,7 +95,7 @@ def test_the_allocator_s_peak_on_a_gpu():
 def test_a_process_that_is_timed_keeps_what_it_frees():
     text = """
 import resource, torch
-from qna.bench.memory import keep_freed_blocks
+from qna.bench.measure.memory import keep_freed_blocks
 keep_freed_blocks()
 for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
-from qna.bench.gate import WrongOutput, positions, verify
-from qna.bench.peers import PEERS
-from qna.bench.peers.contender import BACKWARD, FORWARD, Setting
-from qna.bench.work import ContenderWork, make
+from qna.bench.measure.contender import BACKWARD, FORWARD, Setting
+from qna.bench.measure.gate import WrongOutput, positions, verify
+from qna.bench.subjects.peers import PEERS
+from qna.bench.subjects.work import ContenderWork, make
 
 # 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
 SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}

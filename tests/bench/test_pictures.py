@@ -2,7 +2,7 @@
 
 import pytest
 
-from qna.bench.pictures import FLOOR, pictures
+from qna.bench.publish.pictures import FLOOR, pictures
 from tests.bench.test_rows import row
 from tests.bench.test_tables import of, run
 

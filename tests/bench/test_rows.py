@@ -5,8 +5,8 @@ import math
 import pytest
 
 from qna._core.errors import InvalidInput
-from qna.bench import rows
-from qna.bench.rows import COLUMNS, Row
+from qna.bench.measure import rows
+from qna.bench.measure.rows import COLUMNS, Row
 
 
 def row(**changes):

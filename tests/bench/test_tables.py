@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from qna._core.errors import InvalidInput
-from qna.bench import rows, tables
+from qna.bench.measure import rows
+from qna.bench.publish import tables
 from tests.bench.test_rows import row
 
 ROOT = Path(__file__).parents[2]

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from qna.bench import whole_model
-from qna.bench.comparison import Request, compare_models
-from qna.bench.gate import WrongOutput
-from qna.bench.harness import Plan
-from qna.bench.peers.contender import FORWARD
-from qna.bench.whole_model import STEP, ModelSetting, ModelWork
+from qna.bench.measure.contender import FORWARD
+from qna.bench.measure.gate import WrongOutput
+from qna.bench.measure.harness import Plan
+from qna.bench.subjects import whole_model
+from qna.bench.subjects.comparison import Request, compare_models
+from qna.bench.subjects.whole_model import STEP, ModelSetting, ModelWork
 
 NAME = "qna_vit_nano_16"
 

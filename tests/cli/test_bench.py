@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from qna._core.errors import InvalidInput
-from qna.bench import accuracy, rows
-from qna.bench.cores import CORES, pin
-from qna.bench.peers import PEERS
-from qna.bench.peers.contender import Contender
+from qna.bench.measure import rows
+from qna.bench.measure.contender import Contender
+from qna.bench.measure.cores import CORES, pin
+from qna.bench.subjects import accuracy
+from qna.bench.subjects.peers import PEERS
 from qna.cli import main
 from tests.bench.test_rows import row
 
@@ -162,7 +163,8 @@ def test_tune_needs_a_card(capsys, monkeypatch):
 
 
 def test_tune_puts_each_case_into_the_table(tmp_path, monkeypatch):
-    from qna.ops.learned_query import triton_table, triton_tune
+    from qna.ops.learned_query.triton import tiles as triton_table
+    from qna.ops.learned_query.triton import tune as triton_tune
 
     seen = []
 

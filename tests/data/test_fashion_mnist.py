@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from qna._core.errors import InvalidInput
-from qna.data import fashion_mnist, load_data
-from qna.data.fashion_mnist import read_idx
+from qna.data import load_data
+from qna.data.images import fashion_mnist
+from qna.data.images.fashion_mnist import read_idx
 
 
 def idx(tensor):

@@ -16,10 +16,10 @@ from qna.data import (
     TrainingOrder,
     UnreadableImage,
     evaluation_batches,
-    hub,
     load_data,
     training_batches,
 )
+from qna.data.images import hub
 
 COLOURS = {"blue": (0, 0, 250), "red": (250, 0, 0)}
 

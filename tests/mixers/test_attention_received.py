@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d
-from qna.ops.learned_query.window import Window
+from qna.ops._shared.window import Window
 
 
 def sharpened(mixer):

@@ -14,8 +14,8 @@ from qna._core.errors import InvalidInput
 from qna.cli import main
 from qna.models import QNA_VIT, QnAViT
 from qna.models import convert as converting
-from qna.models.authors import authors_tensors
 from qna.models.convert import PackedArray, convert, from_flax, read_flax, to_flax, write_flax
+from qna.models.qna_vit.authors import authors_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 LOGITS = json.loads((GOLDEN / "logits.json").read_text())

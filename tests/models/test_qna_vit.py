@@ -11,8 +11,8 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna.models import QNA_VIT, BlockSpec, QnAViT
-from qna.models.block import AveragePoolShortcut, ChannelMlp, DropPath, MixerBlock, StridedShortcut
-from qna.models.stem import PatchStem, ResNetStem
+from qna.models._parts.block import AveragePoolShortcut, ChannelMlp, DropPath, MixerBlock, StridedShortcut
+from qna.models._parts.stem import PatchStem, ResNetStem
 
 SMALL = "qna_vit_nano_16"
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from qna.ops.learned_query import triton_launch
+from qna.ops.learned_query.triton import launch as triton_launch
 
 inside = pytest.mark.skipif(not triton_launch.INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
 outside = pytest.mark.skipif(triton_launch.INTERPRETED, reason="starts the process with TRITON_INTERPRET=1")

@@ -6,9 +6,9 @@ import torch
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput, NoBackend, UnknownName
 from qna.ops import learned_query_attention, use_backend
+from qna.ops._shared.window import Window
 from qna.ops.learned_query import Inputs
 from qna.ops.learned_query.cases import CASES
-from qna.ops.learned_query.window import Window
 
 
 def call(window=None, **changes):

@@ -6,11 +6,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import InvalidInput, NoBackend
 from qna.ops import learned_query_attention, packed_learned_query_attention
+from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.layout import heads_fastest, split
-from qna.ops.learned_query.window import Window
 
 compiled_in = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 BACKENDS = (pytest.param("cpu", marks=compiled_in), "reference")

@@ -7,11 +7,13 @@ import sys
 import pytest
 import torch
 
-from qna.ops.learned_query import triton_launch, triton_products_plan, triton_windows_plan
+from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.layout import empty_like
-from qna.ops.learned_query.triton_table import PRODUCTS
-from qna.ops.learned_query.window import Window
+from qna.ops.learned_query.triton import launch as triton_launch
+from qna.ops.learned_query.triton import products_plan as triton_products_plan
+from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton.tiles import PRODUCTS
 from tests.ops.machine_code import issued, resources
 
 pytestmark = pytest.mark.skipif(

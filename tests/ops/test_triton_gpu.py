@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import triton, triton_windows_plan
 from qna.ops.learned_query.cases import CASES, Case
+from qna.ops.learned_query.triton import backend as triton
+from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
 from tests.ops.kernels import NAMES, assert_equals_reference, run
 from tests.ops.oracle import assert_close_to_oracle
 

@@ -13,11 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import NoBackend
 from qna.ops import learned_query_attention, packed_learned_query_attention
-from qna.ops.learned_query import layout, triton_table, triton_tune, triton_windows_plan
+from qna.ops._shared.window import Window
+from qna.ops.learned_query import layout
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.flops import register_flop_formulas
-from qna.ops.learned_query.triton_table import Tile
-from qna.ops.learned_query.window import Window
+from qna.ops.learned_query.triton import tiles as triton_table
+from qna.ops.learned_query.triton import tune as triton_tune
+from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton.tiles import Tile
 from tests.ops.interpreter import (
     by_name,
     far_above,
@@ -155,7 +158,7 @@ def test_rows_of_more_taps_than_are_unrolled(case):
 @pytest.fixture
 def exact_windows(monkeypatch):
     """How often a program takes windows by their own maximum."""
-    from qna.ops.learned_query import triton_forward
+    from qna.ops.learned_query.triton import forward as triton_forward
 
     calls, exactly = [], triton_forward.attend_exactly
     monkeypatch.setattr(triton_forward, "attend_exactly", lambda *args: (calls.append(args), exactly(*args)))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from qna.ops.learned_query import triton_products_plan as plan
-from qna.ops.learned_query import triton_table
-from qna.ops.learned_query.window import Window
+from qna.ops._shared.window import Window
+from qna.ops.learned_query.triton import products_plan as plan
+from qna.ops.learned_query.triton import tiles as triton_table
 
 HALF = torch.bfloat16
 

@@ -11,11 +11,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import triton, triton_products_plan, triton_table, triton_tune, triton_windows_plan
+from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
-from qna.ops.learned_query.triton_table import PRODUCTS, Patch
-from qna.ops.learned_query.window import Window
+from qna.ops.learned_query.triton import backend as triton
+from qna.ops.learned_query.triton import products_plan as triton_products_plan
+from qna.ops.learned_query.triton import tiles as triton_table
+from qna.ops.learned_query.triton import tune as triton_tune
+from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton.tiles import PRODUCTS, Patch
 from tests.ops.interpreter import (
     by_name,
     far_above,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from qna._core.errors import UnknownName
 from qna.data import DATA, DataSpec, TensorImages
-from qna.data.images import tensor_data
+from qna.data.images.labelled import tensor_data
 from qna.train import RECIPES, fit, recipe
 from qna.train.recipes import recipe_for
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from qna.mixers import QnAPool2d, WindowAttention2d
 from qna.mixers.learned_query import QnA
-from qna.models.block import MixerBlock
+from qna.models._parts.block import MixerBlock
 from qna.ops import use_backend
 
 

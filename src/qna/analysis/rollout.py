@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
 from qna.analysis.token_attention import TokenAttention, token_attention
-from qna.mixers._parts.rows import PositionRows
-from qna.models.block import MixerBlock
+from qna.models._parts.block import MixerBlock
+from qna.parts.rows import PositionRows
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qna._core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from qna.bench.comparison import PeerRequest, Request
+    from qna.bench.subjects.comparison import PeerRequest, Request
 
 ACCURACY = "small models trained by one recipe, and the ablations of QnA, on whole data sets"
 MODELS = ("qna_vit_tiny", "swin_tiny_patch4_window7_224", "convnext_tiny", "focalnet_tiny_srf")
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_tune(verb: argparse.ArgumentParser) -> None:
-    from qna.ops.learned_query.triton_table import PATH
+    from qna.ops.learned_query.triton.tiles import PATH
 
     _add_sizes(verb)
     verb.add_argument("--dtype", nargs="+", default=["bfloat16"], metavar="DTYPE")
@@ -142,8 +142,8 @@ def _map(text: str) -> tuple[int, ...]:
 
 
 def _peers(options: argparse.Namespace) -> int:
-    from qna.bench.comparison import compare_peers
-    from qna.bench.terminal import Terminal
+    from qna.bench.publish.terminal import Terminal
+    from qna.bench.subjects.comparison import compare_peers
 
     asked, request = _peer_request(options), _request(options)
     providers = len(asked.names()) * len(request.dtypes) * len(request.threads)
@@ -154,8 +154,8 @@ def _peers(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from qna.bench.comparison import compare_models
-    from qna.bench.terminal import Terminal
+    from qna.bench.publish.terminal import Terminal
+    from qna.bench.subjects.comparison import compare_models
 
     request = _request(options)
     settings = tuple((batch, size) for size in options.sizes for batch in options.batches)
@@ -173,8 +173,8 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _accuracy(options: argparse.Namespace) -> int:
-    from qna.bench import rows
-    from qna.bench.accuracy import ENTRANTS, measure, planned, without_measured
+    from qna.bench.measure import rows
+    from qna.bench.subjects.accuracy import ENTRANTS, measure, planned, without_measured
 
     given = {"cifar10": options.cifar10_dir, "fashion-mnist": options.fashion_mnist_dir}
     places = {name: folder for name, folder in given.items() if folder is not None}
@@ -189,10 +189,10 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 def _cost(options: argparse.Namespace) -> int:
-    from qna.bench import rows
-    from qna.bench.cost import layer_cost, model_cost, model_layers
-    from qna.bench.machine import Stamp
-    from qna.bench.terminal import print_costs, print_layers
+    from qna.bench.measure import rows
+    from qna.bench.measure.machine import Stamp
+    from qna.bench.publish.terminal import print_costs, print_layers
+    from qna.bench.subjects.cost import layer_cost, model_cost, model_layers
 
     if options.size < 1 or min(options.windows) < 1:
         raise InvalidInput(f"sizes must be at least 1, got {options.size} pixels, windows {options.windows}")
@@ -214,8 +214,10 @@ def _cost(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     """Tune case by case: what was measured before an interruption is in the table."""
     from qna._core.errors import check_choice
-    from qna.ops.learned_query import triton, triton_table, triton_tune
+    from qna.ops.learned_query import triton
     from qna.ops.learned_query.cases import Case
+    from qna.ops.learned_query.triton import tiles as triton_table
+    from qna.ops.learned_query.triton import tune as triton_tune
 
     def report(measured):
         print(f"{measured.case.name} {measured.kernel}: {measured.before:.4g} -> {measured.time:.4g} ms")
@@ -237,8 +239,8 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _peer_request(options: argparse.Namespace) -> PeerRequest:
-    from qna.bench.comparison import PeerRequest
-    from qna.bench.peers.official import Checkout
+    from qna.bench.subjects.comparison import PeerRequest
+    from qna.bench.subjects.peers.official import Checkout
 
     checkout = None
     path, python = (getattr(options, name, None) for name in ("official", "official_python"))
@@ -263,10 +265,10 @@ def _peer_request(options: argparse.Namespace) -> PeerRequest:
 
 def _request(options: argparse.Namespace) -> Request:
     from qna._core.errors import check_choice
-    from qna.bench.comparison import Request
-    from qna.bench.harness import Plan
-    from qna.bench.peers.contender import MODES
-    from qna.bench.whole_model import STEP
+    from qna.bench.measure.contender import MODES
+    from qna.bench.measure.harness import Plan
+    from qna.bench.subjects.comparison import Request
+    from qna.bench.subjects.whole_model import STEP
 
     for mode in options.modes:
         check_choice("mode", mode, (*MODES, STEP))
@@ -289,9 +291,9 @@ def _steps(providers: int, request: Request) -> int:
 
 def _finish(groups, options: argparse.Namespace) -> int:
     """Add rows to the file case by case, so that an interruption loses one case at most."""
-    from qna.bench import rows
-    from qna.bench.comparison import rows_of
-    from qna.bench.machine import Stamp
+    from qna.bench.measure import rows
+    from qna.bench.measure.machine import Stamp
+    from qna.bench.subjects.comparison import rows_of
 
     stamp, written, wrong = Stamp.now(options.device), 0, []
     for outcomes in groups:

@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from qna.bench.pictures import pictures
-    from qna.bench.rows import read
+    from qna.bench.measure.rows import read
+    from qna.bench.publish.pictures import pictures
     from qna.plots import plot_bars, plot_dots, plot_lines, plot_table
 
     found = pictures(read(*options.csv))

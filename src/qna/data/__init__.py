@@ -1,9 +1,9 @@
 """Data sets of labelled images, by name, and the batches that training and evaluation read from them."""
 
 from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
-from qna.data.catalog import DATA, DataSpec, load_data
-from qna.data.images import FileImages, ImageData, Images, TensorImages, UnreadableImage
-from qna.data.transforms import Batch, Jitter, Photo, Preparation
+from qna.data.images.catalog import DATA, DataSpec, load_data
+from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages, UnreadableImage
+from qna.data.images.transforms import Batch, Jitter, Photo, Preparation
 
 __all__ = [
     "DATA",

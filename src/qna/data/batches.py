@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import derive_seed
-from qna.data.images import Images
-from qna.data.transforms import Batch, Preparation
+from qna.data.images.labelled import Images
+from qna.data.images.transforms import Batch, Preparation
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.data import FileImages
-from qna.data.folder import SUFFIXES, PathReader
+from qna.data.images.folder import SUFFIXES, PathReader
 from qna.eval.classifier import Classifier
 
 _MODES = {1: "L", 3: "RGB"}

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from qna._core.errors import InvalidInput, check_choice, require
 from qna._core.files import write_whole
-from qna.models.authors import authors_tensors
-from qna.models.qna_vit import QnAViT
-from qna.models.variants import QNA_VIT
+from qna.models.qna_vit.authors import authors_tensors
+from qna.models.qna_vit.network import QnAViT
+from qna.models.qna_vit.variants import QNA_VIT
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"

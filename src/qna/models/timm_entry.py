@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from qna._core.third_party import import_vision
-from qna.models.qna_vit import QnAViT
-from qna.models.variants import QNA_VIT, QnAViTVariant
+from qna.models.qna_vit.network import QnAViT
+from qna.models.qna_vit.variants import QNA_VIT, QnAViTVariant
 
 
 def _cfg(variant: QnAViTVariant) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import qna
-from qna.mixers._parts.resize import resize_table
 from qna.ops import learned_query_attention
+from qna.parts.resize import resize_table
 
 
 def pool(map_size=(4, 7), dim=12, **arguments):

@@ -1,8 +1,8 @@
 """Attention with learned queries that all windows share: the QnA layers."""
 
-from qna.mixers._parts.example import MixerExample
 from qna.mixers.learned_query.pool import QnAPool2d
 from qna.mixers.learned_query.qna import QnA, QnA1d, QnA2d, QnA3d
+from qna.mixers.row import MixerExample
 
 __all__ = ["EXAMPLES", "QnA", "QnA1d", "QnA2d", "QnA3d", "QnAPool2d"]
 

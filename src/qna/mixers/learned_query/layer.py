@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from torch import nn
 
+from qna._core import checks
 from qna._core.errors import InvalidInput
-from qna.mixers._parts import checks
-from qna.mixers._parts.initializers import init_linear_
-from qna.mixers._parts.linear import Linear
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape
+from qna.parts.initializers import init_linear_
+from qna.parts.linear import Linear
 
 Layer = TypeVar("Layer", bound="LearnedQueryLayer")
 

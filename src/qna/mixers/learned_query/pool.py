@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qna.mixers._parts import checks
-from qna.mixers._parts.resize import resize_table
-from qna.mixers._parts.rows import PositionRows
+from qna._core import checks
+from qna._core.checks import per_axis
 from qna.mixers.learned_query.layer import LearnedQueryLayer
 from qna.mixers.learned_query.projection import merge_heads
-from qna.ops.learned_query.window import per_axis
+from qna.parts.resize import resize_table
+from qna.parts.rows import PositionRows
 
 
 class QnAPool2d(LearnedQueryLayer):

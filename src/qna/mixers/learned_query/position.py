@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qna.mixers._parts.initializers import lecun_normal_
+from qna.parts.initializers import lecun_normal_
 
 
 class RelativePosition(nn.Module):

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qna._core.checks import positive
 from qna._core.errors import check_choice
-from qna.mixers._parts.checks import positive
-from qna.mixers._parts.initializers import init_linear_, lecun_normal_, truncated_normal_
-from qna.mixers._parts.linear import Linear, linear
 from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
 from qna.ops.learned_query.layout import split
+from qna.parts.initializers import init_linear_, lecun_normal_, truncated_normal_
+from qna.parts.linear import Linear, linear
 
 
 class QueryShape(NamedTuple):

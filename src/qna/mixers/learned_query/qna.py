@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qna.mixers._parts import checks
-from qna.mixers._parts.rows import PositionRows, window_sources
+from qna._core import checks
+from qna._core.checks import per_axis
 from qna.mixers.learned_query.layer import LearnedQueryLayer
 from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
-from qna.mixers.learned_query.softmax import window_softmax
 from qna.ops import learned_query_attention, packed_learned_query_attention
-from qna.ops.learned_query.window import Window, per_axis
+from qna.ops._shared.window import Window
+from qna.parts.rows import PositionRows, window_sources
+from qna.parts.window_softmax import window_softmax
 
 
 class QnA(LearnedQueryLayer):

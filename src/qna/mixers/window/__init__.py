@@ -1,6 +1,6 @@
 """Self-attention inside windows that do not overlap."""
 
-from qna.mixers._parts.example import MixerExample
+from qna.mixers.row import MixerExample
 from qna.mixers.window.window_attention import WindowAttention2d
 
 __all__ = ["EXAMPLES", "WindowAttention2d"]

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna.mixers._parts import checks
-from qna.mixers._parts.initializers import init_linear_
-from qna.mixers._parts.linear import Linear
-from qna.mixers._parts.rows import PositionRows
-from qna.ops.learned_query.window import per_axis
+from qna._core import checks
+from qna._core.checks import per_axis
+from qna.parts.initializers import init_linear_
+from qna.parts.linear import Linear
+from qna.parts.rows import PositionRows
 
 
 class WindowAttention2d(nn.Module):

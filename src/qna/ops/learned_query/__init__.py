@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
+from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu, reference, triton
-from qna.ops.learned_query.window import Window
 
 __all__ = ["BACKENDS", "NAME", "Inputs", "learned_query_attention", "packed_learned_query_attention"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
+from qna.ops._shared.window import Window
 from qna.ops.learned_query.library import declines_transforms, register
-from qna.ops.learned_query.window import Window
 
 if TYPE_CHECKING:
     from qna.ops.learned_query import Inputs

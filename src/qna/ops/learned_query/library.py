@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from qna.ops._shared.window import Window
 from qna.ops.learned_query.flops import add_kernel
 from qna.ops.learned_query.layout import empty_like, split
-from qna.ops.learned_query.window import Window
 
 # arguments as `register` lists them
 Forward = Callable[..., None]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import split
-from qna.ops.learned_query.window import Window
 
 
 def attend(

@@ -1,0 +1,49 @@
+"""Checks of what a mixer is given; each error holds the values and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from qna._core.errors import InvalidInput
+
+
+def positive(owner: str, **sizes: int) -> None:
+    """Every size must be an integer of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidInput(f"{owner}: {name} must be an integer of at least 1, got {size!r}")
+
+
+def head_dim(owner: str, dim: int, num_heads: int) -> int:
+    """Channels of one head; `num_heads` must divide `dim`."""
+    positive(owner, dim=dim, num_heads=num_heads)
+    if dim % num_heads:
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0]
+        near = sorted(sorted(divisors, key=lambda n: abs(n - num_heads))[:2])
+        raise InvalidInput(
+            f"{owner}: num_heads must divide dim, got num_heads={num_heads} and dim={dim}; "
+            f"try {' or '.join(map(str, near))}"
+        )
+    return dim // num_heads
+
+
+def channels_last_map(owner: str, x: Tensor, dim: int, axes: int) -> None:
+    """`x` must be (B, *space, C) with `axes` space axes and `dim` channels."""
+    if x.ndim != axes + 2 or x.shape[-1] != dim:
+        space = ", ".join(("H", "W") if axes == 2 else ("D", "H", "W") if axes == 3 else ("N",))
+        raise InvalidInput(
+            f"{owner}: input must be (B, {space}, C) with C = {dim}, got {tuple(x.shape)}; "
+            "channels come last: x.movedim(1, -1) turns channels first into it"
+        )
+
+
+def per_axis(name: str, value: int | Sequence[int], axes: int, *, minimum: int) -> tuple[int, ...]:
+    """Expand one integer, or check one integer per axis, each at least `minimum`."""
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes or not all(isinstance(v, int) and v >= minimum for v in values):
+        raise InvalidInput(
+            f"{name} must be an integer of at least {minimum}, or one for each of {axes} axes, got {value!r}"
+        )
+    return values

