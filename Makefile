@@ -20,11 +20,16 @@ setup: .venv/.ready ## create .venv and install qna in it, editable, with all ex
 demo: setup ## train on real images, evaluate, and write runs/demo with a report
 	$(BIN)/qna train --data digits --out runs/demo
 
-test: setup ## run every test
-	$(PYTEST)
+test: setup ## run the tests that a change must pass
+	$(PYTEST) -m "not long"
 
 test-fast: setup ## run the tests that take seconds
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
+
+test-long: setup ## run what `make test` leaves out; WITHIN=30 begins no test after 30 minutes
+	$(PYTEST) -m long $(if $(WITHIN),--within $(WITHIN))
+
+test-all: test test-long ## run every test
 
 GPU_ROWS = benchmarks/results/$$($(BIN)/python -c "import datetime as d, torch; print(d.date.today(), torch.cuda.get_device_name().replace(' ', '-'), torch.__version__, sep='-')").csv
 ON_GPU = --device cuda --dtype bfloat16 --out "$(GPU_ROWS)"
@@ -92,4 +97,4 @@ no-compiler: setup ## install where no compiler is found: the layers work, and d
 clean: ## remove what was built
 	rm -rf .venv build dist
 
-.PHONY: help setup demo test test-fast gpu lint format sanitize wheels no-compiler tables pictures clean
+.PHONY: help setup demo test test-fast test-long test-all gpu lint format sanitize wheels no-compiler tables pictures clean

@@ -1,0 +1,45 @@
+"""Keeps the time of the tests in view: a table of seconds by folder after each run, and a bound for long ones."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# a folder of tests is worth a look above this
+SECONDS = 15
+ROWS = 20
+
+_spent: Counter[str] = Counter()
+_begun = time.monotonic()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--within",
+        type=float,
+        metavar="MINUTES",
+        help="leave out, and name, the tests whose turn comes later than this",
+    )
+
+
+def pytest_runtest_setup(item):
+    minutes = item.config.getoption("--within")
+    if minutes is not None and time.monotonic() - _begun > 60 * minutes:
+        pytest.skip(f"its turn came after --within {minutes:g} minutes")
+
+
+def pytest_runtest_logreport(report):
+    folder = Path(report.nodeid.partition("::")[0])
+    # a mechanism has a folder or a file of its own below its layer's
+    _spent["/".join(folder.parts[:3]) if len(folder.parts) > 3 else str(folder)] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    total = sum(_spent.values())
+    if total < SECONDS:
+        return
+    terminalreporter.section(f"{total:.0f} s of tests; folders and files above {SECONDS} s")
+    for name, seconds in _spent.most_common(ROWS):
+        if seconds > SECONDS:
+            terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
