@@ -11,7 +11,7 @@ from qna.ops import learned_query_attention
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.flops import register_flop_formulas
+from qna.ops import register_flop_formulas
 from tests.ops.oracle import assert_close_to_oracle
 
 NAMES = ("scores", "value", "bias", "weight")

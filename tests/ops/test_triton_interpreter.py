@@ -16,7 +16,7 @@ from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import layout
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.flops import register_flop_formulas
+from qna.ops import register_flop_formulas
 from qna.ops.learned_query.triton import tiles as triton_table
 from qna.ops.learned_query.triton import tune as triton_tune
 from qna.ops.learned_query.triton import windows_plan as triton_windows_plan

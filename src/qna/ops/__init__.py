@@ -2,8 +2,8 @@
 
 from qna._core.backends import use_backend
 from qna.ops import learned_query
+from qna.ops._shared.flops import register_flop_formulas
 from qna.ops.learned_query import learned_query_attention, packed_learned_query_attention
-from qna.ops.learned_query.flops import register_flop_formulas
 
 __all__ = [
     "BACKENDS",
