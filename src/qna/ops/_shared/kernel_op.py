@@ -26,7 +26,8 @@ _library = torch.library.Library("qna", "FRAGMENT")
 class KernelOp:
     """What the kernels of one op have in common: subclass it, and make one instance.
 
-    Its ops take maps, parameters, constants and options, in this order. A name with "?" may be None.
+    Its ops take maps, parameters, constants and options, in this order. A name with "?" may be None. (Nothing
+    is passed by keyword: `**_` tells the type checker that a subclass may name the arguments.)
 
     Attributes:
         name: what the names of its ops in torch begin with, ``qna::<name>_<backend>``.
@@ -53,11 +54,11 @@ class KernelOp:
         self._first, self._number = len(self.maps), len(self._tensors)
         self._last = self._number - len(self.constants)
 
-    def encode(self, *geometry: Any) -> tuple:
+    def encode(self, *geometry: Any, **_: Any) -> tuple:
         """The options that hold what a caller of a backend gives after the tensors."""
         return geometry
 
-    def decode(self, parameters: tuple[Maybe, ...], *options: Any) -> tuple:
+    def decode(self, parameters: tuple[Maybe, ...], *options: Any, **_: Any) -> tuple:
         """What kernels are given for the options."""
         return options
 
@@ -65,23 +66,23 @@ class KernelOp:
         """The maps, or their gradients, as kernels take them: views, where one buffer holds several."""
         return maps
 
-    def empty_output(self, *arguments: Any) -> Tensor:
+    def empty_output(self, *arguments: Any, **_: Any) -> Tensor:
         """An uninitialised output for (*parts, *parameters, *constants, *geometry)."""
         raise NotImplementedError
 
-    def empty_kept(self, output: Tensor, *arguments: Any) -> Tensor:
+    def empty_kept(self, output: Tensor, *arguments: Any, **_: Any) -> Tensor:
         """Uninitialised numbers that a forward keeps for a backward, where a backend's pair wants some."""
         raise NotImplementedError
 
-    def empty_grads(self, *maps: Maybe) -> tuple[Maybe, ...]:
+    def empty_grads(self, *maps: Any, **_: Any) -> tuple[Maybe, ...]:
         """Uninitialised gradients of the maps, None of those that are not given."""
         return tuple([None if t is None else torch.empty_like(t) for t in maps])
 
-    def forward_flops(self, *arguments: Any) -> int:
+    def forward_flops(self, *arguments: Any, **_: Any) -> int:
         """FLOPs of a forward for (*parts, *parameters, *constants, *geometry), two per multiply-add."""
         raise NotImplementedError
 
-    def backward_flops(self, *arguments: Any) -> int:
+    def backward_flops(self, *arguments: Any, **_: Any) -> int:
         """FLOPs of a backward, of the same arguments."""
         raise NotImplementedError
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from qna._core.backends import Backend
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.library import OP
-from qna.ops.learned_query.triton import products_plan as triton_products_plan
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
-from qna.ops.learned_query.triton.launch import INSTALLED, INTERPRETED, run
+from qna.ops.learned_query.triton import products_plan, windows_plan
+from qna.ops.learned_query.triton.launch import run
+from qna.ops.learned_query.triton.runtime import INSTALLED, INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -37,8 +37,8 @@ def forward(
     window: Window,
 ) -> None:
     """Fill the output, and the log-sum-exp of every window where it is wanted."""
-    by_products = triton_products_plan.fits_forward(scores, value, window)
-    plan = triton_products_plan if by_products else triton_windows_plan
+    by_products = products_plan.fits_forward(scores, value, window)
+    plan = products_plan if by_products else windows_plan
     for launch in plan.forward(scores, value, bias, weight, out, lse, window):
         run(launch)
 
@@ -55,8 +55,8 @@ def backward(
     parameters: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Fill the gradients of scores and value; return those of bias and weight, None where not wanted."""
-    by_products = triton_products_plan.fits(scores, value, window)
-    plan = triton_products_plan if by_products else triton_windows_plan
+    by_products = products_plan.fits(scores, value, window)
+    plan = products_plan if by_products else windows_plan
     of_bias, of_weight = (
         torch.empty_like(t, dtype=torch.float32, memory_format=torch.contiguous_format)
         if parameters and t is not None
