@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from qna._core.backends import Backend, select
+from qna.ops._shared.row import OpRow
 from qna.ops.learned_query import cpu, reference, triton
+from qna.ops.learned_query.cases import CASES
+from qna.ops.learned_query.flops import flops_of
 from qna.ops.learned_query.inputs import NAME, Inputs
 
-__all__ = ["BACKENDS", "NAME", "Inputs", "learned_query_attention", "packed_learned_query_attention"]
+__all__ = ["ROW", "learned_query_attention", "packed_learned_query_attention"]
 
 # fastest first
-BACKENDS = (triton.BACKEND, cpu.BACKEND, Backend("reference", reference.attend))
+_BACKENDS = (triton.BACKEND, cpu.BACKEND, Backend("reference", reference.attend))
 
 
 def learned_query_attention(
@@ -59,7 +62,7 @@ def learned_query_attention(
     inputs = Inputs.apart(
         scores, value, bias, weight, {"stride": stride, "padding": padding, "dilation": dilation}
     )
-    return select(NAME, BACKENDS, inputs, backend).run(*inputs.arguments)
+    return select(NAME, _BACKENDS, inputs, backend).run(*inputs.arguments)
 
 
 def packed_learned_query_attention(
@@ -90,4 +93,7 @@ def packed_learned_query_attention(
         (B, *space', h, d), in memory with the heads fastest.
     """
     inputs = Inputs.packed(packed, bias, weight, {"stride": stride, "padding": padding, "dilation": dilation})
-    return select(NAME, BACKENDS, inputs, backend).run(*inputs.arguments)
+    return select(NAME, _BACKENDS, inputs, backend).run(*inputs.arguments)
+
+
+ROW = OpRow(NAME, learned_query_attention, _BACKENDS, CASES, flops_of, tune=triton.tune_tiles)

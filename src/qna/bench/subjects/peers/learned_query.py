@@ -14,7 +14,7 @@ from qna.bench.measure.contender import Contender, Draw, Peer, Setting
 from qna.bench.subjects.peers.definition import gather, inside, window_keys
 from qna.mixers import QnA2d
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import BACKENDS
+from qna.ops.learned_query import ROW
 from qna.ops.learned_query.inputs import Inputs, WindowArguments
 
 
@@ -60,12 +60,12 @@ def attend_at(setting: Setting, leaves: Mapping[str, Tensor], at: Tensor) -> Ten
 
 def fastest(setting: Setting) -> str:
     """The backend that the dispatch would take."""
-    return next(b.name for b in BACKENDS if not _reasons(b, setting))
+    return next(b.name for b in ROW.backends if not _reasons(b, setting))
 
 
 def declines(setting: Setting, level: str, mode: str, *, backend: str) -> str | None:
     """What the backend itself says."""
-    for candidate in BACKENDS:
+    for candidate in ROW.backends:
         if candidate.name == backend:
             return "; ".join(_reasons(candidate, setting)) or None
     return f"this version has no backend {backend!r}"
