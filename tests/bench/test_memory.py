@@ -13,7 +13,7 @@ from qna.bench.measure import memory
 from qna.bench.measure.contender import Setting
 from qna.mixers import QnA2d, WindowAttention2d
 from qna.models._parts.block import MixerBlock
-from qna.ops.learned_query import BACKENDS
+from qna.ops.learned_query import ROW
 
 MIB = 2**20
 # what a process's size moves by on its own: page tables, arenas of small blocks, per-core counters
@@ -80,7 +80,7 @@ def test_qna_holds_its_formula_at_least_and_nothing_that_grows_with_the_window(p
     assert expected == 4 * 64 * 64 * (64 + 16 + 64)
     three, nine = (peak_of("module", kind="qna", window=k) for k in (3, 9))
     assert three > expected - SLACK
-    if any(b.name == "cpu" and not b.missing() for b in BACKENDS):  # the formula is that of fused kernels
+    if any(b.name == "cpu" and not b.missing() for b in ROW.backends):  # the formula is that of fused kernels
         assert three < 1.1 * expected + SLACK
     assert abs(nine - three) < 0.1 * three + SLACK
 

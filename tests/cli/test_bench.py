@@ -163,8 +163,8 @@ def test_tune_needs_a_card(capsys, monkeypatch):
 
 
 def test_tune_puts_each_case_into_the_table(tmp_path, monkeypatch):
-    from qna.ops.learned_query.triton import tiles as triton_table
-    from qna.ops.learned_query.triton import tune as triton_tune
+    from qna.ops.learned_query.triton import tiles
+    from qna.ops.learned_query.triton import tune as tuning
 
     seen = []
 
@@ -180,8 +180,8 @@ def test_tune_puts_each_case_into_the_table(tmp_path, monkeypatch):
         ]  # fmt: skip
 
     table = tmp_path / "table.json"
-    table.write_text(triton_table.PATH.read_text())
-    monkeypatch.setattr(triton_tune, "tune", tune)
+    table.write_text(tiles.PATH.read_text())
+    monkeypatch.setattr(tuning, "tune", tune)
     words = ["--windows", 3, 5, "--maps", "2x14x14x32", "--head-dim", 16, "--table", table]
     assert run("bench", "tune", *words) == 0
     assert [(case.batch, case.space, case.kernel, case.heads) for case, *_ in seen] == [

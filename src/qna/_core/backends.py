@@ -1,18 +1,19 @@
 """Backend selection: each backend declares its limits once; dispatch, error text and `qna doctor` read them.
 
-A backend answers two questions with lists of sentences: what this machine lacks (`missing`), and why it
-cannot take these inputs (`declines`). Dispatch takes the first backend with no answer to either.
+A backend answers two questions with lists of sentences: what this machine lacks (`missing`), and what of
+its limits keeps these inputs from it (`reasons`). Dispatch takes the first backend with no answer to either.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch.autograd import forward_ad
 
 from qna._core.errors import NoBackend, check_choice
 
@@ -27,9 +28,23 @@ class OpInputs(Protocol):
         """Where all tensors are."""
         ...
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the maps."""
+        ...
+
+    @property
+    def tensors(self) -> Sequence[torch.Tensor | None]:
+        """All of them."""
+        ...
+
     def describe(self) -> str:
         """Shapes, dtypes and devices in one line."""
         ...
+
+
+def _nothing(*_: Any) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -38,22 +53,61 @@ class Backend:
 
     Attributes:
         name: what a caller writes in ``backend=``.
+        run: the implementation.
         device: device type that it serves, or None for all. ``backend=None`` asks no other; a faster backend
             that serves the inputs' device and still declines is worth a notice.
+        dtypes: of maps that it takes, or None for all.
+        most: sizes of the inputs by the name of their attribute, and how large each may be.
+        opaque: whether torch sees one call and not what is computed, so that no transform, tangent or trace
+            passes through it.
         missing: sentences on what this machine lacks, empty where the backend can run.
-        declines: sentences on why these inputs cannot run, empty where they can.
-        run: the implementation.
+        declines: sentences on what else keeps these inputs from it, empty where nothing does.
     """
 
     name: str
-    device: str | None
-    missing: Callable[[], list[str]]
-    declines: Callable[[Any], list[str]]
     run: Callable[..., torch.Tensor]
+    device: str | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
+    opaque: bool = False
+    missing: Callable[[], list[str]] = _nothing
+    declines: Callable[[Any], list[str]] = _nothing
 
     def reasons(self, inputs: OpInputs) -> list[str]:
         """Every reason why this backend cannot run `inputs` here; empty if it can."""
-        return [*self.missing(), *self.declines(inputs)]
+        reasons = [*self.missing(), *(_seen_through(inputs.tensors) if self.opaque else ())]
+        if self.device is not None and inputs.device.type != self.device:
+            reasons.append(f"device is {inputs.device.type}, needs {self.device}")
+        if self.dtypes is not None and inputs.dtype not in self.dtypes:
+            names = ", ".join(map(short, self.dtypes))
+            reasons.append(f"dtype is {short(inputs.dtype)}, needs one of ({names})")
+        for name, most in self.most.items():
+            if (size := getattr(inputs, name)) > most:
+                reasons.append(f"{name} is {size}, needs at most {most}")
+        return [*reasons, *self.declines(inputs)]
+
+
+def short(dtype: torch.dtype) -> str:
+    """A dtype's name without the module's."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _seen_through(tensors: Sequence[torch.Tensor | None]) -> list[str]:
+    """What of torch wants to see all that is computed from these tensors, and would be wrong without."""
+    # torch.compile has transforms and traces of its own, and cannot trace the questions
+    if torch.compiler.is_compiling():
+        return []
+    reasons = []
+    if torch._C._are_functorch_transforms_active():
+        reasons.append("a torch.func transform is active, which only the reference can follow")
+    # outside of a level no tensor has a tangent
+    elif forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    ):
+        reasons.append("a tensor has a tangent of forward-mode AD, which only the reference can carry on")
+    if torch._C._get_tracing_state() is not None:
+        reasons.append("torch.jit.trace is recording, which only the reference lets see what is computed")
+    return reasons
 
 
 _default: str | None = None

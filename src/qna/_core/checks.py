@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -39,11 +39,22 @@ def channels_last_map(owner: str, x: Tensor, dim: int, axes: int) -> None:
         )
 
 
+# kernels count positions in 32 bits
+LARGEST = 2**31 - 1
+
+
 def per_axis(name: str, value: int | Sequence[int], axes: int, *, minimum: int) -> tuple[int, ...]:
-    """Expand one integer, or check one integer per axis, each at least `minimum`."""
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes or not all(isinstance(v, int) and v >= minimum for v in values):
+    """Expand one integer, or check one integer per axis, each at least `minimum` and below 2**31."""
+    if isinstance(value, int):
+        values = (value,) * axes
+    else:
+        values = tuple(value) if isinstance(value, Iterable) else ()
+    if len(values) != axes or not all(
+        isinstance(v, int) and not isinstance(v, bool) and v >= minimum for v in values
+    ):
         raise InvalidInput(
             f"{name} must be an integer of at least {minimum}, or one for each of {axes} axes, got {value!r}"
         )
+    if max(values) > LARGEST:
+        raise InvalidInput(f"{name} must be below 2**31, got {value!r}")
     return values

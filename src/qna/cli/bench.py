@@ -214,15 +214,15 @@ def _cost(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     """Tune case by case: what was measured before an interruption is in the table."""
     from qna._core.errors import check_choice
-    from qna.ops.learned_query import triton
+    from qna.ops.learned_query import ROW
     from qna.ops.learned_query.cases import Case
-    from qna.ops.learned_query.triton import tiles as triton_table
-    from qna.ops.learned_query.triton import tune as triton_tune
 
     def report(measured):
         print(f"{measured.case.name} {measured.kernel}: {measured.before:.4g} -> {measured.time:.4g} ms")
 
-    known = {str(dtype).removeprefix("torch."): dtype for dtype in triton.DTYPES}
+    tune = ROW.tune
+    assert tune is not None
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in ROW.backend("triton").dtypes or ()}
     dtypes = [known[check_choice("dtype", name, known)] for name in options.dtype]
     for batch, *space, channels in options.maps:
         if channels % options.head_dim:
@@ -232,8 +232,7 @@ def _tune(options: argparse.Namespace) -> int:
             name = "x".join(map(str, (batch, *space, channels))) + f"-k{window}"
             case = Case(name, tuple(space), (window, window), batch, options.queries, heads, options.head_dim)
             for dtype in dtypes:
-                rows = triton_tune.tune([case], dtype, triton.DEVICE, progress=report)
-                triton_table.save(rows, options.table)
+                tune(case, dtype, options.table, report)
     print(f"tiles written to {options.table}")
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from qna._core.checks import per_axis
+from qna._core.checks import LARGEST, per_axis
 from qna._core.errors import InvalidInput
 
 
@@ -46,6 +46,11 @@ class Window(NamedTuple):
         stride_ = per_axis("stride", stride, axes, minimum=1)
         dilation_ = per_axis("dilation", dilation, axes, minimum=1)
         span = [d * (k - 1) for d, k in zip(dilation_, kernel, strict=True)]
+        if max(span) > LARGEST:
+            raise InvalidInput(
+                f"a window of kernel {kernel} and dilation {dilation_} spans 2**31 positions or more; "
+                "use a smaller dilation"
+            )
         if isinstance(padding, str):
             if padding != "same":
                 raise InvalidInput(f"padding must be 'same', an integer or one per axis, got {padding!r}")

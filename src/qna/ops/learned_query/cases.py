@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Case:
             "weight": draw(*self.kernel, *l_h) if weighted else None,
         }
 
+    def grown(self, size: int, kernel: int) -> Case:
+        """The same with a map of `size` positions per axis and windows of `kernel` taps per axis."""
+        axes = len(self.space)
+        return replace(self, space=(size,) * axes, kernel=(kernel,) * axes)
+
     @property
     def taps(self) -> int:
         """Number of taps in a window."""
@@ -69,3 +74,5 @@ CASES = (
     Case("3d", (3, 5, 4), (3, 3, 3), heads=2, head_dim=4),
     Case("3d-strided-even", (4, 5, 2), (2, 3, 2), heads=2, head_dim=3, window={"stride": (1, 2, 2)}),
 )
+
+BY_NAME = {case.name: case for case in CASES}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.library import declines_transforms, register
-
-if TYPE_CHECKING:
-    from qna.ops.learned_query import Inputs
+from qna.ops.learned_query.library import OP
 
 _native: Any = None
 _why = ""
@@ -33,17 +30,6 @@ def missing() -> list[str]:
         f"the compiled kernels are not in this installation ({_why}); with a C++17 compiler (g++ or "
         "clang++), install qna again: pip install --force-reinstall --no-deps --no-cache-dir qna"
     ]
-
-
-def declines(inputs: Inputs) -> list[str]:
-    """Why the kernels cannot take these inputs."""
-    reasons = declines_transforms()
-    if inputs.device.type != "cpu":
-        reasons.append(f"tensors are on {inputs.device}, the kernels run on cpu")
-    if inputs.value.dtype not in _STORAGE:
-        names = ", ".join(str(d).removeprefix("torch.") for d in _STORAGE)
-        reasons.append(f"dtype {str(inputs.value.dtype).removeprefix('torch.')} is not one of {names}")
-    return reasons
 
 
 def instruction_set() -> str | None:
@@ -155,6 +141,11 @@ def _map(t: Tensor, skip: int) -> list[int]:
     return [t.data_ptr(), batch, *(0,) * (3 - len(space)), *space, *inner]
 
 
-attend = register("cpu", forward, backward, device="cpu", keeps_lse=False)
-
-BACKEND = Backend("cpu", device="cpu", missing=missing, declines=declines, run=attend)
+BACKEND = Backend(
+    "cpu",
+    OP.register("cpu", forward, backward, device="cpu", keeps=False),
+    device="cpu",
+    dtypes=tuple(_STORAGE),
+    opaque=True,
+    missing=missing,
+)

@@ -13,6 +13,11 @@ def split(packed: Tensor, queries: int) -> tuple[Tensor, Tensor]:
     return scores, value.transpose(-1, -2)
 
 
+def unpack(scores: Tensor | None, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and values of a call, or of its gradients; without scores, `value` holds both."""
+    return split(value, bias.shape[-2]) if scores is None else (scores, value)
+
+
 def heads_fastest(value: Tensor) -> bool:
     """Whether the channels of `value` (..., h, d) lie in memory as (d, h), the layout of the layers."""
     heads = value.shape[-2]

@@ -14,8 +14,8 @@ from qna.bench.measure.contender import Contender, Draw, Peer, Setting
 from qna.bench.subjects.peers.definition import gather, inside, window_keys
 from qna.mixers import QnA2d
 from qna.ops import learned_query_attention
-from qna.ops._shared.window import Window
-from qna.ops.learned_query import BACKENDS, Inputs
+from qna.ops.learned_query import ROW
+from qna.ops.learned_query.inputs import Inputs, WindowArguments
 
 
 def build(setting: Setting, level: str, *, backend: str | None, layout: str) -> Contender:
@@ -60,12 +60,12 @@ def attend_at(setting: Setting, leaves: Mapping[str, Tensor], at: Tensor) -> Ten
 
 def fastest(setting: Setting) -> str:
     """The backend that the dispatch would take."""
-    return next(b.name for b in BACKENDS if not _reasons(b, setting))
+    return next(b.name for b in ROW.backends if not _reasons(b, setting))
 
 
 def declines(setting: Setting, level: str, mode: str, *, backend: str) -> str | None:
     """What the backend itself says."""
-    for candidate in BACKENDS:
+    for candidate in ROW.backends:
         if candidate.name == backend:
             return "; ".join(_reasons(candidate, setting)) or None
     return f"this version has no backend {backend!r}"
@@ -79,8 +79,8 @@ def _reasons(backend: Backend, setting: Setting) -> list[str]:
     scores = make(1, *s.space, s.queries, s.heads)
     value = make(1, *s.space, s.heads, s.dim // s.heads)
     table = make(*kernel, s.queries, s.heads)
-    window = Window.over(s.space, kernel, stride=1, padding="same", dilation=1)
-    return backend.reasons(Inputs(scores, value, table, table, window))
+    window: WindowArguments = {"stride": 1, "padding": "same", "dilation": 1}
+    return backend.reasons(Inputs.apart(scores, value, table, table, window))
 
 
 def _layer(setting: Setting, backend: str, extra: dict[str, Any]) -> Contender:

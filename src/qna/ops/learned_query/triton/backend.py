@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.library import declines_transforms, register
-from qna.ops.learned_query.triton import products_plan as triton_products_plan
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
-from qna.ops.learned_query.triton.launch import INSTALLED, INTERPRETED, run
-
-if TYPE_CHECKING:
-    from qna.ops.learned_query import Inputs
+from qna.ops.learned_query.library import OP
+from qna.ops.learned_query.triton import products_plan, windows_plan
+from qna.ops.learned_query.triton.launch import run
+from qna.ops.learned_query.triton.runtime import INSTALLED, INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MAX_HEAD_DIM = 4096
-MAX_QUERIES = 256
+MOST = {"head_dim": 4096, "queries": 256}
 
 
 def missing() -> list[str]:
@@ -30,21 +24,6 @@ def missing() -> list[str]:
         reasons.append("triton is not installed: pip install triton")
     if not (INTERPRETED or torch.cuda.is_available()):
         reasons.append("torch sees no GPU (torch.cuda.is_available() is False)")
-    return reasons
-
-
-def declines(inputs: Inputs) -> list[str]:
-    """Why these inputs cannot run."""
-    reasons = declines_transforms()
-    if inputs.device.type != DEVICE:
-        reasons.append(f"device is {inputs.device.type}, needs {DEVICE}")
-    if inputs.value.dtype not in DTYPES:
-        names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        reasons.append(f"dtype is {str(inputs.value.dtype).removeprefix('torch.')}, needs one of ({names})")
-    if inputs.head_dim > MAX_HEAD_DIM:
-        reasons.append(f"head size is {inputs.head_dim}, needs at most {MAX_HEAD_DIM}")
-    if inputs.queries > MAX_QUERIES:
-        reasons.append(f"there are {inputs.queries} queries, needs at most {MAX_QUERIES}")
     return reasons
 
 
@@ -58,8 +37,8 @@ def forward(
     window: Window,
 ) -> None:
     """Fill the output, and the log-sum-exp of every window where it is wanted."""
-    by_products = triton_products_plan.fits_forward(scores, value, window)
-    plan = triton_products_plan if by_products else triton_windows_plan
+    by_products = products_plan.fits_forward(scores, value, window)
+    plan = products_plan if by_products else windows_plan
     for launch in plan.forward(scores, value, bias, weight, out, lse, window):
         run(launch)
 
@@ -76,8 +55,8 @@ def backward(
     parameters: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Fill the gradients of scores and value; return those of bias and weight, None where not wanted."""
-    by_products = triton_products_plan.fits(scores, value, window)
-    plan = triton_products_plan if by_products else triton_windows_plan
+    by_products = products_plan.fits(scores, value, window)
+    plan = products_plan if by_products else windows_plan
     of_bias, of_weight = (
         torch.empty_like(t, dtype=torch.float32, memory_format=torch.contiguous_format)
         if parameters and t is not None
@@ -90,6 +69,12 @@ def backward(
     return of_bias, of_weight
 
 
-attend = register("triton", forward, backward, device=DEVICE, keeps_lse=True)
-
-BACKEND = Backend("triton", device=DEVICE, missing=missing, declines=declines, run=attend)
+BACKEND = Backend(
+    "triton",
+    OP.register("triton", forward, backward, device=DEVICE, keeps=True),
+    device=DEVICE,
+    dtypes=DTYPES,
+    most=MOST,
+    opaque=True,
+    missing=missing,
+)

@@ -15,13 +15,13 @@ import triton.language as tl
 from qna.ops.learned_query.triton.primitives import (
     channels,
     exp,
-    halve,
     load,
     load_table,
     offsets,
     over_channels,
     positions,
     share_of_windows,
+    true_sizes,
     under,
     window_offsets,
 )
@@ -41,7 +41,7 @@ def sum_inside(
         if tl.load(far) == 0:
             return
     scores, value = maps[0], maps[1]
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]
@@ -87,12 +87,12 @@ def gather(  # noqa: PLR0915 (a kernel calls nothing that is not compiled with i
             a row, and adds to it the blocks of its run, one after the other.
         far: None, or a flag without which nothing is done.
         STRIDES: of scores, value, grad, and the gradients of scores and value.
-        SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
+        SIZES, WINDOW, CHANNELS, BLOCK: as in `primitives`.
     """
     if far is not None:  # noqa: SIM102 (the outer condition is the compiler's)
         if tl.load(far) == 0:
             return
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     P: tl.constexpr = BLOCK[0] * BLOCK[1]

@@ -5,12 +5,12 @@ import triton.language as tl
 
 from qna.ops.learned_query.triton.primitives import (
     exp,
-    halve,
     load,
     load_table,
     offsets,
     over_channels,
     share_of_windows,
+    true_sizes,
     under,
     window_offsets,
 )
@@ -24,7 +24,7 @@ def attend_far(
     """`attend_exactly` for all windows, if the flag `far` is set; all else is as in `attend`."""
     if tl.load(far) == 0:
         return
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     place, layout = share_of_windows(SIZES, CHANNELS, BLOCK)
     attend_exactly(maps, tables, results, place, layout, STRIDES, SIZES, WINDOW, CHANNELS, BLOCK)  # pyright: ignore
 

@@ -11,7 +11,6 @@ from qna.ops.learned_query.triton.exact import attend_exactly
 from qna.ops.learned_query.triton.primitives import (
     column,
     exp,
-    halve,
     inverse,
     load,
     load_table,
@@ -20,6 +19,7 @@ from qna.ops.learned_query.triton.primitives import (
     over_channels,
     reach,
     share_of_windows,
+    true_sizes,
     window_offsets,
     within,
 )
@@ -89,9 +89,9 @@ def attend(
         factors: of bias and weight, as `tabulate` makes them.
         results: out and lse, to be written; lse may be None.
         STRIDES: of scores, value and out.
-        SIZES, WINDOW, CHANNELS, BLOCK: as in `triton_tile`.
+        SIZES, WINDOW, CHANNELS, BLOCK: as in `primitives`.
     """
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     EXACT: tl.constexpr = CHANNELS[4]
     STEP: tl.constexpr = CHANNELS[0] * CHANNELS[1]
     W: tl.constexpr = BLOCK[6]

@@ -21,7 +21,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 from triton.language.extra.cuda import num_threads
 
-from qna.ops.learned_query.triton.launch import INTERPRETED
+from qna.ops.learned_query.triton.runtime import INTERPRETED
 
 if INTERPRETED:
 
@@ -52,7 +52,7 @@ def inverse(x):
 
 
 @triton.jit
-def halve(n):
+def true_sizes(n):
     """The sizes that are meant by seven of 2n + 1."""
     return n[0] >> 1, n[1] >> 1, n[2] >> 1, n[3] >> 1, n[4] >> 1, n[5] >> 1, n[6] >> 1
 

@@ -21,7 +21,8 @@ for that, a kernel sets the flag `far`, and the kernels that take each window by
 import triton
 import triton.language as tl
 
-from qna.ops.learned_query.triton.patches import (
+from qna.ops.learned_query.triton.primitives import inverse, log, true_sizes
+from qna.ops.learned_query.triton.products_primitives import (
     LEAST,
     LOG2E,
     alarm,
@@ -31,17 +32,16 @@ from qna.ops.learned_query.triton.patches import (
     load_scores,
     load_values,
     owned,
+    partition,
     place,
     product,
     representative,
     score_channels,
-    share,
     spread,
     store_values,
     widened,
     window_at,
 )
-from qna.ops.learned_query.triton.primitives import halve, inverse, log
 
 
 @triton.jit
@@ -104,13 +104,13 @@ def attend_by_products(
         SIZES, WINDOW, CHANNELS, PATCH: as above.
     """
     CHUNKS: tl.constexpr = PATCH[3]
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     L: tl.constexpr = CHANNELS[0]
     H: tl.constexpr = CHANNELS[1]
     D: tl.constexpr = CHANNELS[2]
     NP: tl.constexpr = PATCH[4]
     HB: tl.constexpr = PATCH[5]
-    part, first, step, blocks = share(SIZES[6] * SIZES[3], SIZES[4], SIZES[5], CHANNELS, PATCH)
+    part, first, step, blocks = partition(SIZES[6] * SIZES[3], SIZES[4], SIZES[5], CHANNELS, PATCH)
     weighted = load_matrices(matrices, part, 0, 0, CHANNELS, PATCH)
     plain = load_matrices(matrices, part, 0, 1, CHANNELS, PATCH)
     pairs = score_channels(part, CHANNELS, PATCH)

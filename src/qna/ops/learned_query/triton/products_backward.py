@@ -1,4 +1,4 @@
-"""The backward kernels for bf16 maps by matrix products; the formulas are in `triton_products`.
+"""The backward kernels for bf16 maps by matrix products; the formulas are in `products`.
 
 No atomics: two runs agree bit for bit.
 """
@@ -6,7 +6,8 @@ No atomics: two runs agree bit for bit.
 import triton
 import triton.language as tl
 
-from qna.ops.learned_query.triton.patches import (
+from qna.ops.learned_query.triton.primitives import true_sizes
+from qna.ops.learned_query.triton.products_primitives import (
     LOG2E,
     alarm,
     around,
@@ -18,19 +19,18 @@ from qna.ops.learned_query.triton.patches import (
     near,
     over_rows,
     owned,
+    partition,
     place,
     product,
     repeated,
     representative,
     score_channels,
-    share,
     shares,
     spread,
     store_values,
     widened,
     window_at,
 )
-from qna.ops.learned_query.triton.primitives import halve
 
 
 @triton.jit
@@ -43,13 +43,13 @@ def sum_inside_by_products(
     `windows` are grad and lse; `STRIDES` those of scores, value and grad.
     """
     CHUNKS: tl.constexpr = PATCH[3]
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     L: tl.constexpr = CHANNELS[0]
     H: tl.constexpr = CHANNELS[1]
     D: tl.constexpr = CHANNELS[2]
     NP: tl.constexpr = PATCH[4]
     HB: tl.constexpr = PATCH[5]
-    part, first, step, blocks = share(SIZES[6] * SIZES[3], SIZES[4], SIZES[5], CHANNELS, PATCH)
+    part, first, step, blocks = partition(SIZES[6] * SIZES[3], SIZES[4], SIZES[5], CHANNELS, PATCH)
     weighted = load_matrices(matrices, part, 0, 0, CHANNELS, PATCH)
     pairs = score_channels(part, CHANNELS, PATCH)
     extent = tl.zeros((16, NP, L, HB), tl.float32)
@@ -96,13 +96,13 @@ def gather_by_products(
         SIZES, WINDOW, CHANNELS, PATCH: as above.
     """
     CHUNKS: tl.constexpr = PATCH[3]
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     L: tl.constexpr = CHANNELS[0]
     H: tl.constexpr = CHANNELS[1]
     D: tl.constexpr = CHANNELS[2]
     NP: tl.constexpr = PATCH[4]
     HB: tl.constexpr = PATCH[5]
-    part, first, step, blocks = share(SIZES[6] * SIZES[0], SIZES[1], SIZES[2], CHANNELS, PATCH)
+    part, first, step, blocks = partition(SIZES[6] * SIZES[0], SIZES[1], SIZES[2], CHANNELS, PATCH)
     weighted = load_matrices(matrices, part, 1, 0, CHANNELS, PATCH)
     plain = load_matrices(matrices, part, 1, 1, CHANNELS, PATCH)
     pairs = score_channels(part, CHANNELS, PATCH)
@@ -158,7 +158,7 @@ def correlate(
         STRIDES: of scores, value, grad.
         SIZES, WINDOW, CHANNELS, PATCH: as above.
     """
-    SIZES = halve(SIZES)
+    SIZES = true_sizes(SIZES)
     L: tl.constexpr = CHANNELS[0]
     H: tl.constexpr = CHANNELS[1]
     CHUNK: tl.constexpr = PATCH[2]

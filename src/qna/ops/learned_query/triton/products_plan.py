@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,20 +12,10 @@ from torch import Tensor
 
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import heads_fastest
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
-from qna.ops.learned_query.triton.launch import (
-    CALLS,
-    INTERPRETED,
-    Launch,
-    Maps,
-    architecture,
-    ceil,
-    dense,
-    power,
-    processors,
-    table,
-    three,
-)
+from qna.ops.learned_query.triton import windows_plan
+from qna.ops.learned_query.triton.arguments import CALLS, Maps, ceil, dense, parameter, power, three_axes
+from qna.ops.learned_query.triton.launch import Launch
+from qna.ops.learned_query.triton.runtime import INTERPRETED, architecture, compiler, processors
 from qna.ops.learned_query.triton.tiles import Patch, patch
 from qna.ops.learned_query.triton.windows_plan import PARTIAL_SUMS
 
@@ -42,7 +32,7 @@ COMPILER = (3, 7)
 # up to so many taps a forward that takes windows by threads is the faster; measured on sm_90
 FEW_TAPS = 9
 
-# (kernel, architecture, bits, taps, head size) -> patch, as `triton_table.patch`
+# (kernel, architecture, bits, taps, head size) -> patch, as `tiles.patch`
 Patches = Callable[[str, str, int, int, int], Patch]
 
 
@@ -51,15 +41,15 @@ def fits(scores: Tensor, value: Tensor, window: Window) -> bool:
     if value.dtype != torch.bfloat16 or scores.shape[-2] not in QUERIES or value.shape[-1] not in HEAD_DIMS:
         return False
     card = architecture(value.device)
-    if not (INTERPRETED or (card.startswith("sm_") and int(card[3:]) >= 80 and _compiler() >= COMPILER)):
+    if not (INTERPRETED or (card.startswith("sm_") and int(card[3:]) >= 80 and compiler() >= COMPILER)):
         return False
     return _takes(scores.shape[-2], window, tuple(t.stride()[1:-2] for t in (scores, value)))
 
 
 @lru_cache(CALLS)
 def _takes(queries: int, window: Window, strides: tuple[tuple[int, ...], ...]) -> bool:
-    kernel = three(window.kernel, 1)
-    if kernel[0] != 1 or three(window.before, 0)[0] or set(window.stride) | set(window.dilation) != {1}:
+    kernel = three_axes(window.kernel, 1)
+    if kernel[0] != 1 or three_axes(window.before, 0)[0] or set(window.stride) | set(window.dilation) != {1}:
         return False
     height, width = _under(kernel)
     if BYTES * queries * ceil(height * width, 64) * 64 > MATRICES:
@@ -90,7 +80,7 @@ def forward(
     return [
         call.lay_out("attend_by_products"),
         call.launch("attend_by_products", ((out, lse),)),
-        triton_windows_plan.forward_if_far(scores, value, bias, weight, out, lse, window, call.far),
+        windows_plan.forward_if_far(scores, value, bias, weight, out, lse, window, call.far),
     ]
 
 
@@ -119,12 +109,12 @@ def backward(
     ]
     if grads[2] is not None:
         launches += call.correlate(windows, grads[2:])
-    far = triton_windows_plan.backward(grad, scores, value, bias, weight, lse, grads, window, call.far)
+    far = windows_plan.backward(grad, scores, value, bias, weight, lse, grads, window, call.far)
     return [*launches, *far]
 
 
 class _Call:
-    """Sizes and tables of one call, in the form that the kernels take."""
+    """Sizes and parameters of one call, in the form that the kernels take."""
 
     def __init__(
         self,
@@ -142,7 +132,7 @@ class _Call:
         self.patches = patches
         self.maps = Maps.of(scores, window, maps)
         self.taps = math.prod(window.kernel)
-        self.tables = (table(bias), table(weight))
+        self.tables = (parameter(bias), parameter(weight))
         self.device = value.device
         self.pairs = bias.shape[-2] * bias.shape[-1]
         self.tops = torch.empty(bias.shape[-2:], device=self.device)
@@ -163,7 +153,7 @@ class _Call:
 
     def launch(self, kernel: str, tensors: tuple) -> Launch:
         """A launch whose programs share the blocks of patches."""
-        # one chunk for all kernels that read one table of matrices
+        # one chunk for all kernels that read one set of matrices
         cut = self._cut(kernel, self.matrices.shape[-1])
         programs = max(1, min(cut.blocks, cut.programs * processors(self.device) // cut.jobs))
         return self._launch(kernel, cut, programs, (self.matrices, self.tops, *tensors))
@@ -194,14 +184,14 @@ class _Call:
 
 
 class _Cut(NamedTuple):
-    """What of a launch depends on sizes and the table alone.
+    """What of a launch depends on sizes and its `Patch` alone.
 
     Attributes:
         constants: for the compiler.
         options: for the compiler.
         blocks: blocks of patches.
         jobs: programs that share the heads of one.
-        programs: as in the table.
+        programs: as in the `Patch`.
     """
 
     constants: dict
@@ -220,7 +210,7 @@ def _cut(
     maps: Maps,
     positions: int | None,
 ) -> _Cut:
-    """By a row of the table, or as it serves matrices of K = `positions`."""
+    """As its `Patch` says, or as serves matrices of K = `positions`."""
     queries, heads, head_dim, layout, _ = channels
     rows, columns = _shape(maps.window)
     chunk = chosen.chunk if layout else chosen.plain or chosen.chunk
@@ -255,10 +245,3 @@ def _under(window: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the positions under a patch."""
     rows, columns = _shape(window)
     return rows + window[1] - 1, columns + window[2] - 1
-
-
-@cache
-def _compiler() -> tuple[int, ...]:
-    import triton
-
-    return tuple(int(part) for part in triton.__version__.split(".")[:2])

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qna.ops.learned_query.triton.launch import power
+from qna.ops.learned_query.triton.arguments import power
 
 PATH = Path(__file__).with_name("tiles.json")
 KERNELS = ("attend", "attend_far", "sum_inside", "gather")
@@ -94,9 +94,9 @@ class Patch:
 
 
 def save(rows: list[dict[str, Any]], path: Path = PATH) -> None:
-    """Put rows into the table at `path`, each in the place of the row that is for the same calls, if any."""
-    table = {_key(row): row for row in [*json.loads(path.read_text())["rows"], *rows]}
-    text = ",\n".join("  " + json.dumps(row) for row in table.values())
+    """Put rows into the file at `path`, each in the place of the row that is for the same calls, if any."""
+    merged = {_key(row): row for row in [*json.loads(path.read_text())["rows"], *rows]}
+    text = ",\n".join("  " + json.dumps(row) for row in merged.values())
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(f'{{\n "rows": [\n{text}\n ]\n}}\n')
         file.flush()
@@ -106,7 +106,7 @@ def save(rows: list[dict[str, Any]], path: Path = PATH) -> None:
 
 
 def forget() -> None:
-    """Read the table again."""
+    """Read the file again."""
     for lookup in (_rows, tile, patch):
         lookup.cache_clear()
 

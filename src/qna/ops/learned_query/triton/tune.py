@@ -14,10 +14,9 @@ from qna._core.errors import InvalidInput
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
-from qna.ops.learned_query.triton import backend
-from qna.ops.learned_query.triton import products_plan as triton_products_plan
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
-from qna.ops.learned_query.triton.launch import Launch, architecture, run
+from qna.ops.learned_query.triton import backend, products_plan, windows_plan
+from qna.ops.learned_query.triton.launch import Launch, run
+from qna.ops.learned_query.triton.runtime import architecture
 from qna.ops.learned_query.triton.tiles import KERNELS, PRODUCTS, SHARING, Patch, Tile, patch, tile
 
 # hardly ever runs: any tile will do
@@ -64,9 +63,9 @@ def tune(
     timer: Timer | None = None,
     progress: Callable[[Measured], None] = lambda measured: None,
 ) -> list[dict[str, Any]]:
-    """Rows for `triton_table.save`, one per kernel and case: the fastest tile, or patch, found.
+    """Rows for `tiles.save`, one per kernel and case: the fastest tile, or patch, found.
 
-    From that of the table on, one attribute at a time takes another of its values, until none helps. One
+    From that of the file on, one attribute at a time takes another of its values, until none helps. One
     whose result differs is an error; one that spills registers, or that does not fit the card, is left out.
     The kernels by matrix products are measured on the cases that they take.
 
@@ -179,11 +178,11 @@ class _Workload:
     def kernels(self) -> list[str]:
         """The kernels to be tuned."""
         scores, value, *_ = self.inputs
-        by_products = PRODUCTS if triton_products_plan.fits(scores, value, self.window) else ()
+        by_products = PRODUCTS if products_plan.fits(scores, value, self.window) else ()
         return [kernel for kernel in (*KERNELS, *by_products) if kernel not in RARE]
 
     def chosen(self, kernel: str) -> Any:
-        """The tile or patch of a kernel: what was found, or else the table's."""
+        """The tile or patch of a kernel: what was found, or else that of `tiles.json`."""
         if kernel in self.found:
             return self.found[kernel]
         value, case = self.inputs[1], self.case
@@ -198,7 +197,7 @@ class _Workload:
             return candidate if of == kernel else self.chosen(of)
 
         by_products = kernel in PRODUCTS
-        plan = triton_products_plan if by_products else triton_windows_plan
+        plan = products_plan if by_products else windows_plan
         scores, value, bias, weight = self.inputs
         if kernel.startswith("attend"):
             written = [empty_like(value, self.window.out), torch.empty_like(self.lse)]
@@ -213,9 +212,9 @@ class _Workload:
             written = list(grads)
             call = (self.grad, *self.inputs, self.lse, grads, self.window)
             if by_products:
-                launches = triton_products_plan.backward(*call, patches=choose)
+                launches = products_plan.backward(*call, patches=choose)
             else:
-                launches = triton_windows_plan.backward(*call, tiles=choose)
+                launches = windows_plan.backward(*call, tiles=choose)
         return _Trial(launches, [launch.kernel for launch in launches].index(kernel), written)
 
 

@@ -11,16 +11,9 @@ from torch import Tensor
 
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import heads_fastest
-from qna.ops.learned_query.triton.launch import (
-    CALLS,
-    Launch,
-    Maps,
-    architecture,
-    ceil,
-    dense,
-    odd,
-    table,
-)
+from qna.ops.learned_query.triton.arguments import CALLS, Maps, ceil, dense, parameter, unspecialised
+from qna.ops.learned_query.triton.launch import Launch
+from qna.ops.learned_query.triton.runtime import architecture
 from qna.ops.learned_query.triton.tiles import SHARING, Tile, tile
 
 # most rows and numbers of partial sums for the gradients of bias and weight, whatever the size of the map
@@ -32,7 +25,7 @@ SUMS = 16
 # most taps of a row that the forward kernel unrolls; longer rows are cut into pieces
 UNROLLED = 8
 
-# (kernel, architecture, bits, taps, head size) -> tile, as `triton_table.tile`
+# (kernel, architecture, bits, taps, head size) -> tile, as `tiles.tile`
 Tiles = Callable[[str, str, int, int, int], Tile]
 
 
@@ -50,7 +43,7 @@ def forward(
     layout = heads_fastest(value)
     scores, value = dense(scores, False), dense(value, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, out), tiles)
-    tables = (table(bias), table(weight))
+    tables = (parameter(bias), parameter(weight))
     attend = geometry.launch("attend", ())
     piece = attend.constants["BLOCK"][-1]
     taps = math.prod(window.kernel[:-1]) * ceil(window.kernel[-1], piece) * piece
@@ -75,7 +68,7 @@ def forward_if_far(
     layout = heads_fastest(value)
     scores, value = dense(scores, False), dense(value, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, out), tile)
-    maps = ((scores, value), (table(bias), table(weight)), (out, lse), far)
+    maps = ((scores, value), (parameter(bias), parameter(weight)), (out, lse), far)
     return geometry.launch("attend_far", maps)
 
 
@@ -98,7 +91,7 @@ def backward(
     layout = heads_fastest(value)
     scores, value, grad = dense(scores, False), dense(value, layout), dense(grad, layout)
     geometry = _Geometry(scores, value, window, layout, (scores, value, grad, *grads[:2]), tiles)
-    tables = (table(bias), table(weight))
+    tables = (parameter(bias), parameter(weight))
     inner = torch.empty_like(lse)
     first = geometry.launch("sum_inside", ((scores, value), *tables, grad, lse, inner, far))
     gather = geometry.launch("gather", ())
@@ -114,7 +107,7 @@ def backward(
     ]
     if grads[2] is not None:
         programs = ceil(bias.numel(), SUMS)
-        arguments = (partials, grads[2:], far, *odd((rows, bias.numel())))
+        arguments = (partials, grads[2:], far, *unspecialised((rows, bias.numel())))
         launches.append(Launch("add_up", programs, arguments, {"SUMS": SUMS}, {}, value.device))
     return launches
 

@@ -3,7 +3,7 @@
 import torch
 
 from qna.ops import learned_query_attention
-from tests.ops.oracle import assert_close_to_oracle, tolerance
+from tests.ops.learned_query.oracle import assert_close_to_oracle, tolerance
 
 NAMES = ("out", "scores", "value", "bias", "weight")
 

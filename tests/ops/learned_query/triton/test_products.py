@@ -15,12 +15,11 @@ from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
 from qna.ops.learned_query.triton import backend as triton
-from qna.ops.learned_query.triton import products_plan as triton_products_plan
-from qna.ops.learned_query.triton import tiles as triton_table
-from qna.ops.learned_query.triton import tune as triton_tune
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton import products_plan, tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import PRODUCTS, Patch
-from tests.ops.interpreter import (
+from tests.ops.learned_query.kernels import assert_equals_reference, run
+from tests.ops.learned_query.oracle import assert_close_to_oracle
+from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
     far_below,
@@ -32,8 +31,6 @@ from tests.ops.interpreter import (
     silent,
     span,
 )
-from tests.ops.kernels import assert_equals_reference, run
-from tests.ops.oracle import assert_close_to_oracle
 
 pytestmark = silent
 
@@ -122,7 +119,7 @@ def test_without_query_weights(launched):
 @inside
 def test_windows_of_few_taps_go_to_threads_forward_and_to_products_backward(launched):
     case = Case("3x3", (4, 5), (3, 3), batch=1, heads=2, head_dim=8)
-    assert case.taps == triton_products_plan.FEW_TAPS
+    assert case.taps == products_plan.FEW_TAPS
     assert_equals_reference(case, heads_fastest(case.make(HALF)), "triton")
     assert names(launched) == ["tabulate", "attend", *BACKWARD, *IF_FAR]
     assert flags(launched) == [0]
@@ -147,7 +144,7 @@ def test_several_programs_blocks_chunks_and_parts(heads, together, programs, lau
     """Blocks smaller than the map, heads shared by programs, programs that visit several blocks."""
     case = Case("blocks", (9, 17), (5, 5), batch=1, heads=heads, head_dim=8)
     small = Patch(patches=2, heads=together, chunk=16, warps=1, programs=programs)
-    for plan in (triton_products_plan.forward, triton_products_plan.backward):
+    for plan in (products_plan.forward, products_plan.backward):
         monkeypatch.setattr(plan, "__defaults__", (lambda *_: small,))
     assert_equals_reference(case, heads_fastest(case.make(HALF)), "triton")
     by_name = {launch.kernel: launch for launch in launched}
@@ -227,8 +224,8 @@ def test_the_flag_alone_decides_whether_a_call_is_done_again(far):
     inputs, window, results, grads = tensors(FIVE)
     upstream = torch.ones_like(results[0])
     kept = torch.zeros_like(results[1])
-    forward = triton_products_plan.forward(*inputs, *results, window)
-    backward = triton_products_plan.backward(upstream, *inputs, kept, grads, window)
+    forward = products_plan.forward(*inputs, *results, window)
+    backward = products_plan.backward(upstream, *inputs, kept, grads, window)
     again = [*forward[2:], *backward[5:]]
     assert names(again) == ["attend_far", *IF_FAR]
     for lay_out in (forward[0], backward[0]):
@@ -238,8 +235,8 @@ def test_the_flag_alone_decides_whether_a_call_is_done_again(far):
         assert all((t == 77).all() for t in (*results, *grads))
         return
     _, _, other_results, other_grads = tensors(FIVE)
-    fill(triton_windows_plan.forward(*inputs, *other_results, window))
-    fill(triton_windows_plan.backward(upstream, *inputs, kept, other_grads, window))
+    fill(windows_plan.forward(*inputs, *other_results, window))
+    fill(windows_plan.backward(upstream, *inputs, kept, other_grads, window))
     # the same sums, of exponentials relative to other numbers
     for actual, expected in zip((*results, *grads), (*other_results, *other_grads), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-2 if actual.dtype == HALF else 1e-4, atol=1e-5)
@@ -249,7 +246,7 @@ def test_the_flag_alone_decides_whether_a_call_is_done_again(far):
 def test_both_plans_keep_the_same_log_sum_exp():
     inputs, window, (_, by_threads), _ = tensors(FIVE)
     _, _, (_, by_products), _ = tensors(FIVE)
-    for plan, lse in ((triton_windows_plan, by_threads), (triton_products_plan, by_products)):
+    for plan, lse in ((windows_plan, by_threads), (products_plan, by_products)):
         fill(plan.forward(*inputs, empty_like(inputs[1], window.out), lse, window))
     scale = float(inputs[0].abs().max() + inputs[2].abs().max())
     assert_close_to_oracle(by_products, by_threads.double(), terms=FIVE.taps, scale=scale)
@@ -316,33 +313,33 @@ def test_two_runs_agree_bit_for_bit():
 @pytest.mark.slow
 def test_tuning_measures_them_with_the_others_as_found(tmp_path, monkeypatch):
     case = Case("tuned", (4, 9), (3, 5), batch=1, heads=2, head_dim=8)
-    monkeypatch.setattr(triton_tune, "CHOICES", {})
-    monkeypatch.setattr(triton_tune, "PATCHES", {"chunk": (16, 32), "warps": (1, 4)})
+    monkeypatch.setattr(tune, "CHOICES", {})
+    monkeypatch.setattr(tune, "PATCHES", {"chunk": (16, 32), "warps": (1, 4)})
     seen = []
-    timed = triton_tune._time
+    timed = tune._time
 
     def take(trial, written, timer):
         seen.append({launch.kernel: launch.constants.get("PATCH") for launch in trial.launches})
         return timed(trial, written, timer)
 
-    monkeypatch.setattr(triton_tune, "_time", take)
+    monkeypatch.setattr(tune, "_time", take)
     # of each kernel the row of the table and what differs from it, chunks of 16 and one warp
     times = iter([9.0] * 3 + [4.0, 5.0, 5.0] + [4.0, 3.0])  # then nothing is better
-    rows = triton_tune.tune([case], HALF, "cpu", timer=lambda call: next(times, 9.0))
+    rows = tune.tune([case], HALF, "cpu", timer=lambda call: next(times, 9.0))
     assert [row["kernel"] for row in rows[-4:]] == list(PRODUCTS)
     assert "attend_far" not in {row["kernel"] for row in rows}
     path = tmp_path / "table.json"
-    path.write_text(triton_table.PATH.read_text())
-    triton_table.save(rows, path)
-    monkeypatch.setattr(triton_table, "PATH", path)
-    triton_table.forget()
+    path.write_text(tiles.PATH.read_text())
+    tiles.save(rows, path)
+    monkeypatch.setattr(tiles, "PATH", path)
+    tiles.forget()
     before = Patch(patches=2, heads=4, chunk=32, warps=4, programs=4)
-    assert triton_table.patch("gather_by_products", "cpu", 16, 15, 8) == replace(before, chunk=16)
-    assert triton_table.patch("gather_by_products", "cpu", 16, 16, 8) == before
-    assert triton_table.patch("attend_by_products", "cpu", 16, 15, 8) == before
+    assert tiles.patch("gather_by_products", "cpu", 16, 15, 8) == replace(before, chunk=16)
+    assert tiles.patch("gather_by_products", "cpu", 16, 16, 8) == before
+    assert tiles.patch("attend_by_products", "cpu", 16, 15, 8) == before
     # 6 x 8 positions under a patch, in the chunks that were found for the kernel tuned before
     assert seen[-1]["gather_by_products"][2:4] == (16, 3)
-    triton_table.forget()
+    tiles.forget()
 
 
 @outside

@@ -2,15 +2,15 @@
 
 - `PATCH = (rows, columns, chunk, chunks, patches, heads)`: windows of a patch, 16 in all; how many of the K
   positions under it are taken at a time, and how often; neighbouring patches and heads of a program.
-- `CHANNELS`, `SIZES`, `STRIDES` and `WINDOW` are as in `triton_tile`; windows have one plane, and stride and
+- `CHANNELS`, `SIZES`, `STRIDES` and `WINDOW` are as in `primitives`; windows have one plane, and stride and
   dilation 1. All channels fill their tiles.
 """
 
 import triton
 import triton.language as tl
 
-from qna.ops.learned_query.triton.launch import INTERPRETED
 from qna.ops.learned_query.triton.primitives import within
+from qna.ops.learned_query.triton.runtime import INTERPRETED
 
 # sums of exponentials and their inverses beyond these may have lost or overflowed terms
 LEAST = tl.constexpr(2.0**-60)
@@ -20,7 +20,7 @@ INTERPRETER = tl.constexpr(INTERPRETED)
 
 
 @triton.jit
-def share(planes, size_y, size_x, CHANNELS: tl.constexpr, PATCH: tl.constexpr):
+def partition(planes, size_y, size_x, CHANNELS: tl.constexpr, PATCH: tl.constexpr):
     """Which heads a program has, its first block of patches, from one to its next, and how many there are."""
     PARTS: tl.constexpr = CHANNELS[1] // PATCH[5]
     blocks = planes * tl.cdiv(size_y, PATCH[0]) * tl.cdiv(size_x, PATCH[1] * PATCH[4])

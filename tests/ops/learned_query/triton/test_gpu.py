@@ -6,9 +6,9 @@ import torch
 from qna.ops import learned_query_attention
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.triton import backend as triton
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
-from tests.ops.kernels import NAMES, assert_equals_reference, run
-from tests.ops.oracle import assert_close_to_oracle
+from qna.ops.learned_query.triton import windows_plan
+from tests.ops.learned_query.kernels import NAMES, assert_equals_reference, run
+from tests.ops.learned_query.oracle import assert_close_to_oracle
 
 pytestmark = [
     pytest.mark.gpu,
@@ -128,7 +128,7 @@ def test_memory_grows_with_the_map_and_not_with_the_window():
 
     peak(64, 3)  # what is allocated once
     # partial sums of bias and weight: at most so many, whatever the map
-    partial = 2 * 4 * triton_windows_plan.PARTIAL_SUMS
+    partial = 2 * 4 * windows_plan.PARTIAL_SUMS
     assert peak(512, 3) <= 4.2 * peak(256, 3) + partial
     assert peak(256, 11) <= 1.1 * peak(256, 3) + partial
 

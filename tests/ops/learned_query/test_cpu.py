@@ -7,12 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qna.ops import learned_query_attention
+from qna.ops import learned_query_attention, register_flop_formulas
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.flops import register_flop_formulas
-from tests.ops.oracle import assert_close_to_oracle
+from tests.ops.learned_query.oracle import assert_close_to_oracle
 
 NAMES = ("scores", "value", "bias", "weight")
 BY_NAME = {c.name: c for c in CASES}

@@ -5,11 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import InvalidInput, NoBackend
-from qna.ops import learned_query_attention, packed_learned_query_attention
+from qna.ops import learned_query_attention, packed_learned_query_attention, register_flop_formulas
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.flops import register_flop_formulas
 from qna.ops.learned_query.layout import heads_fastest, split
 
 compiled_in = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-from qna.ops.learned_query.triton import launch as triton_launch
+from qna.ops.learned_query.triton import runtime
 
-inside = pytest.mark.skipif(not triton_launch.INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
-outside = pytest.mark.skipif(triton_launch.INTERPRETED, reason="starts the process with TRITON_INTERPRET=1")
+inside = pytest.mark.skipif(not runtime.INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
+outside = pytest.mark.skipif(runtime.INTERPRETED, reason="starts the process with TRITON_INTERPRET=1")
 
 # numpy warns of what cards compute without a word: the kernels look for infinite sums, and invert the empty
 # ones of windows beyond the map, which are not stored; sums that nothing is known of are NaN

@@ -6,7 +6,6 @@ import torch
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput, NoBackend, UnknownName
 from qna.ops import learned_query_attention, use_backend
-from qna.ops._shared.window import Window
 from qna.ops.learned_query import Inputs
 from qna.ops.learned_query.cases import CASES
 
@@ -70,7 +69,8 @@ def test_unknown_backend_names_the_nearest():
 
 def stand_ins(ran):
     def named(name, device, missing, declines):
-        return Backend(name, device, lambda: missing, lambda _: declines, lambda *a: ran.append(name))
+        answers = {"missing": lambda: missing, "declines": lambda _: declines}
+        return Backend(name, lambda *a: ran.append(name), device=device, **answers)
 
     return (
         named("fast", "cuda", ["no GPU that torch sees"], []),
@@ -82,8 +82,8 @@ def stand_ins(ran):
 
 
 def op_inputs():
-    tensors = CASES[2].make()
-    return Inputs(**tensors, window=Window.over((7, 15), (3, 3), stride=1, padding="same", dilation=1))
+    window = {"stride": 1, "padding": "same", "dilation": 1}
+    return Inputs.apart(**CASES[2].make(), window=window)
 
 
 def test_the_error_lists_the_inputs_and_every_reason():

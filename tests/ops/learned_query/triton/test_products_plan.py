@@ -5,7 +5,7 @@ import torch
 
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.triton import products_plan as plan
-from qna.ops.learned_query.triton import tiles as triton_table
+from qna.ops.learned_query.triton import runtime, tiles
 
 HALF = torch.bfloat16
 
@@ -13,7 +13,7 @@ HALF = torch.bfloat16
 @pytest.fixture(autouse=True)
 def card(monkeypatch):
     monkeypatch.setattr(plan, "architecture", lambda device: "sm_90")
-    monkeypatch.setattr(plan, "_compiler", lambda: (3, 7))
+    monkeypatch.setattr(plan, "compiler", lambda: (3, 7))
     monkeypatch.setattr(plan, "INTERPRETED", False)
 
 
@@ -98,7 +98,7 @@ def test_cards(name, expected, monkeypatch):
 
 @pytest.mark.parametrize(("version", "expected"), [((3, 6), False), ((3, 7), True), ((4, 0), True)])
 def test_compilers(version, expected, monkeypatch):
-    monkeypatch.setattr(plan, "_compiler", lambda: version)
+    monkeypatch.setattr(plan, "compiler", lambda: version)
     assert taken() == expected
 
 
@@ -106,9 +106,9 @@ def test_the_compiler_says_its_version(monkeypatch):
     triton = pytest.importorskip("triton")
     monkeypatch.undo()
     monkeypatch.setattr(triton, "__version__", "3.10.1+git2")
-    plan._compiler.cache_clear()
-    assert plan._compiler() == (3, 10)
-    plan._compiler.cache_clear()
+    runtime.compiler.cache_clear()
+    assert runtime.compiler() == (3, 10)
+    runtime.compiler.cache_clear()
 
 
 def test_maps_are_as_large_as_offsets_within_a_block_allow():
@@ -120,9 +120,9 @@ def test_maps_are_as_large_as_offsets_within_a_block_allow():
 
 
 def test_the_table_has_a_patch_for_every_card():
-    for kernel in triton_table.PRODUCTS:
+    for kernel in tiles.PRODUCTS:
         for card in ("sm_80", "sm_86", "sm_90", "sm_100", "sm_120"):
             for taps in (9, 25, 49, 169, 361):
-                patch = triton_table.patch(kernel, card, 16, taps, 8)
+                patch = tiles.patch(kernel, card, 16, taps, 8)
                 assert patch.heads & (patch.heads - 1) == patch.chunk & (patch.chunk - 1) == 0
                 assert patch.chunk >= 16

@@ -12,16 +12,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import NoBackend
-from qna.ops import learned_query_attention, packed_learned_query_attention
+from qna.ops import learned_query_attention, packed_learned_query_attention, register_flop_formulas
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import layout
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.flops import register_flop_formulas
-from qna.ops.learned_query.triton import tiles as triton_table
-from qna.ops.learned_query.triton import tune as triton_tune
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton import tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import Tile
-from tests.ops.interpreter import (
+from tests.ops.learned_query.kernels import NAMES, assert_equals_reference, run
+from tests.ops.learned_query.oracle import assert_close_to_oracle
+from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
     far_below,
@@ -33,8 +32,6 @@ from tests.ops.interpreter import (
     silent,
     span,
 )
-from tests.ops.kernels import NAMES, assert_equals_reference, run
-from tests.ops.oracle import assert_close_to_oracle
 
 pytestmark = silent
 
@@ -114,9 +111,9 @@ SMALL_TILE = Tile(elements=16, heads=2, columns=2, warps=1)
 @by_name([Case("blocks", (5, 6), (3, 2), heads=10, window={"stride": (1, 2)})])
 def test_several_programs_and_blocks(case, monkeypatch):
     """Tiles smaller than the map, heads shared by programs, and programs that visit several blocks."""
-    for plan, defaults in ((triton_windows_plan.forward, ()), (triton_windows_plan.backward, (None,))):
+    for plan, defaults in ((windows_plan.forward, ()), (windows_plan.backward, (None,))):
         monkeypatch.setattr(plan, "__defaults__", (*defaults, lambda *_: SMALL_TILE))
-    monkeypatch.setattr(triton_windows_plan, "PARTIAL_ROWS", 5)
+    monkeypatch.setattr(windows_plan, "PARTIAL_ROWS", 5)
     assert SMALL_TILE.block(case.space, (case.queries, case.heads, case.head_dim), True) == (4, 2, 2, 4, 2, 8)
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
     assert_equals_reference(case, case.make(torch.float32), "triton")
@@ -128,7 +125,7 @@ def test_several_programs_and_blocks(case, monkeypatch):
 @by_name([BY_NAME[name] for name in SHARING])
 def test_any_number_of_windows_per_thread(case, windows, monkeypatch):
     wide = Tile(elements=1024, heads=4, columns=4, warps=4, windows=windows)
-    monkeypatch.setattr(triton_windows_plan.forward, "__defaults__", (lambda *_: wide,))
+    monkeypatch.setattr(windows_plan.forward, "__defaults__", (lambda *_: wide,))
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
 
 
@@ -140,7 +137,7 @@ def test_windows_that_share_no_positions_are_not_taken_together():
             case.space, case.kernel, **{"stride": 1, "padding": "same", "dilation": 1, **case.window}
         )
         out = layout.empty_like(inputs["value"], window.out)
-        return triton_windows_plan.forward(*inputs.values(), out, out, window)[-1].constants["BLOCK"][6]
+        return windows_plan.forward(*inputs.values(), out, out, window)[-1].constants["BLOCK"][6]
 
     row, kernel = (1, 16), (1, 3)
     assert windows(Case("", row, kernel)) == windows(Case("", row, kernel, window={"stride": (1, 2)})) == 2
@@ -151,17 +148,17 @@ def test_windows_that_share_no_positions_are_not_taken_together():
 @inside
 @by_name([Case("long", (40,), (17,), batch=1), Case("longer", (12,), (37,), batch=1, window={"stride": 2})])
 def test_rows_of_more_taps_than_are_unrolled(case):
-    assert case.kernel[0] > triton_windows_plan.UNROLLED
+    assert case.kernel[0] > windows_plan.UNROLLED
     assert_equals_reference(case, heads_fastest(case.make(torch.float32)), "triton")
 
 
 @pytest.fixture
 def exact_windows(monkeypatch):
     """How often a program takes windows by their own maximum."""
-    from qna.ops.learned_query.triton import forward as triton_forward
+    from qna.ops.learned_query.triton import forward
 
-    calls, exactly = [], triton_forward.attend_exactly
-    monkeypatch.setattr(triton_forward, "attend_exactly", lambda *args: (calls.append(args), exactly(*args)))
+    calls, exactly = [], forward.attend_exactly
+    monkeypatch.setattr(forward, "attend_exactly", lambda *args: (calls.append(args), exactly(*args)))
     return calls
 
 
@@ -406,24 +403,24 @@ def test_two_runs_agree_bit_for_bit():
 @inside
 def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypatch):
     case = Case("tuned", (2, 3), (1, 3), heads=2, head_dim=2)
-    monkeypatch.setattr(triton_tune, "CHOICES", {"heads": (1, 2), "warps": (1, 4)})
-    tuned = [kernel for kernel in triton_table.KERNELS if kernel != "attend_far"]
+    monkeypatch.setattr(tune, "CHOICES", {"heads": (1, 2), "warps": (1, 4)})
+    tuned = [kernel for kernel in tiles.KERNELS if kernel != "attend_far"]
     times = iter([4.0, 5.0, 3.0] * 3)  # the tile of the table, one head, one warp; then nothing is left but
     path = tmp_path / "table.json"
-    path.write_text(triton_table.PATH.read_text())
+    path.write_text(tiles.PATH.read_text())
     shipped = len(json.loads(path.read_text())["rows"])
-    rows = triton_tune.tune([case], torch.float32, "cpu", timer=lambda call: next(times, 9.0))
-    triton_table.save(rows, path)
-    monkeypatch.setattr(triton_table, "PATH", path)
+    rows = tune.tune([case], torch.float32, "cpu", timer=lambda call: next(times, 9.0))
+    tiles.save(rows, path)
+    monkeypatch.setattr(tiles, "PATH", path)
     before = Tile(elements=1024, heads=4, columns=16, warps=4, windows=2)
-    assert triton_table.tile("attend", "cpu", 32, 3, 2) == replace(before, heads=2)
-    assert triton_table.tile("attend", "cpu", 32, 4, 2) == before
-    assert triton_table.tile("attend", "cpu", 16, 3, 2) == before
+    assert tiles.tile("attend", "cpu", 32, 3, 2) == replace(before, heads=2)
+    assert tiles.tile("attend", "cpu", 32, 4, 2) == before
+    assert tiles.tile("attend", "cpu", 16, 3, 2) == before
     assert [row["kernel"] for row in rows] == tuned
     assert "measured: 3 ms (before 4)" in rows[0]["source"]
-    triton_table.save(rows, path)
+    tiles.save(rows, path)
     assert len(json.loads(path.read_text())["rows"]) == shipped + 3
-    triton_table.forget()
+    tiles.forget()
 
 
 @outside

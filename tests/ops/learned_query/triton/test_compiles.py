@@ -10,19 +10,18 @@ import torch
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.layout import empty_like
-from qna.ops.learned_query.triton import launch as triton_launch
-from qna.ops.learned_query.triton import products_plan as triton_products_plan
-from qna.ops.learned_query.triton import windows_plan as triton_windows_plan
+from qna.ops.learned_query.triton import products_plan, runtime, windows_plan
+from qna.ops.learned_query.triton.launch import kernels
 from qna.ops.learned_query.triton.tiles import PRODUCTS
-from tests.ops.machine_code import issued, resources
+from tests.ops.learned_query.triton.machine_code import issued, resources
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or triton_launch.INTERPRETED,
+    sys.platform != "linux" or runtime.INTERPRETED,
     reason="needs triton's compiler: Linux, without TRITON_INTERPRET",
 )
 
 compiler = pytest.mark.skipif(
-    not triton_launch.INSTALLED or triton_products_plan._compiler() < triton_products_plan.COMPILER,
+    not runtime.INSTALLED or products_plan.compiler() < products_plan.COMPILER,
     reason="the kernels by matrix products are for triton 3.7 on",
 )
 
@@ -87,9 +86,9 @@ class NoCard:
 def pretend(architecture, name, monkeypatch):
     """Plan and compile for a card as if it were there."""
     triton = pytest.importorskip("triton")
-    for plan in (triton_windows_plan, triton_products_plan):
+    for plan in (windows_plan, products_plan):
         monkeypatch.setattr(plan, "architecture", lambda device: name)
-    monkeypatch.setattr(triton_products_plan, "processors", lambda device: 132)
+    monkeypatch.setattr(products_plan, "processors", lambda device: 132)
     monkeypatch.setattr(triton.runtime.driver, "_active", NoCard(architecture))
 
 
@@ -119,7 +118,7 @@ def arguments(case, dtype, heads_fastest, weighted=True):
     return (scores, value, bias, bias if weighted else None), Window.over(case.space, case.kernel, **window)
 
 
-def launches(case, dtype, heads_fastest, weighted=True, plan=triton_windows_plan):
+def launches(case, dtype, heads_fastest, weighted=True, plan=windows_plan):
     """Every launch of a forward and a backward of a plan."""
     inputs, window = arguments(case, dtype, heads_fastest, weighted)
     scores, value, bias, weight = inputs
@@ -128,17 +127,17 @@ def launches(case, dtype, heads_fastest, weighted=True, plan=triton_windows_plan
     grads = (torch.empty(scores.shape, dtype=dtype), empty_like(value, case.space))
     tables = tuple(None if t is None else torch.empty_like(t) for t in (bias, weight))
     forward = plan.forward(*inputs, out, lse, window)
-    if plan is triton_products_plan and not plan.fits_forward(scores, value, window):
+    if plan is products_plan and not plan.fits_forward(scores, value, window):
         forward = []  # goes to the other plan
     return [*forward, *plan.backward(out, *inputs, lse, (*grads, *tables), window)]
 
 
 def compiled(launch):
-    kernel = triton_launch.kernels()[launch.kernel]
+    kernel = kernels()[launch.kernel]
     return kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.options)
 
 
-def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=triton_windows_plan):
+def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=windows_plan):
     for launch in launches(case, dtype, heads_fastest, weighted, plan):
         binary = compiled(launch)
         registers, spills = resources(binary, folder)
@@ -174,7 +173,7 @@ def test_windows_of_a_thread_share_their_instructions(kernel, most, tmp_path):
     numbers = math.prod((rows, columns, groups, heads, head_dim, windows)) / (
         32 * launch.options["num_warps"]
     )
-    count = issued(compiled(launch), tmp_path, kernel, "triton_exact.py") / numbers
+    count = issued(compiled(launch), tmp_path, kernel, "exact.py") / numbers
     sys.stdout.write(f"{kernel}x{kernel} attend: {count:.1f} instructions per number of the output\n")
     assert count <= most
 
@@ -190,8 +189,8 @@ def test_every_workload(case, heads_fastest, dtype, tmp_path):
 
 def check_products(case, heads_fastest, folder):
     inputs, window = arguments(case, HALF, heads_fastest)
-    assert triton_products_plan.fits(*inputs[:2], window)
-    check(case, HALF, heads_fastest, folder, plan=triton_products_plan)
+    assert products_plan.fits(*inputs[:2], window)
+    check(case, HALF, heads_fastest, folder, plan=products_plan)
 
 
 @compiler
@@ -229,7 +228,7 @@ def test_every_workload_compiles_for_an_amd_card(case, dtype):
 @pytest.mark.usefixtures("amd_card")
 def test_an_amd_card_takes_no_products():
     inputs, window = arguments(BY_PRODUCTS[1], HALF, True)
-    assert not triton_products_plan.fits(*inputs[:2], window)
+    assert not products_plan.fits(*inputs[:2], window)
 
 
 def kernels_for(plan, *sizes):
@@ -241,11 +240,11 @@ def kernels_for(plan, *sizes):
 @pytest.mark.usefixtures("card")
 def test_map_sizes_share_a_kernel():
     """Sizes and strides are arguments: a new map size compiles nothing."""
-    assert kernels_for(triton_windows_plan, 33, 48, 64, 97) == kernels_for(triton_windows_plan, 33)
+    assert kernels_for(windows_plan, 33, 48, 64, 97) == kernels_for(windows_plan, 33)
 
 
 @compiler
 @pytest.mark.slow
 @pytest.mark.usefixtures("card")
 def test_map_sizes_share_a_kernel_by_products():
-    assert kernels_for(triton_products_plan, 33, 48, 64, 97) == kernels_for(triton_products_plan, 33)
+    assert kernels_for(products_plan, 33, 48, 64, 97) == kernels_for(products_plan, 33)

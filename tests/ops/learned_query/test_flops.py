@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from qna.ops import register_flop_formulas
 from qna.ops.learned_query.cases import CASES
-from qna.ops.learned_query.flops import register_flop_formulas
 
 COUNT = """
 case = next(c for c in CASES if c.name == "2d-two-queries-d8")
