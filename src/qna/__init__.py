@@ -17,12 +17,13 @@ _HOME = {
     "QnA3d": "qna.mixers",
     "QnAPool2d": "qna.mixers",
     "WindowAttention2d": "qna.mixers",
+    "create_mixer": "qna.mixers",
 }
 _SUBMODULES = ("ops", "mixers", "models")
 
 if TYPE_CHECKING:
     from qna import mixers, models, ops
-    from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d
+    from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d, create_mixer
     from qna.ops import learned_query_attention, use_backend
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "QnA3d",
     "QnAPool2d",
     "WindowAttention2d",
+    "create_mixer",
     "mixers",
     "models",
     "ops",

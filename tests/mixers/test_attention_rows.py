@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qna.mixers import MIXERS, QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d
+from qna.mixers import MIXERS, QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d, create_mixer
 from tests.mixers.test_attention_received import sharpened
 
 PLAIN = {"num_heads": 1, "out_dim": 6, "num_queries": 1, "query_weight": "none"}
@@ -45,8 +45,8 @@ def test_windows_are_their_rows_times_their_values(window, space):
 
 @pytest.mark.parametrize("name", [n for n in MIXERS if hasattr(MIXERS[n].build, "attention_received")])
 def test_rows_of_several_heads_sum_to_one_and_agree_with_attention_received(name):
-    example = MIXERS[name]
-    mixer = sharpened(example.build(example.dim, **example.arguments))
+    example = MIXERS[name].example
+    mixer = sharpened(create_mixer(name, example.dim, **example.arguments))
     x = torch.randn(2, *example.space, example.dim, dtype=torch.float64)
     n = x[0, ..., 0].numel()
     rows = mixer.attention_rows(x)

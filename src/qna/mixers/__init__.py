@@ -1,12 +1,33 @@
 """Token mixers: modules (B, *space, C) -> (B, *space', C'), one mechanism per file, grouped in families."""
 
+from typing import Any
+
+from torch import nn
+
+from qna._core.errors import check_choice
 from qna.mixers import learned_query, window
 from qna.mixers.learned_query import QnA1d, QnA2d, QnA3d, QnAPool2d
+from qna.mixers.row import MixerRow
 from qna.mixers.window import WindowAttention2d
 
-__all__ = ["MIXERS", "QnA1d", "QnA2d", "QnA3d", "QnAPool2d", "WindowAttention2d"]
+__all__ = ["MIXERS", "QnA1d", "QnA2d", "QnA3d", "QnAPool2d", "WindowAttention2d", "create_mixer"]
 
-# every mixer by its class name: a family's list is all that a new one is added to
-MIXERS = {
-    example.build.__name__: example for family in (learned_query, window) for example in family.EXAMPLES
-}
+FAMILIES = (learned_query, window)
+
+# every mixer by its class name
+MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}
+
+
+def create_mixer(name: str, dim: int, **arguments: Any) -> nn.Module:
+    """Build a mixer of the registry.
+
+    Args:
+        name: its class's: "QnA2d"; `MIXERS` holds all, and ``qna list mixers`` prints them.
+        dim: channels of the input.
+        arguments: the class's own.
+
+    Raises:
+        UnknownName: for a name that the registry does not have, with the nearest names.
+        InvalidInput: for arguments that the mixer does not take or lacks, or whose values it refuses.
+    """
+    return MIXERS[check_choice("mixer", name, MIXERS)].create(dim, **arguments)

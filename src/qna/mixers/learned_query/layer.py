@@ -8,10 +8,24 @@ from typing import TypeVar
 from torch import nn
 
 from qna._core import checks
+from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import Linear
+
+ABOUT = About(
+    title="Learned Queries for Efficient Local Attention",
+    authors="Arar, Shamir, Bermano",
+    venue="CVPR 2022",
+    arxiv="2112.11435",
+    read="the paper; the authors' JAX code, moabarar/qna at 1f8e8e3 (MIT)",
+    differs="a maximum is subtracted before exponentials; windows of any size keep the map's size, and one "
+    "that holds only padding gives 0 instead of NaN; no key bias, which the softmax cancels",
+    status="exact",
+)
+
+EXEMPT = {"hooks_fire_on_every_module": "values and scores are one product, so `project.value` is not called"}
 
 Layer = TypeVar("Layer", bound="LearnedQueryLayer")
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from qna._core import checks
 from qna._core.checks import per_axis
-from qna.mixers.learned_query.layer import LearnedQueryLayer
+from qna.mixers.learned_query.layer import ABOUT, EXEMPT, LearnedQueryLayer
 from qna.mixers.learned_query.projection import merge_heads
+from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.resize import resize_table
 from qna.parts.rows import PositionRows
 
@@ -100,3 +101,12 @@ class QnAPool2d(LearnedQueryLayer):
             f"{self.dim}, out_dim={self.out_dim}, num_heads={self.num_heads}, map_size={self.map_size}, "
             f"num_queries={self.num_queries}"
         )
+
+
+ROW = MixerRow(
+    QnAPool2d,
+    ABOUT,
+    Example((5, 7), {"num_heads": 2, "map_size": (4, 7)}, out_space=()),
+    Traits(2, heads=True),
+    EXEMPT,
+)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from qna._core import checks
 from qna._core.checks import per_axis
-from qna.mixers.learned_query.layer import LearnedQueryLayer
+from qna.mixers.learned_query.layer import ABOUT, EXEMPT, LearnedQueryLayer
 from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
+from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops._shared.window import Window
 from qna.parts.rows import PositionRows, window_sources
@@ -172,3 +173,13 @@ class QnA3d(QnA):
     """QnA on volumes or clips: (B, D, H, W, C) -> (B, D', H', W', C'). Arguments as for `QnA`."""
 
     axes = 3
+
+
+ROWS = tuple(
+    MixerRow(build, ABOUT, Example(space, {"num_heads": 2, "kernel_size": kernel}), traits, EXEMPT)
+    for build, space, kernel, traits in (
+        (QnA1d, (9,), 3, Traits(1, heads=True, strided=True)),
+        (QnA2d, (5, 7), 3, Traits(2, heads=True, strided=True)),
+        (QnA3d, (3, 4, 5), (1, 3, 3), Traits(3, heads=True, strided=True)),
+    )
+)

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core import checks
+from qna._core.about import About
 from qna._core.checks import per_axis
+from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import Linear
 from qna.parts.rows import PositionRows
@@ -159,3 +161,20 @@ class WindowAttention2d(nn.Module):
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         return tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+ROW = MixerRow(
+    WindowAttention2d,
+    About(
+        title="Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
+        authors="Liu, Lin, Cao et al.",
+        venue="ICCV 2021",
+        arxiv="2103.14030",
+        read="the paper",
+        differs="windows are not shifted, so it is the paper's W-MSA alone; a map that they do not divide "
+        "is padded and padded positions are masked; no bias unless asked for",
+        status="formula",
+    ),
+    Example((5, 7), {"num_heads": 2, "window_size": 3}),
+    Traits(2, heads=True),
+)

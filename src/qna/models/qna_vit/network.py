@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qna._core.checks import per_axis
 from qna._core.errors import InvalidInput, check_choice
-from qna.mixers import MIXERS
+from qna.mixers import create_mixer
 from qna.models._parts.block import NORM_EPS, SHORTCUTS, MixerBlock
 from qna.models._parts.head import ClassifierHead
 from qna.models._parts.stem import STEMS
@@ -262,8 +262,7 @@ class QnAViT(nn.Module):
 
 def _block(dim: int, spec: BlockSpec, shortcut: str, drop_path: float) -> tuple[MixerBlock, int]:
     """A block, and the channels that come out of it."""
-    check_choice("mixer", spec.mixer, MIXERS)
-    mixer = MIXERS[spec.mixer].build(dim, **spec.arguments)
+    mixer: Any = create_mixer(spec.mixer, dim, **spec.arguments)
     out_dim = mixer.out_dim
     skip = None if spec.stride == 1 else SHORTCUTS[shortcut](dim, out_dim, spec.stride, spec.window)
     return MixerBlock(dim, mixer, out_dim=out_dim, shortcut=skip, drop_path=drop_path), out_dim

@@ -1,0 +1,266 @@
+"""What every registered mixer must do, whatever its mechanism: one function per clause, called with its row.
+
+A clause applies where the row's traits say so. An exemption of the row names a clause and is strict: the
+clause is run all the same, and must fail.
+"""
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+
+import pytest
+import torch
+
+from qna._core.errors import InvalidInput
+from qna.mixers.row import MixerRow
+
+CLAUSES = {}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A part of the contract.
+
+    Attributes:
+        run: raises where the mixer of a row breaks it.
+        applies: whether it is asked of a row.
+    """
+
+    run: Callable[[MixerRow], None]
+    applies: Callable[[MixerRow], bool]
+
+
+def clause(applies=lambda row: True):
+    def enter(run):
+        CLAUSES[run.__name__] = Clause(run, applies)
+        return run
+
+    return enter
+
+
+def clauses_of(row):
+    """Names of the clauses that apply to a row."""
+    return [name for name, clause in CLAUSES.items() if clause.applies(row)]
+
+
+def hold(row, name):
+    """Hold a row to one clause, or to its exemption."""
+    reason = row.exempt.get(name)
+    if reason is None:
+        CLAUSES[name].run(row)
+        return
+    try:
+        CLAUSES[name].run(row)
+    except Exception:
+        return
+    pytest.fail(f"{row.name} passes {name}: the exemption ({reason}) is no longer needed")
+
+
+def hold_exemptions(row):
+    """Every exemption must name a clause that applies, and give a reason."""
+    assert set(row.exempt) <= set(clauses_of(row)), f"{row.name} is exempt from what does not apply to it"
+    assert all(row.exempt.values())
+
+
+def build(row, seed=0):
+    torch.manual_seed(seed)
+    mixer = row.create(row.example.dim, **row.example.arguments)
+    randomise(mixer, seed)
+    return mixer
+
+
+def randomise(module, seed=0):
+    """Give every parameter random values: tables and biases start at zero and would hide errors."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=g) / max(1, parameter.shape[-1]) ** 0.5)
+
+
+def a_map(row, batch=2, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, *row.example.space, row.example.dim, generator=g)
+
+
+def compiled(row, mixer, sizes=(0,), **options):
+    """The values and the gradients of the compiled mixer are the mixer's, on maps larger by `sizes`."""
+    torch._dynamo.reset()
+    twin = torch.compile(mixer, fullgraph=True, **options)
+    for more in sizes:
+        space = [n + more for n in row.example.space]
+        x = torch.randn(2 + more, *space, row.example.dim, requires_grad=True)
+        y, expected = twin(x), mixer(x)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+        (grad,) = torch.autograd.grad(y.square().sum(), x)
+        (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-4)
+
+
+@clause()
+def shape_and_attributes(row):
+    example, mixer, x = row.example, build(row), a_map(row)
+    out_space = example.space if example.out_space is None else example.out_space
+    assert mixer.dim == example.dim
+    assert mixer(x).shape == (len(x), *out_space, mixer.out_dim)
+    assert row.traits.axes == len(example.space)
+
+
+@clause(lambda row: not row.traits.batch_coupled)
+def an_image_does_not_depend_on_its_batch(row):
+    mixer, x = build(row).double(), a_map(row, batch=3).double()
+    with torch.no_grad():
+        alone = torch.cat([mixer(x[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(mixer(x), alone, rtol=0, atol=1e-12)
+
+
+@clause(lambda row: row.traits.batch_coupled)
+def an_image_depends_on_its_batch(row):
+    mixer, x = build(row), a_map(row, batch=2)
+    assert not torch.allclose(mixer(x)[:1], mixer(x[:1]), atol=1e-3)
+
+
+@clause(lambda row: row.traits.any_size)
+def any_size(row):
+    mixer = build(row)
+    # one position, two long and thin maps; every axis is once 1, once even and once odd
+    for sizes in ((1, 1, 1), (2, 7, 1), (15, 2, 3)):
+        space = tuple(islice(sizes, row.traits.axes))
+        y = mixer(torch.randn(1, *space, row.example.dim))
+        assert y.isfinite().all()
+        if row.example.out_space is None:
+            assert y.shape[1:-1] == space
+
+
+@clause(lambda row: row.traits.strided)
+def strides_round_up(row):
+    mixer = row.create(row.example.dim, **{**row.example.arguments, "stride": 2})
+    y = mixer(a_map(row))
+    assert y.shape == (2, *[-(-n // 2) for n in row.example.space], mixer.out_dim)
+
+
+@clause()
+def the_order_of_positions_counts(row):
+    """A map turned over (transposed, or reversed on one axis) gives another answer than the answer turned."""
+    mixer, x = build(row), a_map(row)
+
+    def turn(m):
+        return m.flip(1) if x.ndim == 3 else m.transpose(1, 2)
+
+    y, other = mixer(x), mixer(turn(x))
+    if y.ndim == x.ndim:
+        other = turn(other)
+    assert y.shape == other.shape
+    assert not torch.allclose(y, other, atol=1e-3)
+
+
+@clause()
+def meta_construction(row):
+    with torch.device("meta"):
+        mixer = row.create(row.example.dim, **row.example.arguments)
+        y = mixer(torch.empty(2, *row.example.space, row.example.dim))
+    assert {t.device.type for t in [y, *mixer.parameters(), *mixer.buffers()]} == {"meta"}
+    build(row).load_state_dict(mixer.to_empty(device="cpu").state_dict())  # same names and shapes
+
+
+@clause()
+def state_dict_round_trip(row):
+    first, second, x = build(row, seed=0), build(row, seed=5), a_map(row)
+    assert not torch.equal(first(x), second(x))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(x), second(x))
+
+
+@clause()
+def copies(row):
+    mixer, x = build(row), a_map(row)
+    expected = mixer(x)
+    for twin in (deepcopy(mixer), pickle.loads(pickle.dumps(mixer))):
+        assert torch.equal(twin(x), expected)
+
+
+@clause()
+def every_parameter_gets_a_gradient(row):
+    mixer, x = build(row), a_map(row).requires_grad_()
+    y = mixer(x)
+    y.backward(torch.randn_like(y))
+    without = [n for n, p in mixer.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+    assert x.grad is not None
+    assert x.grad.any()
+
+
+@clause()
+def hooks_fire_on_every_module(row):
+    mixer = build(row)
+    silent = {name for name, _ in mixer.named_modules()}
+    for name, module in mixer.named_modules():
+        module.register_forward_hook(lambda *_, name=name: silent.discard(name))
+    mixer(a_map(row))
+    assert not silent
+
+
+@clause()
+def compiles_without_graph_breaks(row):
+    compiled(row, build(row), backend="aot_eager")
+
+
+@clause()
+def exports_with_a_dynamic_batch(row):
+    mixer, x = build(row), a_map(row)
+    exported = torch.export.export(mixer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    larger = a_map(row, batch=5)
+    torch.testing.assert_close(exported.module()(larger), mixer(larger))
+
+
+@clause(lambda row: hasattr(row.build, "no_weight_decay"))
+def no_weight_decay_names_are_parameters(row):
+    mixer = build(row)
+    assert mixer.no_weight_decay() <= {n for n, _ in mixer.named_parameters()}
+
+
+@clause()
+def wrong_maps_are_named(row):
+    mixer, x = build(row), a_map(row)
+    for wrong in (x[0], x[..., :3]):
+        told = rf"input must be \(B, .*C\) with C = {row.example.dim}, got"
+        with pytest.raises(InvalidInput, match=told) as raised:
+            mixer(wrong)
+        assert str(tuple(wrong.shape)) in str(raised.value)
+
+
+@clause(lambda row: row.traits.heads)
+def heads_must_divide(row):
+    with pytest.raises(
+        InvalidInput, match=r"num_heads must divide dim, got num_heads=3 and dim=8; try 2 or 4"
+    ):
+        row.create(8, **{**row.example.arguments, "num_heads": 3})
+
+
+@clause()
+def every_floating_dtype(row):
+    x = a_map(row)
+    expected = build(row)(x)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        y = build(row).to(dtype)(x.to(dtype))
+        assert y.dtype == dtype
+        # a few tens of products in the dtype, fp32 at best
+        error = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) * 16
+        assert (y.float() - expected).abs().max() <= error * expected.abs().max()
+
+
+@clause()
+def an_empty_batch(row):
+    mixer, x = build(row), a_map(row)
+    assert mixer(x[:0]).shape == (0, *mixer(x).shape[1:])
+
+
+@clause()
+def bfloat16_autocast(row):
+    mixer, x = build(row), a_map(row)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = mixer(x)
+    y.float().sum().backward()
+    # two GEMMs in bf16 (8 bits), sums of some tens of terms
+    torch.testing.assert_close(y.float(), mixer(x), rtol=0.1, atol=0.1)
