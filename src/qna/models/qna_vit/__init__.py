@@ -35,8 +35,8 @@ FAMILY = Family(
         venue="CVPR 2022",
         arxiv="2112.11435",
         read="the paper; github.com/moabarar/qna (MIT)",
-        differs="a strided block begins a stage, where theirs ends the stage before; the sizes nano, micro and "
-        "mini are ours",
+        differs="a strided block begins a stage, where theirs ends the stage before; the sizes nano, micro "
+        "and mini are ours",
         status="exact",
     ),
     network=QnAViT,

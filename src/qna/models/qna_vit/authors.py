@@ -55,7 +55,7 @@ def to_flax(
     *,
     name: str = "the state dict",
 ) -> dict[str, Any]:
-    """Nested {"params": ..., "batch_stats": ...} of tensors from a state dict; errors as for `qna.models.convert`."""
+    """Nested {"params": ..., "batch_stats": ...} of tensors from a state dict; errors as above."""
     weights = {key: t for key, t in weights.items() if not key.endswith(_COUNTER)}
     classes = len(weights["head.fc.bias"]) if "head.fc.bias" in weights else 1000
     expected = authors_tensors(_skeleton(model, classes, arguments))
