@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from qna._core.checks import per_axis, positive
+from qna._core.checks import natural, per_axis, positive
 from qna._core.errors import InvalidInput, check_choice
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
 from qna.models._parts.head import ClassifierHead
@@ -58,6 +58,7 @@ class Backbone(nn.Module):
     """
 
     output_fmt = "NHWC"
+    stages: nn.Sequential
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         check_choice("stem", stem, STEMS)
+        natural(type(self).__name__, num_classes=num_classes)
         positive(type(self).__name__, dim=dim, in_chans=in_chans, patch_size=patch_size)
         check_choice("shortcut", shortcut, SHORTCUTS)
         self.in_chans = in_chans

@@ -108,6 +108,11 @@ class MixerBlock(nn.Module):
     def of(cls, dim: int, spec: BlockSpec, *, shortcut: str, drop_path: float) -> MixerBlock:
         """The block that `spec` describes, on maps of `dim` channels; `shortcut` names a strided one's."""
         mixer: Any = spec.build(dim)
+        if spec.stride == 1 and mixer.out_dim != dim:
+            name = type(mixer).__name__
+            raise InvalidInput(
+                f"{name} makes {mixer.out_dim} channels of {dim}: only a strided block changes them"
+            )
         skip = None
         if spec.stride != 1:
             skip = SHORTCUTS[shortcut](dim, mixer.out_dim, spec.stride, spec.window)

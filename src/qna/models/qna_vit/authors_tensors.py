@@ -62,7 +62,7 @@ def authors_tensors(model: QnAViT) -> list[AuthorsTensor]:
     ]
 
 
-def _blocks(stages: nn.ModuleList) -> Iterator[AuthorsTensor]:
+def _blocks(stages: nn.Sequential) -> Iterator[AuthorsTensor]:
     learned = 0
     for i, stage in enumerate(stages):
         windowed = 0

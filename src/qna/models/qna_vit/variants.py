@@ -63,6 +63,9 @@ class QnAViTVariant(Variant):
             number = getattr(self, name)
             if type(number) is not int or number < 1:
                 raise InvalidInput(f"{name} must be a positive integer, got {number!r}")
+        for name in ("window_blocks", "qna_blocks"):
+            if not all(type(n) is int and n >= 0 for n in blocks[name]):
+                raise InvalidInput(f"{name} must hold integers of at least 0, got {blocks[name]!r}")
         check_choice("downsample", self.downsample, ("qna", "merge"))
         if not isinstance(self.mixers, str) and len(self.mixers) not in (0, len(self.qna_blocks)):
             raise InvalidInput(
@@ -114,7 +117,8 @@ class QnAViTVariant(Variant):
     def _chosen(self, chosen: Any, dim: int, size: int) -> BlockSpec:
         """A block of the mixer that the caller names, with what it needs and was not given."""
         pair = (chosen, {}) if isinstance(chosen, str) else chosen
-        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], Mapping):
+        whole = isinstance(pair, tuple | list) and len(pair) == 2
+        if not whole or not isinstance(pair[0], str) or not isinstance(pair[1], Mapping):
             raise InvalidInput(f"mixers holds names, pairs of a name and arguments, or None, got {chosen!r}")
         name, given = pair
         takes = inspect.signature(mixer_builder(name)[0]).parameters
