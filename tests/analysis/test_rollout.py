@@ -7,7 +7,8 @@ from qna._core.errors import InvalidInput
 from qna.analysis import attention_rollout, token_attention
 from qna.analysis.rollout import RolloutStep
 from qna.mixers import WindowAttention2d
-from qna.models._parts.block import AveragePoolShortcut, MixerBlock, StridedShortcut
+from qna.models._parts.block import MixerBlock
+from qna.models._parts.shortcut import AveragePoolShortcut, StridedShortcut
 from qna.parts.rows import PositionRows
 
 

@@ -12,10 +12,11 @@ from safetensors import safe_open
 
 from qna._core.errors import InvalidInput
 from qna.cli import main
-from qna.models import QNA_VIT, QnAViT
-from qna.models import convert as converting
-from qna.models.convert import PackedArray, convert, from_flax, read_flax, to_flax, write_flax
-from qna.models.qna_vit.authors import authors_tensors
+from qna.models import QNA_VIT, QnAViT, flax_file
+from qna.models.convert import convert
+from qna.models.flax_file import PackedArray, flatten, read_flax, write_flax
+from qna.models.qna_vit.authors import _collections, from_flax, to_flax
+from qna.models.qna_vit.authors_tensors import authors_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 LOGITS = json.loads((GOLDEN / "logits.json").read_text())
@@ -88,7 +89,7 @@ def test_logits_of_the_authors_model(case, tmp_path):
 def test_reads_what_flax_writes(kind, tmp_path):
     (tmp_path / "checkpoint_7").write_bytes(base64.b64decode(FILES[kind]))
     tree = read_flax(tmp_path / "checkpoint_7")
-    found = dict(converting._flatten(converting._collections(tree, "toy")))
+    found = dict(flatten(_collections(tree, "toy")))
     assert set(found) == {f"params/StemBlock_0/{name}" for name in FILES["arrays"]}
     for name, array in FILES["arrays"].items():
         tensor = found[f"params/StemBlock_0/{name}"].tensor(name)
@@ -104,7 +105,7 @@ def test_writes_the_bytes_that_flax_writes(tmp_path, monkeypatch):
     write_flax(tmp_path / "ours", tree)
     # the same map as it stands inside the training state
     assert (tmp_path / "ours").read_bytes() in base64.b64decode(FILES["whole"])
-    monkeypatch.setattr(converting, "_CHUNK_BYTES", 16)
+    monkeypatch.setattr(flax_file, "_CHUNK_BYTES", 16)
     write_flax(tmp_path / "ours", tree)
     assert (tmp_path / "ours").read_bytes() in base64.b64decode(FILES["pieces_of_16_bytes"])
 
@@ -152,7 +153,7 @@ def test_there_and_back_is_bitwise_the_same(arguments, tmp_path):
     assert count == len(list(flat(tree))) + (arguments.get("stem") == "resnet")  # torch's counter
     convert(names[1], names[2], "qna_vit_nano_16")  # the metadata says how it differs from the variant
     back = read_flax(names[2])
-    again = {path: array.tensor(path) for path, array in converting._flatten(back)}
+    again = {path: array.tensor(path) for path, array in flatten(back)}
     for path, tensor in flat(tree):
         assert torch.equal(again.pop(path), tensor), path
     assert not again

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna.models import QNA_VIT, BlockSpec, QnAViT
-from qna.models._parts.block import AveragePoolShortcut, ChannelMlp, DropPath, MixerBlock, StridedShortcut
+from qna.models import QNA_VIT, Backbone, BlockSpec
+from qna.models._parts.block import MixerBlock
+from qna.models._parts.shortcut import AveragePoolShortcut, StridedShortcut
 from qna.models._parts.stem import PatchStem, ResNetStem
+from qna.parts.drop_path import DropPath
+from qna.parts.mlp import ChannelMlp
 
 SMALL = "qna_vit_nano_16"
 
@@ -113,8 +116,8 @@ def test_a_block_holds_any_mixer():
 def test_a_model_of_other_mixers():
     """The backbone takes blocks of any registered mixer, from data."""
     window = BlockSpec("WindowAttention2d", {"num_heads": 2, "window_size": 3})
-    down = BlockSpec("QnA2d", {"num_heads": 2, "kernel_size": (5, 2), "stride": 2}, stride=2)
-    model = QnAViT([[window], [down, window]], dim=16, pool_heads=4, num_classes=5)
+    down = BlockSpec("QnA2d", {"num_heads": 2, "kernel_size": (5, 2)}, stride=2)
+    model = Backbone([[window], [down, window]], dim=16, pool_heads=4, num_classes=5)
     assert model(torch.randn(2, 3, 40, 24)).shape == (2, 5)
 
 

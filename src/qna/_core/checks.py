@@ -16,6 +16,13 @@ def positive(owner: str, **sizes: int) -> None:
             raise InvalidInput(f"{owner}: {name} must be an integer of at least 1, got {size!r}")
 
 
+def natural(owner: str, **counts: int) -> None:
+    """Every count must be an integer of at least 0."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise InvalidInput(f"{owner}: {name} must be an integer of at least 0, got {count!r}")
+
+
 def head_dim(owner: str, dim: int, num_heads: int) -> int:
     """Channels of one head; `num_heads` must divide `dim`."""
     positive(owner, dim=dim, num_heads=num_heads)

@@ -1,8 +1,22 @@
 """Backbones; importing this registers them in timm: ``timm.create_model("qna_vit_tiny")``."""
 
-from qna.models import timm_entry as _timm_entry  # noqa: F401 - registers the variants
-from qna.models.qna_vit.network import QnAViT
-from qna.models.qna_vit.variants import QNA_VIT, BlockSpec, QnAViTVariant
+from qna.models._parts.backbone import Backbone
+from qna.models._parts.block import BlockSpec
+from qna.models.family import Family, Variant
+from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
+from qna.models.registry import FAMILIES, create
 from qna.models.sharing import from_pretrained, save_pretrained
 
-__all__ = ["QNA_VIT", "BlockSpec", "QnAViT", "QnAViTVariant", "from_pretrained", "save_pretrained"]
+__all__ = [
+    "FAMILIES",
+    "QNA_VIT",
+    "Backbone",
+    "BlockSpec",
+    "Family",
+    "QnAViT",
+    "QnAViTVariant",
+    "Variant",
+    "create",
+    "from_pretrained",
+    "save_pretrained",
+]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice, require
-from qna.models import QnAViT, QnAViTVariant  # registers qna's names in timm
+from qna.models import create
+from qna.models.registry import takes
 from qna.train.checkpoint import SHARDED_CHECKPOINT
 from qna.train.config import NetworkOptions
 
@@ -56,61 +53,26 @@ def create_network(
     channels: int | None = None,
     image_size: int | None = None,
 ) -> nn.Module:
-    """Let timm make the network that `options` name; None is what the model takes by itself.
+    """Make the network that `options` name; None is what the model takes by itself.
 
     Raises:
         UnknownName: for a model that timm does not know, with the nearest names.
         InvalidInput: if the model refuses the options.
     """
-    timm = require("timm", extra="train", purpose="training")
-    check_model(options.model)
     wanted = {
         "num_classes": classes,
         "in_chans": channels,
         "drop_path_rate": options.drop_path,
         "pretrained": options.pretrained or None,
-        "img_size": image_size,
+        # others read any size
+        "img_size": image_size if takes(options.model, "img_size") else None,
     }
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
             raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
-    arguments: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None} | own
-    try:
-        try:
-            return timm.create_model(options.model, **arguments)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            del arguments["img_size"]  # takes any size
-            return timm.create_model(options.model, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
-        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if isinstance(error, TypeError) and refused and refused[1] in own:
-            _unknown_argument(options, refused[1])
-        given = ", ".join(f"{k}={v}" for k, v in arguments.items()).replace("img_size", "image_size")
-        cause = " ".join(str(error).split())
-        raise InvalidInput(f"model {options.model!r} cannot be built with {given}: {cause}") from error
-
-
-def _unknown_argument(options: NetworkOptions, name: str) -> None:
-    """Say which arguments that are spelled like `name` the model has, if it can be built without any."""
-    timm = require("timm", extra="train", purpose="training")
-    try:
-        plain = timm.create_model(options.model)
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError):
-        return
-    known = set(inspect.signature(type(plain)).parameters)
-    if isinstance(plain, QnAViT):
-        known |= {field.name for field in fields(QnAViTVariant)}
-    check_choice(f"argument of model {options.model}", name, sorted(known - set(ELSEWHERE)))
-
-
-def check_model(name: str) -> None:
-    """Refuse a name that timm does not know, with the nearest names."""
-    timm = require("timm", extra="train", purpose="timm's models")
-    if ":" not in name:  # hf_hub:... and local-dir:... are not in the registry
-        check_choice("model", name.split(".", maxsplit=1)[0], timm.list_models())
+    arguments = {name: value for name, value in wanted.items() if value is not None} | own
+    return create(options.model, **arguments)
 
 
 def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:

@@ -13,11 +13,11 @@ from qna._core.errors import InvalidInput, require
 from qna._core.seeds import seeded
 from qna._core.third_party import import_vision
 from qna.eval import Classifier, ImageView
+from qna.models.resolve import check_model
 from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.folder import CONFIG
 from qna.train.network import (
-    check_model,
     classifier_names,
     create_network,
     load_start,

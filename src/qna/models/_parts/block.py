@@ -1,23 +1,70 @@
-"""The block of QnA-ViT: any mixer, then an MLP, each on a normalised map and added to a skip path."""
+"""The block of a backbone: any mixer, then an MLP, each on a normalised map and added to a skip path."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.checks import per_axis
-from qna.models._parts.padding import pad_same, same_margins
-from qna.ops._shared.window import Window
-from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
-from qna.parts.rows import PositionRows, window_sources
-from qna.parts.window_softmax import window_softmax
+from qna._core.errors import InvalidInput, check_choice
+from qna.mixers import MIXERS
+from qna.models._parts.shortcut import SHORTCUTS
+from qna.parts.drop_path import DropPath
+from qna.parts.mlp import ChannelMlp
 
-# the LayerNorm epsilon of Flax, in which the authors trained
+# the LayerNorm epsilon of Flax, in which the authors of QnA trained
 NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block of a backbone.
+
+    Attributes:
+        mixer: name in `qna.mixers.MIXERS`, or what makes a mixer of (dim, **arguments).
+        arguments: how it is built, beside its number of channels and its stride.
+        stride: positions of the incoming map per position of the outgoing one.
+        window: positions per axis that it mixes, which a pooling skip path takes too.
+    """
+
+    mixer: str | Callable[..., nn.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    stride: int = 1
+    window: int = 1
+
+    def build(self, dim: int) -> nn.Module:
+        """The mixer, of `dim` channels.
+
+        Raises:
+            UnknownName: no mixer of that name, or one that takes no such argument, with the nearest names.
+            InvalidInput: a mixer that takes no stride is to have one, or it refuses its arguments.
+        """
+        build, name = mixer_builder(self.mixer)
+        known = inspect.signature(build).parameters
+        for argument in self.arguments:
+            check_choice(f"argument of {name}", argument, known.keys() - {"dim", "stride"})
+        strided = {} if self.stride == 1 else {"stride": self.stride}
+        if strided and "stride" not in known:
+            raise InvalidInput(f"{name} keeps the size of its map and cannot have stride={self.stride}")
+        lacks = [
+            n
+            for n, p in known.items()
+            if p.default is p.empty and n != "dim" and n not in {**self.arguments, **strided}
+        ]
+        if lacks:
+            raise InvalidInput(f"{name} needs {' and '.join(lacks)}: give it among the mixer's arguments")
+        return build(dim, **self.arguments, **strided)
+
+
+def mixer_builder(mixer: str | Callable[..., nn.Module]) -> tuple[Callable[..., nn.Module], str]:
+    """What makes a mixer, by its name in `MIXERS` or itself, and its name."""
+    if not isinstance(mixer, str):
+        return mixer, getattr(mixer, "__name__", str(mixer))
+    check_choice("mixer", mixer, MIXERS)
+    return MIXERS[mixer].create, mixer
 
 
 class MixerBlock(nn.Module):
@@ -43,6 +90,7 @@ class MixerBlock(nn.Module):
         mlp_ratio: int = 4,
     ):
         super().__init__()
+        self.out_dim = out_dim
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mixer = mixer
         self.shortcut = nn.Identity() if shortcut is None else shortcut
@@ -56,107 +104,16 @@ class MixerBlock(nn.Module):
         x = self.shortcut(x) + self.drop_path1(self.mixer(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
-
-class ChannelMlp(nn.Module):
-    """Two linear maps of the channels with a GELU (its tanh form, as in Flax) between them."""
-
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.act = nn.GELU(approximate="tanh")
-        self.fc2 = Linear(hidden, dim)
-        init_linear_(self.fc1)
-        init_linear_(self.fc2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., ECCV 2016): branches of some images are left out.
-
-    In training, each image's branch is zero with probability `rate`, and divided by ``1 - rate`` where kept.
-    """
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, ...)."""
-        if not self.training or self.rate == 0:
-            return x
-        keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
-        return x * (keep / (1 - self.rate))
-
-    def extra_repr(self) -> str:
-        """The rate."""
-        return f"{self.rate:.3g}"
-
-
-class StridedShortcut(nn.Module):
-    """Skip path of a strided mixer: a 1x1 convolution at stride `stride`, of every `stride`-th position."""
-
-    def __init__(self, dim: int, out_dim: int, *, stride: int):
-        super().__init__()
-        self.stride = stride
-        self.proj = Linear(dim, out_dim, bias=False)
-        init_linear_(self.proj)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
-        return self.proj(x[:, :: self.stride, :: self.stride])
-
-    def position_rows(self, x: Tensor) -> PositionRows:
-        """Which positions of `x` each position that comes out is made of."""
-        return _even_rows(x, 1, self.stride, 0)
-
-
-class AveragePoolShortcut(nn.Module):
-    """Skip path of a strided mixer: the mean of a window at stride `stride`, then a 1x1 convolution.
-
-    Zero padding counts in the mean, as in Flax.
-    """
-
-    def __init__(self, dim: int, out_dim: int, *, stride: int, window: int):
-        super().__init__()
-        self.stride = stride
-        self.window = window
-        self.proj = Linear(dim, out_dim, bias=False)
-        init_linear_(self.proj)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
-        padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
-        return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
-
-    def position_rows(self, x: Tensor) -> PositionRows:
-        """Which positions of `x` each position that comes out is made of; padding is left out."""
-        before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
-        return _even_rows(x, self.window, self.stride, before)
-
-
-def _even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:
-    """Rows of windows over the map `x` that look at all their positions alike."""
-    size = x.shape[1:3]
-    window = Window(
-        (kernel, kernel),
-        (stride, stride),
-        (1, 1),
-        per_axis("before", before, 2, minimum=0),
-        tuple(-(-n // stride) for n in size),
-    )
-    sources = window_sources(size, window, x.device)
-    alike = torch.zeros(1, *size, 1, 1, device=x.device)
-    shares = window_softmax(alike, alike.new_zeros(kernel, kernel, 1, 1), window)
-    return PositionRows(shares.flatten(1, 4).flatten(2).expand(len(x), -1, -1), sources)
-
-
-# name -> skip path of (dim, out_dim, stride, window of the strided mixer)
-SHORTCUTS = {
-    "conv1x1": lambda dim, out_dim, stride, window: StridedShortcut(dim, out_dim, stride=stride),
-    "avgpool": lambda dim, out_dim, stride, window: AveragePoolShortcut(
-        dim, out_dim, stride=stride, window=window
-    ),
-}
+    @classmethod
+    def of(cls, dim: int, spec: BlockSpec, *, shortcut: str, drop_path: float) -> MixerBlock:
+        """The block that `spec` describes, on maps of `dim` channels; `shortcut` names a strided one's."""
+        mixer: Any = spec.build(dim)
+        if spec.stride == 1 and mixer.out_dim != dim:
+            name = type(mixer).__name__
+            raise InvalidInput(
+                f"{name} makes {mixer.out_dim} channels of {dim}: only a strided block changes them"
+            )
+        skip = None
+        if spec.stride != 1:
+            skip = SHORTCUTS[shortcut](dim, mixer.out_dim, spec.stride, spec.window)
+        return cls(dim, mixer, out_dim=mixer.out_dim, shortcut=skip, drop_path=drop_path)

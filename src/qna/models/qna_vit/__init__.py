@@ -1,0 +1,51 @@
+"""QnA-ViT: self-attention in windows and learned queries, in seven sizes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qna._core.about import About
+from qna.models._parts import head, shortcut, stem
+from qna.models._parts.merging import PatchMerging
+from qna.models.family import Family
+from qna.models.qna_vit.authors import AUTHORS
+from qna.models.qna_vit.network import QnAViT
+from qna.models.qna_vit.variants import QNA_VIT, QnAViTVariant
+from qna.parts.drop_path import DropPath
+from qna.parts.linear import Linear
+
+__all__ = ["FAMILY", "QNA_VIT", "QnAViT", "QnAViTVariant"]
+
+
+def _timm_cfg(variant: QnAViTVariant) -> Mapping[str, Any]:
+    reduction = variant.patch_size * 2 ** (len(variant.qna_blocks) - 1)
+    return {
+        "pool_size": (-(-variant.image_size // reduction),) * 2,
+        "first_conv": "stem.conv",
+        "classifier": "head.fc",
+        "origin_url": "https://github.com/moabarar/qna",
+        "license": "mit",
+    }
+
+
+FAMILY = Family(
+    "qna_vit",
+    About(
+        title="Learned Queries for Efficient Local Attention",
+        authors="Arar, Shamir, Bermano",
+        venue="CVPR 2022",
+        arxiv="2112.11435",
+        read="the paper; github.com/moabarar/qna (MIT)",
+        differs="a strided block begins a stage, where theirs ends the stage before; the sizes nano, micro "
+        "and mini are ours",
+        status="exact",
+    ),
+    network=QnAViT,
+    variants=QNA_VIT,
+    timm_cfg=_timm_cfg,
+    stages=lambda variant: len(variant.qna_blocks),
+    authors=AUTHORS,
+    leaves=(
+        *(Linear, DropPath, PatchMerging, stem.PatchStem, stem.ResNetStem),
+        *(shortcut.StridedShortcut, shortcut.AveragePoolShortcut, head.QueryPool),
+    ),
+)

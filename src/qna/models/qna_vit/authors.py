@@ -1,201 +1,111 @@
-"""Names and layouts of the authors' Flax parameters, tensor by tensor, for a `QnAViT`.
-
-Theirs differ from ours in five ways: kernels of linear layers and convolutions end with (in, out); the
-channels of QnA's values run over (h, d), ours over (d, h); queries, keys and values of self-attention lie
-head by head, (h, 3, d), ours (3, h, d); a window's taps share one axis, as do its L * h tables; a strided
-block ends a stage, ours begins the next. Each tensor is a reshape, a permutation and a reshape of the other.
-"""
+"""Checkpoints of the authors of QnA: Flax files whose parameters lie at the top, under "params", or inside a
+training state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from qna.mixers import QnA2d, QnAPool2d, WindowAttention2d
-from qna.models._parts.block import AveragePoolShortcut, MixerBlock
-from qna.models._parts.stem import ResNetStem
+from qna._core.errors import InvalidInput
+from qna.models.family import Authors
+from qna.models.flax_file import flatten, read_flax, write_flax
+from qna.models.qna_vit.authors_tensors import authors_tensors
 from qna.models.qna_vit.network import QnAViT
+from qna.models.qna_vit.variants import QNA_VIT
+
+# torch's batch norm counts, Flax's does not
+_COUNTER = "num_batches_tracked"
 
 
-@dataclass(frozen=True)
-class AuthorsTensor:
-    """One tensor under both its names.
-
-    Attributes:
-        path: the authors' name, with its collection: "params/StemBlock_0/conv_1x1/kernel".
-        key: ours, in the state dict.
-        shape: the authors' shape.
-        split: `shape` with axes split in their factors.
-        order: the permutation of `split` that becomes ours.
-        ours: our shape.
-    """
-
-    path: str
-    key: str
-    shape: tuple[int, ...]
-    split: tuple[int, ...]
-    order: tuple[int, ...]
-    ours: tuple[int, ...]
-
-    def from_authors(self, tensor: Tensor) -> Tensor:
-        """Our layout of the authors' tensor, contiguous."""
-        return tensor.reshape(self.split).permute(self.order).reshape(self.ours).contiguous()
-
-    def to_authors(self, tensor: Tensor) -> Tensor:
-        """The authors' layout of our tensor, contiguous."""
-        permuted = tensor.reshape([self.split[axis] for axis in self.order])
-        back = [self.order.index(axis) for axis in range(len(self.order))]
-        return permuted.permute(back).reshape(self.shape).contiguous()
+def read(path: Path, model: str, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """State dict of `model` from a file of the authors."""
+    return from_flax(read_flax(path), model, arguments, name=str(path))
 
 
-def authors_tensors(model: QnAViT) -> list[AuthorsTensor]:
-    """Every tensor of `model` that its state dict holds, with the authors' name and layout."""
-    return [
-        *_stem(model.stem),
-        *_blocks(model.stages),
-        *_norm("ClassificationHead_0/LayerNorm_0", "norm", model.norm),
-        *_pool("ClassificationHead_0/FusedKQnA_0", "head.pool.attention", model.head.pool),
-        *_linear("ClassificationHead_0/head_logits", "head.fc", model.head.fc),
-    ]
+def write(
+    path: Path, weights: Mapping[str, Tensor], model: str, arguments: Mapping[str, Any], *, source: str
+) -> None:
+    """A file as the authors' code reads it, of weights that came from `source`."""
+    write_flax(path, to_flax(weights, model, arguments, name=source))
 
 
-def _blocks(stages: nn.ModuleList) -> Iterator[AuthorsTensor]:
-    learned = 0
-    for i, stage in enumerate(stages):
-        windowed = 0
-        for j, block in enumerate(stage.children()):
-            assert isinstance(block, MixerBlock)
-            if isinstance(block.mixer, WindowAttention2d):
-                windowed += 1
-                name = f"LSAStage_{i}/MSA_Block_{windowed}"
-            elif isinstance(block.shortcut, nn.Identity):
-                learned += 1
-                name = f"QnAStage_{i}/QnA_Block_{learned}"
-            else:
-                name = f"QnAStage_{i - 1}/QnA_Block_{learned + 1}_stride_2"
-                learned = 0
-            yield from _block(name, f"stages.{i}.{j}", block)
+def from_flax(
+    tree: Any, model: str, arguments: Mapping[str, Any] | None = None, *, name: str = "the checkpoint"
+) -> dict[str, Tensor]:
+    """State dict of `model` from a decoded Flax checkpoint; errors as for `qna.models.convert`."""
+    found = dict(flatten(_collections(tree, name)))
+    head = found.get("params/ClassificationHead_0/head_logits/bias")
+    classes = head.shape[0] if head is not None and len(head.shape) == 1 else 1000
+    skeleton = _skeleton(model, classes, arguments)
+    expected = authors_tensors(skeleton)
+    _compare(name, model, {t.path: t.shape for t in expected}, {p: a.shape for p, a in found.items()})
+    weights = {t.key: t.from_authors(found[t.path].tensor(t.path)) for t in expected}
+    counters = [key for key in skeleton.state_dict() if key.endswith(_COUNTER)]
+    return {**weights, **{key: torch.zeros((), dtype=torch.int64) for key in counters}}
 
 
-def _block(path: str, key: str, block: MixerBlock) -> Iterator[AuthorsTensor]:
-    if not isinstance(block.shortcut, nn.Identity):
-        pooled = isinstance(block.shortcut, AveragePoolShortcut)
-        conv = f"{path}/AvgPool1x1Conv_0/Conv_0" if pooled else f"{path}/Conv_0"
-        weight = block.shortcut.get_parameter("proj.weight")
-        out, inner = weight.shape
-        yield _tensor(
-            f"{conv}/kernel", f"{key}.shortcut.proj.weight", weight, (inner, out), (1, 0), lead=(1, 1)
-        )
-    yield from _norm(f"{path}/LayerNorm_0", f"{key}.norm1", block.norm1)
-    if isinstance(block.mixer, WindowAttention2d):
-        yield from _window(f"{path}/MultiHeadSelfAttention_0", f"{key}.mixer", block.mixer)
-    else:
-        assert isinstance(block.mixer, QnA2d)
-        yield from _qna(f"{path}/FusedKQnA_0", f"{key}.mixer", block.mixer)
-    yield from _norm(f"{path}/LayerNorm_1", f"{key}.norm2", block.norm2)
-    yield from _linear(f"{path}/MlpBlock_0/Dense_0", f"{key}.mlp.fc1", block.mlp.fc1)
-    yield from _linear(f"{path}/MlpBlock_0/Dense_1", f"{key}.mlp.fc2", block.mlp.fc2)
-
-
-def _qna(path: str, key: str, layer: QnA2d | QnAPool2d) -> Iterator[AuthorsTensor]:
-    part = layer.project.get_parameter
-    L, h, d = part("query").shape
-    C, out, table = layer.dim, layer.out_dim, part("position.table")
-    taps = (table.shape[0] * table.shape[1], L * h)
-    key, out_key = f"{key}.project", f"{key}.out.weight"
-    yield _tensor(f"{path}/query", f"{key}.query", part("query"), (L, h, d), (0, 1, 2), shape=(L, h * d))
-    yield _tensor(f"{path}/Wk", f"{key}.key", part("key"), (C, h, d), (1, 2, 0), shape=(C, h * d))
-    yield _tensor(
-        f"{path}/to_v/kernel",
-        f"{key}.value.weight",
-        part("value.weight"),
-        (C, h, d),
-        (2, 1, 0),
-        shape=(C, h * d),
-    )
-    yield _tensor(
-        f"{path}/attn_scale_weights",
-        f"{key}.query_weight.table",
-        part("query_weight.table"),
-        tuple(table.shape),
-        (0, 1, 2, 3),
-        shape=(1, 1, *taps),
-    )
-    yield _tensor(
-        f"{path}/rpe_bias", f"{key}.position.table", table, tuple(table.shape), (0, 1, 2, 3), shape=taps
-    )
-    yield _tensor(
-        f"{path}/to_out/kernel", out_key, layer.out.weight, (h, d, out), (2, 1, 0), shape=(h * d, out)
-    )
-
-
-def _window(path: str, key: str, layer: WindowAttention2d) -> Iterator[AuthorsTensor]:
-    C, h, table = layer.dim, layer.num_heads, layer.position_table
-    rpe = f"{path}/RelativePositionalEmbedding_0/rpe_bias"
-    offsets = (table.shape[0] * table.shape[1], h)
-    yield _tensor(rpe, f"{key}.position_table", table, tuple(table.shape), (0, 1, 2), shape=offsets)
-    yield _tensor(
-        f"{path}/to_qkv/kernel",
-        f"{key}.qkv.weight",
-        layer.qkv.weight,
-        (C, h, 3, C // h),
-        (2, 1, 3, 0),
-        shape=(C, 3 * C),
-    )
-    yield from _linear(f"{path}/to_out", f"{key}.out", layer.out)
-
-
-def _pool(path: str, key: str, pool: nn.Module) -> Iterator[AuthorsTensor]:
-    attention = getattr(pool, "attention", None)
-    if isinstance(attention, QnAPool2d):
-        yield from _qna(path, key, attention)
-
-
-def _stem(stem: nn.Module) -> Iterator[AuthorsTensor]:
-    weight = stem.get_parameter("conv.weight")
-    out, inner, rows, columns = weight.shape
-    name = "conv_7x7" if isinstance(stem, ResNetStem) else "conv_1x1"
-    split = (rows, columns, inner, out)
-    yield _tensor(f"StemBlock_0/{name}/kernel", "stem.conv.weight", weight, split, (3, 2, 0, 1))
-    if isinstance(stem, ResNetStem):
-        path, key, norm = "StemBlock_0/BatchNorm_0", "stem.norm", stem.norm
-        yield from _norm(path, key, norm)
-        mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        yield _vector(f"{path}/mean", f"{key}.running_mean", mean, collection="batch_stats")
-        yield _vector(f"{path}/var", f"{key}.running_var", var, collection="batch_stats")
-
-
-def _norm(path: str, key: str, norm: nn.Module) -> Iterator[AuthorsTensor]:
-    yield _vector(f"{path}/scale", f"{key}.weight", norm.get_parameter("weight"))
-    yield _vector(f"{path}/bias", f"{key}.bias", norm.get_parameter("bias"))
-
-
-def _linear(path: str, key: str, layer: nn.Module) -> Iterator[AuthorsTensor]:
-    if not isinstance(layer, nn.Linear):
-        return  # a head without classes
-    yield _tensor(
-        f"{path}/kernel", f"{key}.weight", layer.weight, (layer.in_features, layer.out_features), (1, 0)
-    )
-    if layer.bias is not None:
-        yield _vector(f"{path}/bias", f"{key}.bias", layer.bias)
-
-
-def _vector(path: str, key: str, ours: Tensor, *, collection: str = "params") -> AuthorsTensor:
-    shape = tuple(ours.shape)
-    return AuthorsTensor(f"{collection}/{path}", key, shape, shape, (0,), shape)
-
-
-def _tensor(
-    path: str,
-    key: str,
-    ours: Tensor,
-    split: tuple[int, ...],
-    order: tuple[int, ...],
+def to_flax(
+    weights: Mapping[str, Tensor],
+    model: str,
+    arguments: Mapping[str, Any] | None = None,
     *,
-    shape: tuple[int, ...] | None = None,
-    lead: tuple[int, ...] = (),
-) -> AuthorsTensor:
-    shape = lead + split if shape is None else shape
-    return AuthorsTensor(f"params/{path}", key, shape, split, order, tuple(ours.shape))
+    name: str = "the state dict",
+) -> dict[str, Any]:
+    """Nested {"params": ..., "batch_stats": ...} of tensors from a state dict; errors as above."""
+    weights = {key: t for key, t in weights.items() if not key.endswith(_COUNTER)}
+    classes = len(weights["head.fc.bias"]) if "head.fc.bias" in weights else 1000
+    expected = authors_tensors(_skeleton(model, classes, arguments))
+    _compare(name, model, {t.key: t.ours for t in expected}, {k: tuple(t.shape) for k, t in weights.items()})
+    tree: dict[str, Any] = {}
+    for t in expected:
+        *folders, leaf = t.path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = t.to_authors(weights[t.key])
+    return tree
+
+
+def _collections(tree: Any, name: str) -> dict[str, Any]:
+    """{"params": ..., "batch_stats": ...} wherever a checkpoint keeps them."""
+    state = tree.get("optimizer", tree)
+    state = state.get("target", state) if isinstance(state, dict) else state
+    params = state.get("params", state) if isinstance(state, dict) else None
+    while isinstance(params, dict) and set(params) == {"params"}:
+        params = params["params"]
+    if not isinstance(params, dict) or not any(str(key).startswith("StemBlock") for key in params):
+        raise InvalidInput(
+            f"{name} holds no parameters of a QnA-ViT: no StemBlock_0 in {sorted(map(str, tree))[:8]}"
+        )
+    stats = tree.get("batch_stats")
+    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+
+
+def _skeleton(model: str, classes: int, arguments: Mapping[str, Any] | None) -> QnAViT:
+    """The model without data."""
+    with torch.device("meta"):
+        return QnAViT.of(QNA_VIT[model], num_classes=classes, **(arguments or {}))
+
+
+def _compare(
+    name: str, model: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    missing = [path for path in expected if path not in found]
+    extra = sorted(path for path in found if path not in expected)
+    if missing:
+        more = f" (and {len(missing) - 1} more)" * (len(missing) > 1)
+        hint = f"; it has {extra[0]}, which a {model} has not" if extra else ""
+        raise InvalidInput(f"{name} is no {model}: {missing[0]} is missing{more}{hint}")
+    if extra:
+        more = f" (and {len(extra) - 1} more)" * (len(extra) > 1)
+        raise InvalidInput(f"{name} is no {model}: it has {extra[0]}{more}, which that model has not")
+    for path, shape in expected.items():
+        if found[path] != shape:
+            raise InvalidInput(f"{name} is no {model}: {path} has shape {found[path]}, not {shape}")
+
+
+AUTHORS = Authors(".msgpack", read, write)

@@ -1,0 +1,84 @@
+"""Skip paths of blocks that make the map smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna._core.checks import per_axis
+from qna.models._parts.padding import pad_same, same_margins
+from qna.ops._shared.window import Window
+from qna.parts.initializers import init_linear_
+from qna.parts.linear import Linear
+from qna.parts.rows import PositionRows, window_sources
+from qna.parts.window_softmax import window_softmax
+
+
+class StridedShortcut(nn.Module):
+    """Skip path of a strided mixer: a 1x1 convolution at stride `stride`, of every `stride`-th position."""
+
+    def __init__(self, dim: int, out_dim: int, *, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.proj = Linear(dim, out_dim, bias=False)
+        init_linear_(self.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
+        return self.proj(x[:, :: self.stride, :: self.stride])
+
+    def position_rows(self, x: Tensor) -> PositionRows:
+        """Which positions of `x` each position that comes out is made of."""
+        return even_rows(x, 1, self.stride, 0)
+
+
+class AveragePoolShortcut(nn.Module):
+    """Skip path of a strided mixer: the mean of a window at stride `stride`, then a 1x1 convolution.
+
+    Zero padding counts in the mean, as in Flax.
+    """
+
+    def __init__(self, dim: int, out_dim: int, *, stride: int, window: int):
+        super().__init__()
+        self.stride = stride
+        self.window = window
+        self.proj = Linear(dim, out_dim, bias=False)
+        init_linear_(self.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
+        padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
+        return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
+
+    def position_rows(self, x: Tensor) -> PositionRows:
+        """Which positions of `x` each position that comes out is made of; padding is left out."""
+        before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
+        return even_rows(x, self.window, self.stride, before)
+
+
+def even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:
+    """Rows of windows over the map `x` that look at all their positions alike."""
+    size = x.shape[1:3]
+    window = Window(
+        (kernel, kernel),
+        (stride, stride),
+        (1, 1),
+        per_axis("before", before, 2, minimum=0),
+        tuple(-(-n // stride) for n in size),
+    )
+    sources = window_sources(size, window, x.device)
+    alike = torch.zeros(1, *size, 1, 1, device=x.device)
+    shares = window_softmax(alike, alike.new_zeros(kernel, kernel, 1, 1), window)
+    return PositionRows(shares.flatten(1, 4).flatten(2).expand(len(x), -1, -1), sources)
+
+
+# name -> skip path of (dim, out_dim, stride, window of the strided mixer)
+SHORTCUTS = {
+    "conv1x1": lambda dim, out_dim, stride, window: StridedShortcut(dim, out_dim, stride=stride),
+    "avgpool": lambda dim, out_dim, stride, window: AveragePoolShortcut(
+        dim, out_dim, stride=stride, window=window
+    ),
+}

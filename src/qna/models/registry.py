@@ -1,0 +1,53 @@
+"""All families of models, and the one way from a name to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from qna._core.errors import InvalidInput, check_choice
+from qna.models import qna_vit
+from qna.models.resolve import check_model, known_arguments
+from qna.models.timm_entry import register, timm
+
+# every family by its name: this list is all that a new one is added to
+FAMILIES = {family.name: family for family in (qna_vit.FAMILY,)}
+for _family in FAMILIES.values():
+    register(_family)
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """Make a model by any name: one of ours, else timm's; "hf-hub:OWNER/NAME" and "local-dir:FOLDER" too.
+
+    Args:
+        name: as ``timm.create_model`` takes it.
+        arguments: of ``timm.create_model``, of the network, or fields of its variant.
+
+    Raises:
+        UnknownName: for a model that is not known or an argument that it does not take, with the nearest.
+        InvalidInput: if the model refuses its arguments.
+    """
+    check_model(name)
+    try:
+        return timm.create_model(name, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
+        if isinstance(error, TypeError) and (known := known_arguments(name)):
+            # some are consumed before a network sees them, so that they are asked about only now
+            for argument in arguments.keys() - known - _OF_TIMM:
+                check_choice(f"argument of model {name}", argument, known)
+        given = ", ".join(f"{k}={v}" for k, v in arguments.items())
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"model {name!r} cannot be built with {given}: {cause}") from error
+
+
+def takes(name: str, argument: str) -> bool:
+    """Whether the model `name` has an argument of that name, by its signature."""
+    return argument in known_arguments(name)
+
+
+# what timm takes for every model
+_OF_TIMM = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("scriptable", "exportable", "no_jit", "features_only", "out_indices", "feature_cls"),
+}

@@ -1,0 +1,24 @@
+"""The two linear maps that follow a mixer in a block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from qna.parts.initializers import init_linear_
+from qna.parts.linear import Linear
+
+
+class ChannelMlp(nn.Module):
+    """Two linear maps of the channels with a GELU (its tanh form, as in Flax) between them."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = Linear(dim, hidden)
+        self.act = nn.GELU(approximate="tanh")
+        self.fc2 = Linear(hidden, dim)
+        init_linear_(self.fc1)
+        init_linear_(self.fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.fc2(self.act(self.fc1(x)))
