@@ -27,11 +27,37 @@ MAY_IMPORT = {
     "train": {"_core", "ops", "mixers", "models", "data", "eval"},
     # accuracy within a budget is measured of training runs
     "bench": {"_core", "ops", "mixers", "models", "data", "analysis", "train"},
-    "cli": {"_core", "ops", "mixers", "models", "data", "plots", "analysis", "eval", "train", "bench"},
+    # a laboratory measures as benchmarks do and draws its own picture
+    "labs": {
+        "_core",
+        "ops",
+        "parts",
+        "mixers",
+        "models",
+        "data",
+        "analysis",
+        "eval",
+        "train",
+        "bench",
+        "plots",
+    },
+    "cli": {
+        "_core",
+        "ops",
+        "mixers",
+        "models",
+        "data",
+        "plots",
+        "analysis",
+        "eval",
+        "train",
+        "bench",
+        "labs",
+    },
 }
 
 # folders whose sub-packages must not import each other
-SIBLINGS_APART = ("ops", "mixers", "models")
+SIBLINGS_APART = ("ops", "mixers", "models", "labs")
 
 # third party -> where it may be imported
 DOORS = {
@@ -49,7 +75,7 @@ DOORS = {
         "bench/subjects/peers/from_timm.py",
     ),
     "torchvision": ("models/timm_entry.py", "data/*", "data/images/*"),
-    "matplotlib": ("plots/*", "cli/explain.py"),  # explain asks for it before the work
+    "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py"),  # which ask for it before the work
     "msgpack": ("models/flax_file.py",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),

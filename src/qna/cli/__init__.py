@@ -13,6 +13,7 @@ COMMANDS = {
     "explain": "draw what a network looks at in a photo",
     "share": "put a trained model in a folder that timm and the Hugging Face hub read",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
+    "lab": "try a published claim in minutes, beside a control that can win",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",
     "doctor": "show what this machine has and what would make qna faster here",

@@ -6,6 +6,8 @@ import datetime
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,18 @@ def use_threads(count: int) -> None:
     cores.pin(count)
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
+
+
+@contextmanager
+def keeping_to(threads: int) -> Iterator[None]:
+    """`use_threads` inside; threads and cores are as before afterwards."""
+    before = torch.get_num_threads()
+    try:
+        with cores.all_cores():  # which come back to what they were
+            use_threads(threads)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _git(*arguments: str) -> str:

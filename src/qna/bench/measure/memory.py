@@ -16,9 +16,9 @@ import ctypes
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qna.bench.measure.lines import Lines, answer
 
@@ -34,11 +34,12 @@ def keep_freed_blocks() -> None:
 
     Otherwise large blocks go back to the system and come again page by page, or do not, as it happens.
     """
-    trim_threshold, mmap_max = -1, -4  # numbers of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+    _settle_allocator(mmap_max=0, trim_threshold=2**31 - 1)
+
+
+def return_freed_blocks() -> None:
+    """Let this process give back what it frees, block by block, where its allocator is glibc's."""
+    _settle_allocator(mmap_max=65536, mmap_threshold=65536, trim_threshold=65536)
 
 
 def cannot_probe() -> str | None:
@@ -51,12 +52,44 @@ def cannot_probe() -> str | None:
 def peak_on_cpu(run: Callable[[], object]) -> int:
     """Bytes by which a second call grows the resident size of this process at most."""
     run()
+    _of_libc("malloc_trim")(0)  # free blocks between those in use would serve the second call unseen
     RESET.write_text("5")
     before = _resident("VmRSS")
     result = run()
     peak = _resident("VmHWM")
     del result
     return max(0, peak - before)
+
+
+def peak_in_fork(make: Callable[[], Callable[[], object]]) -> int:
+    """`peak_on_cpu` of the call that `make` gives, both in a process of its own, forked from this one.
+
+    Raises:
+        RuntimeError: the process was killed, or raised; then the text is its own.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # newer Pythons warn of threads that a forked process has not: this one waits for none of them
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            # where memory ends, this process goes and not the one that asks
+            OOM_SCORE.write_text("1000")
+            return_freed_blocks()
+            text = str(peak_on_cpu(make()))
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(writing, text.encode())
+        os._exit(0)  # no clean-up: buffers and exit handlers are the parent's
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    if not text.isdigit():
+        raise RuntimeError(text or "the measured process was killed, probably for want of memory")
+    return int(text)
 
 
 def peak_on_gpu(run: Callable[[], object]) -> int:
@@ -93,29 +126,19 @@ def _serve(target: str) -> None:
     # once, here: what a forked process has to import, it imports every time
     getattr(target_module, "preload", lambda: None)()
 
-    def peak(question: dict[str, Any]) -> int:
-        """Measured in a process of its own."""
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            try:
-                # where memory ends, this process goes and not the one that asks
-                OOM_SCORE.write_text("1000")
-                text = str(peak_on_cpu(make(question)))
-            except BaseException as error:
-                text = f"{type(error).__name__}: {error}"
-            os.write(writing, text.encode())
-            os._exit(0)  # no clean-up: buffers and exit handlers are the parent's
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            text = pipe.read()
-        os.waitpid(child, 0)
-        if not text.isdigit():
-            raise RuntimeError(text or "the measured process was killed, probably for want of memory")
-        return int(text)
+    answer({"peak": lambda question: peak_in_fork(lambda: make(question))})
 
-    answer({"peak": peak})
+
+def _settle_allocator(**parameters: int) -> None:
+    numbers = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # of malloc.h
+    for name, value in parameters.items():
+        _of_libc("mallopt")(numbers[name], value)
+
+
+def _of_libc(name: str) -> Callable[..., object]:
+    """A function of this process's C library; one that does nothing where it has none of that name."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    return getattr(library, name, lambda *arguments: None)
 
 
 def _resident(field: str) -> int:
