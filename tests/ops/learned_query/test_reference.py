@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from qna.ops import learned_query_attention, use_backend
 from qna.ops.learned_query.cases import BY_NAME, CASES, Case
-from tests.ops.learned_query.oracle import assert_close_to_oracle, attend_by_loops
+from tests.ops.learned_query.oracle import attend_by_loops
+from tests.ops.tolerance import assert_close_to_oracle
 
 NAMES = ("scores", "value", "bias", "weight")
 SMALL = [c for c in CASES if c.batch * c.taps * c.heads * torch.tensor(c.space).prod() < 6000]
