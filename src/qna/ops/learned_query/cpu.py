@@ -15,7 +15,7 @@ from qna.ops.learned_query.library import OP
 _native: Any = None
 _why = ""
 try:
-    _native = import_module("qna.ops.learned_query._native")
+    _native = import_module("._native", __package__)
 except ImportError as error:
     _why = str(error)
 
