@@ -11,27 +11,20 @@ import torch
 from qna.ops import OPS
 
 
-def step(row, case, backend, device):
-    leaves = {k: t.requires_grad_() for k, t in case.make(device=device).items()}
+def step(row, case, backend):
+    leaves = {k: t.requires_grad_() for k, t in case.make().items()}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
     out = row.function(**leaves, **case.window, backend=backend)
-    bytes_of_output = out.nbytes
     out.sum().backward()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() - before, bytes_of_output
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), bytes_of_output
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), out.nbytes
 
 
 def main(op, backend, size, kernel):
     torch.set_num_threads(1)
     row = next(row for row in OPS if row.name == op)
-    device = row.backend(backend).device
     case = next(case for case in row.cases if len(case.space) == 2 and case.heads == 8)
-    step(row, case, backend, device)  # what is allocated once
-    print(*step(row, case.grown(int(size), int(kernel)), backend, device))  # noqa: T201 (for its parent)
+    step(row, case, backend)  # what is allocated once
+    print(*step(row, case.grown(int(size), int(kernel)), backend))  # noqa: T201 (for its parent)
 
 
 if __name__ == "__main__":
