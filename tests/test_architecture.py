@@ -151,7 +151,7 @@ def test_siblings_stay_apart(path):
         assert other == own or other not in siblings, f"{path}:{node.lineno} imports its sibling {name}"
 
 
-@pytest.mark.xfail(reason="Triton files, and the loop with its outcome", strict=True)
+@pytest.mark.xfail(reason="the loop with its outcome", strict=True)
 def test_no_circle_of_imports():
     """Also none through imports that wait in a function, or that only a type checker follows."""
     graph = {

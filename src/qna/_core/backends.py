@@ -75,7 +75,9 @@ class Backend:
 
     def reasons(self, inputs: OpInputs) -> list[str]:
         """Every reason why this backend cannot run `inputs` here; empty if it can."""
-        reasons = [*self.missing(), *(_seen_through(inputs.tensors) if self.opaque else ())]
+        reasons = list(self.missing())
+        if self.opaque:
+            reasons += _seen_through(inputs)
         if self.device is not None and inputs.device.type != self.device:
             reasons.append(f"device is {inputs.device.type}, needs {self.device}")
         if self.dtypes is not None and inputs.dtype not in self.dtypes:
@@ -84,7 +86,7 @@ class Backend:
         for name, most in self.most.items():
             if (size := getattr(inputs, name)) > most:
                 reasons.append(f"{name} is {size}, needs at most {most}")
-        return [*reasons, *self.declines(inputs)]
+        return reasons + self.declines(inputs)
 
 
 def short(dtype: torch.dtype) -> str:
@@ -92,8 +94,8 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _seen_through(tensors: Sequence[torch.Tensor | None]) -> list[str]:
-    """What of torch wants to see all that is computed from these tensors, and would be wrong without."""
+def _seen_through(inputs: OpInputs) -> list[str]:
+    """What of torch wants to see all that is computed of these inputs, and would be wrong without."""
     # torch.compile has transforms and traces of its own, and cannot trace the questions
     if torch.compiler.is_compiling():
         return []
@@ -102,7 +104,7 @@ def _seen_through(tensors: Sequence[torch.Tensor | None]) -> list[str]:
         reasons.append("a torch.func transform is active, which only the reference can follow")
     # outside of a level no tensor has a tangent
     elif forward_ad._current_level >= 0 and any(
-        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs.tensors
     ):
         reasons.append("a tensor has a tangent of forward-mode AD, which only the reference can carry on")
     if torch._C._get_tracing_state() is not None:

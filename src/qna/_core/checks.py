@@ -52,6 +52,9 @@ LARGEST = 2**31 - 1
 
 def per_axis(name: str, value: int | Sequence[int], axes: int, *, minimum: int) -> tuple[int, ...]:
     """Expand one integer, or check one integer per axis, each at least `minimum` and below 2**31."""
+    # what ops are called with, asked first
+    if type(value) is int and minimum <= value <= LARGEST:
+        return (value,) * axes
     if isinstance(value, int):
         values = (value,) * axes
     else:

@@ -1,57 +1,10 @@
-"""What every kernel backend must do, called by the test of each."""
+"""The equality of `tests.ops.equality`, of this op."""
 
-import torch
+from functools import partial
 
-from qna.ops import learned_query_attention
-from tests.ops.learned_query.oracle import assert_close_to_oracle, tolerance
+from qna.ops.learned_query import ROW
+from tests.ops import equality
 
 NAMES = ("out", "scores", "value", "bias", "weight")
-
-
-def run(inputs, window, backend, upstream_dtype=None):
-    """Output and gradients by name, for a random upstream gradient that `upstream_dtype` can hold."""
-    leaves = {k: None if t is None else t.detach().requires_grad_() for k, t in inputs.items()}
-    out = learned_query_attention(**leaves, **window, backend=backend)
-    g = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    out.backward(g.to(upstream_dtype or out.dtype).to(out.device, out.dtype))
-    grads = {k: t.grad for k, t in leaves.items() if t is not None}
-    return {"out": out.detach(), **grads}
-
-
-def assert_equals_reference(case, inputs, backend):
-    """Compare output and all gradients with the reference in fp64; half precision with its own rounding."""
-    dtype, device = inputs["value"].dtype, inputs["value"].device
-    actual = run(inputs, case.window, backend)
-    double = {k: None if t is None else t.double().cpu() for k, t in inputs.items()}
-    expected = run(double, case.window, "reference", upstream_dtype=dtype)
-    assert actual.keys() == expected.keys()
-    terms = case.taps * case.head_dim * case.queries
-    for name, e in expected.items():
-        a = actual[name]
-        assert a.shape == e.shape, name
-        assert a.device == device, name
-        assert a.isfinite().all(), name
-        # bias and weight gather one term per window, the others one per tap
-        count = terms * (actual["out"].numel() if name in ("bias", "weight") else 1)
-        if dtype == torch.float32:
-            assert_close_to_oracle(a.cpu(), e, terms=count, scale=_scale(expected), name=name)
-        else:
-            # what fp32 leaves of terms that cancel: no gradient, of the score in a window of one position
-            floor = tolerance(torch.float32, count, _scale(expected))
-            assert_rounds_like_the_reference(case, inputs, name, a, e, floor=floor)
-
-
-def assert_rounds_like_the_reference(case, inputs, name, actual, expected, *, floor):
-    """In half precision the error is at most twice the reference's at that dtype, and a unit of rounding.
-
-    `floor` is the error of fp32, in which half precision is computed.
-    """
-    rounded = run({k: None if t is None else t.cpu() for k, t in inputs.items()}, case.window, "reference")
-    unit = torch.finfo(actual.dtype).eps * float(expected.abs().max())
-    limit = 2 * float((rounded[name].double() - expected).abs().max()) + unit + floor
-    error = float((actual.cpu().double() - expected).abs().max())
-    assert error <= limit, f"{name}: error {error:.3g} is above {limit:.3g}"
-
-
-def _scale(expected):
-    return max(float(t.abs().max()) for t in expected.values() if t.numel())
+run = partial(equality.run, ROW)
+assert_equals_reference = partial(equality.assert_equals_reference, ROW)

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna.ops import register_flop_formulas
-from qna.ops.learned_query.cases import CASES
+from qna.ops.learned_query.cases import BY_NAME
 
 COUNT = """
 case = next(c for c in CASES if c.name == "2d-two-queries-d8")
@@ -26,7 +26,7 @@ QNA = "from qna.ops import *; from qna.ops.learned_query.cases import CASES"
 def test_every_op_has_a_formula(name, keeps_lse):
     """Also those that this machine cannot run: what they cost is known by their shapes."""
     register_flop_formulas()
-    scores, value, bias, weight = (t.to("meta") for t in CASES[2].make().values())
+    scores, value, bias, weight = (t.to("meta") for t in BY_NAME["2d-3x3"].make().values())
     with FlopCounterMode(display=False) as counter:
         result = getattr(torch.ops.qna, f"learned_query_{name}")(
             scores, value, bias, weight, [1, 1, 1, 1, 1, 1, 7, 15]

@@ -8,12 +8,11 @@ from qna._core.errors import InvalidInput, NoBackend
 from qna.ops import learned_query_attention, packed_learned_query_attention, register_flop_formulas
 from qna.ops._shared.window import Window
 from qna.ops.learned_query import cpu
-from qna.ops.learned_query.cases import CASES, Case
+from qna.ops.learned_query.cases import BY_NAME, CASES, Case
 from qna.ops.learned_query.layout import heads_fastest, split
 
 compiled_in = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 BACKENDS = (pytest.param("cpu", marks=compiled_in), "reference")
-BY_NAME = {c.name: c for c in CASES}
 
 
 def pack(inputs):

@@ -1,5 +1,7 @@
 """Where torch follows what is computed, kernels step aside and the numbers are the reference's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -71,6 +73,9 @@ def test_a_trace_records_the_reference():
     assert not [node for node in traced.graph.nodes() if node.kind().startswith("qna::")]
     other = tuple(CASE.make(seed=1).values())
     torch.testing.assert_close(traced(*other), attend(*other, backend="reference"))
+    # sizes are recorded as such
+    larger = tuple(replace(CASE, space=(17, 22), batch=3).make().values())
+    torch.testing.assert_close(traced(*larger), attend(*larger, backend="reference"))
     with pytest.raises(NoBackend, match=r"torch\.jit\.trace is recording"):
         torch.jit.trace(lambda *t: attend(*t, backend="cpu"), inputs)
 

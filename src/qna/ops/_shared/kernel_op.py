@@ -141,19 +141,19 @@ class KernelOp:
 
         return attend
 
-    def _arguments(self, tensors: tuple[Maybe, ...], options: tuple) -> tuple[tuple, tuple, tuple]:
-        """Parts, then parameters and constants, then the geometry."""
+    def _arguments(self, tensors: tuple[Maybe, ...], options: tuple) -> tuple[tuple, tuple]:
+        """Parts, parameters and constants; and the geometry."""
         parameters = tensors[self._first : self._last]
         parts = self.parts(tensors[: self._first], parameters)
-        return parts, tensors[self._first :], self.decode(parameters, *options)
+        return parts + tensors[self._first :], self.decode(parameters, *options)
 
     def _run(self, forward: Forward | None, keep: bool, *arguments: Any) -> Any:
         """A forward; of fake tensors, where there is no kernel, its allocations."""
-        parts, rest, geometry = self._arguments(arguments[: self._number], arguments[self._number :])
-        result = self.empty_output(*parts, *rest, *geometry)
-        kept = self.empty_kept(result, *parts, *rest, *geometry) if keep else None
+        given, geometry = self._arguments(arguments[: self._number], arguments[self._number :])
+        result = self.empty_output(*given, *geometry)
+        kept = self.empty_kept(result, *given, *geometry) if keep else None
         if forward is not None and result.numel():
-            forward(*parts, *rest, result, kept, *geometry)
+            forward(*given, result, kept, *geometry)
         return (result, kept) if keep else result
 
     def _run_backward(self, backward: Backward | None, grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -166,8 +166,8 @@ class KernelOp:
         if backward is None:
             sums = [t.new_empty(t.shape) if wanted and t is not None else None for t in parameters]
         elif grad.numel():
-            parts, rest, geometry = self._arguments(tensors, options)
-            sums = backward(grad, *parts, *rest, *saved, self.parts(grads, parameters), *geometry, wanted)
+            given, geometry = self._arguments(tensors, options)
+            sums = backward(grad, *given, *saved, self.parts(grads, parameters), *geometry, wanted)
         else:
             sums = [torch.zeros_like(t) if wanted and t is not None else None for t in parameters]
         return (
@@ -217,13 +217,13 @@ class KernelOp:
         register(op_backward._qualified_op_name, refuse)
 
     def _forward_flops(self, *arguments: Any, out_val: Any = None) -> int:
-        parts, rest, geometry = self._arguments(arguments[: self._number], arguments[self._number :])
-        return self.forward_flops(*parts, *rest, *geometry)
+        given, geometry = self._arguments(arguments[: self._number], arguments[self._number :])
+        return self.forward_flops(*given, *geometry)
 
     def _backward_flops(self, grad: Tensor, *arguments: Any, out_val: Any = None) -> int:
         options = arguments[self._number + self.keeps_output + 2 :]
-        parts, rest, geometry = self._arguments(arguments[: self._number], options)
-        return self.backward_flops(*parts, *rest, *geometry)
+        given, geometry = self._arguments(arguments[: self._number], options)
+        return self.backward_flops(*given, *geometry)
 
 
 def _schema(name: str) -> str:

@@ -21,6 +21,11 @@ class OpCase(Protocol):
         ...
 
     @property
+    def terms(self) -> int:
+        """Products of which a number of the output is the sum."""
+        ...
+
+    @property
     def window(self) -> Mapping[str, Any]:
         """Arguments that are no tensors."""
         ...

@@ -85,7 +85,9 @@ class Window(NamedTuple):
         for o, s, d, k, before, n in zip(
             self.out, self.stride, self.dilation, self.kernel, self.before, size, strict=True
         ):
-            margins = [before, max(0, (o - 1) * s + d * (k - 1) + 1 - before - n), *margins]
+            over = (o - 1) * s + d * (k - 1) + 1 - before - n
+            # the larger of this and 0, in arithmetic that torch.jit.trace records for other sizes
+            margins = [before, (over + abs(over)) // 2, *margins]
         return margins
 
     def taps(self) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:

@@ -48,6 +48,11 @@ class Case:
         """Number of taps in a window."""
         return int(torch.tensor(self.kernel).prod())
 
+    @property
+    def terms(self) -> int:
+        """Products of which a number of the output is the sum."""
+        return self.taps * self.head_dim * self.queries
+
 
 CASES = (
     Case("1d", (9,), (3,)),

@@ -15,7 +15,7 @@ from qna.ops.learned_query.library import OP
 _native: Any = None
 _why = ""
 try:
-    _native = import_module("qna.ops.learned_query._native")
+    _native = import_module("._native", __package__)
 except ImportError as error:
     _why = str(error)
 
@@ -48,7 +48,8 @@ def forward(
 ) -> None:
     """Fill `out`."""
     scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
-    _native.forward(
+    _call(
+        _native.forward,
         _STORAGE[value.dtype],
         torch.get_num_threads(),
         [
@@ -78,7 +79,8 @@ def backward(
     grad_scores, grad_value = grads
     grad_bias = torch.empty_like(bias)
     grad_weight = None if weight is None else torch.empty_like(weight)
-    _native.backward(
+    _call(
+        _native.backward,
         _STORAGE[value.dtype],
         torch.get_num_threads(),
         [
@@ -95,6 +97,16 @@ def backward(
         ],
     )
     return (grad_bias, grad_weight) if parameters else (None, None)
+
+
+def _call(kernel: Any, storage: int, threads: int, numbers: list[int]) -> None:
+    try:
+        kernel(storage, threads, numbers)
+    except MemoryError:
+        raise MemoryError(
+            "the CPU kernels of qna.ops.learned_query_attention found no memory for their tiles; "
+            "use smaller maps, strides or dilations, or fewer threads (torch.set_num_threads)"
+        ) from None
 
 
 def _dense(scores: Tensor) -> Tensor:
@@ -118,6 +130,11 @@ def _tables(bias: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Te
 
 def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
     batch, *space, queries, heads = scores.shape
+    stride, dilation = window.stride, window.dilation
+    if max(stride) > 1:  # between windows; a tile has room for it, also where there is but one window
+        stride = [s if o > 1 else 1 for s, o in zip(stride, window.out, strict=True)]
+    if max(dilation) > 1:
+        dilation = [d if k > 1 else 1 for d, k in zip(dilation, window.kernel, strict=True)]
     lead = 3 - len(space)
     ones, zeros = (1,) * lead, (0,) * lead
     return [
@@ -128,8 +145,8 @@ def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
         *(*ones, *space),
         *(*ones, *window.out),
         *(*ones, *window.kernel),
-        *(*ones, *window.stride),
-        *(*ones, *window.dilation),
+        *(*ones, *stride),
+        *(*ones, *dilation),
         *(*zeros, *window.before),
     ]
 

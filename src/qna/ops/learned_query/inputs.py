@@ -30,6 +30,7 @@ class Inputs:
 
     Attributes:
         maps: scores (B, *space, L, h) and value (B, *space, h, d), or packed (B, *space, d + L, h), by name.
+        value: of these the one that holds the values.
         bias: (*kernel, L, h).
         weight: (*kernel, L, h), or None for 1.
         window: taps, strides and number of windows.
@@ -37,6 +38,7 @@ class Inputs:
     """
 
     maps: dict[str, Tensor]
+    value: Tensor
     bias: Tensor
     weight: Tensor | None
     window: Window
@@ -81,7 +83,7 @@ class Inputs:
             )
         _check_tables(given)
         over = Window.over(scores.shape[1:-2], bias.shape[:-2], **window)
-        return cls({"scores": scores, "value": value}, bias, weight, over, value.shape[-1])
+        return cls({"scores": scores, "value": value}, value, bias, weight, over, value.shape[-1])
 
     @classmethod
     def packed(cls, packed: Tensor, bias: Tensor, weight: Tensor | None, window: WindowArguments) -> Inputs:
@@ -109,12 +111,12 @@ class Inputs:
             )
         _check_tables(given)
         over = Window.over(packed.shape[1:-2], bias.shape[:-2], **window)
-        return cls({"packed": packed}, bias, weight, over, packed.shape[-2] - bias.shape[-2])
+        return cls({"packed": packed}, packed, bias, weight, over, packed.shape[-2] - bias.shape[-2])
 
     @property
     def arguments(self) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Window]:
         """As backends run them: scores (None where one map holds both), value, bias, weight, window."""
-        return self.maps.get("scores"), self._value, self.bias, self.weight, self.window
+        return self.maps.get("scores"), self.value, self.bias, self.weight, self.window
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -129,7 +131,7 @@ class Inputs:
     @property
     def dtype(self) -> torch.dtype:
         """Of scores and values."""
-        return self._value.dtype
+        return self.value.dtype
 
     @property
     def queries(self) -> int:
@@ -143,10 +145,6 @@ class Inputs:
             f"{_shapes(self.maps)}, kernel {w.kernel}, stride {w.stride}, dilation {w.dilation}, "
             f"dtype {short(self.dtype)}, device {self.device}"
         )
-
-    @property
-    def _value(self) -> Tensor:
-        return self.maps["value"] if "value" in self.maps else self.maps["packed"]
 
 
 def _floats(weight: Tensor | None, **needed: Tensor) -> dict[str, Tensor]:

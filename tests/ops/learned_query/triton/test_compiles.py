@@ -25,7 +25,8 @@ compiler = pytest.mark.skipif(
     reason="the kernels by matrix products are for triton 3.7 on",
 )
 
-ARCHITECTURES = (80, 90, 100)
+# one tells what a change breaks
+ARCHITECTURES = (90, *(pytest.param(a, marks=pytest.mark.long) for a in (80, 100)))
 FLOAT32, HALF = torch.float32, torch.bfloat16
 
 
@@ -97,7 +98,7 @@ def amd_card(monkeypatch):
     pretend("gfx942", "gfx942", monkeypatch)
 
 
-@pytest.fixture(params=ARCHITECTURES, ids=lambda a: f"sm_{a}")
+@pytest.fixture(params=ARCHITECTURES, ids="sm_{}".format)
 def card(request, monkeypatch):
     pretend(request.param, f"sm_{request.param}", monkeypatch)
     return request.param
@@ -155,7 +156,7 @@ def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=windows_pla
 
 
 @pytest.mark.usefixtures("card")
-@pytest.mark.parametrize("dtype", [HALF, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [HALF, pytest.param(torch.float16, marks=pytest.mark.long)], ids=str)
 def test_the_model_stage_of_the_paper(dtype, tmp_path):
     check(WORKLOADS[0], dtype, True, tmp_path)
 
@@ -163,7 +164,7 @@ def test_the_model_stage_of_the_paper(dtype, tmp_path):
 # instructions for each number of the output, at most
 @pytest.mark.parametrize(
     ("kernel", "most"),
-    [(3, 55), pytest.param(5, 115, marks=pytest.mark.slow), pytest.param(7, 200, marks=pytest.mark.slow)],
+    [(3, 55), pytest.param(5, 115, marks=pytest.mark.long), pytest.param(7, 200, marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize("card", [90], indirect=True, ids=["sm_90"])
 @pytest.mark.usefixtures("card")
@@ -178,7 +179,7 @@ def test_windows_of_a_thread_share_their_instructions(kernel, most, tmp_path):
     assert count <= most
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [FLOAT32, HALF], ids=str)
 @pytest.mark.parametrize("heads_fastest", [True, False], ids=["heads-fastest", "contiguous"])
 @pytest.mark.parametrize("case", WORKLOADS, ids=lambda c: c.name)
@@ -200,7 +201,7 @@ def test_the_model_stage_of_the_paper_by_products(tmp_path):
 
 
 @compiler
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("heads_fastest", [True, False], ids=["heads-fastest", "contiguous"])
 @pytest.mark.parametrize("case", BY_PRODUCTS, ids=lambda c: c.name)
 @pytest.mark.usefixtures("card")
@@ -208,14 +209,14 @@ def test_every_workload_by_products(case, heads_fastest, tmp_path):
     check_products(case, heads_fastest, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.usefixtures("card")
 def test_every_shared_case(case, tmp_path):
     check(case, FLOAT32, True, tmp_path, weighted=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("amd_card")
 @pytest.mark.parametrize("dtype", [FLOAT32, HALF], ids=str)
 @pytest.mark.parametrize("case", WORKLOADS, ids=lambda c: c.name)
@@ -244,7 +245,7 @@ def test_map_sizes_share_a_kernel():
 
 
 @compiler
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("card")
 def test_map_sizes_share_a_kernel_by_products():
     assert kernels_for(products_plan, 33, 48, 64, 97) == kernels_for(products_plan, 33)

@@ -8,7 +8,7 @@ from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.triton import backend as triton
 from qna.ops.learned_query.triton import windows_plan
 from tests.ops.learned_query.kernels import NAMES, assert_equals_reference, run
-from tests.ops.learned_query.oracle import assert_close_to_oracle
+from tests.ops.tolerance import assert_close_to_oracle
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,7 +18,6 @@ from qna.ops.learned_query.triton import backend as triton
 from qna.ops.learned_query.triton import products_plan, tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import PRODUCTS, Patch
 from tests.ops.learned_query.kernels import assert_equals_reference, run
-from tests.ops.learned_query.oracle import assert_close_to_oracle
 from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
@@ -31,6 +30,7 @@ from tests.ops.learned_query.triton.interpreter import (
     silent,
     span,
 )
+from tests.ops.tolerance import assert_close_to_oracle
 
 pytestmark = silent
 
@@ -98,7 +98,7 @@ def test_channels_fastest_equals_the_reference():
 
 
 @inside
-@pytest.mark.slow
+@pytest.mark.long
 @LAYOUTS
 @by_name([*QUICK, *SLOW])
 def test_all_equal_the_reference(case, layout, launched):
@@ -138,7 +138,7 @@ def test_what_they_do_not_take_goes_to_threads(kernel, launched):
 
 
 @inside
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("heads", "together", "programs"), [(2, 1, 16), (6, 2, 24)])
 def test_several_programs_blocks_chunks_and_parts(heads, together, programs, launched, monkeypatch):
     """Blocks smaller than the map, heads shared by programs, programs that visit several blocks."""
@@ -171,12 +171,12 @@ def masked_windows(inputs):
 FAR = pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param(far_below, [0, 1], marks=pytest.mark.slow),
-        pytest.param(far_above, [1, 1], marks=pytest.mark.slow),
-        pytest.param(one_far_above, [1, 1], marks=pytest.mark.slow),
+        pytest.param(far_below, [0, 1], marks=pytest.mark.long),
+        pytest.param(far_above, [1, 1], marks=pytest.mark.long),
+        pytest.param(one_far_above, [1, 1], marks=pytest.mark.long),
         (span, [1, 1]),
-        pytest.param(masked_windows, [1, 0], marks=pytest.mark.slow),
-        pytest.param(masked_taps, [0, 0], marks=pytest.mark.slow),
+        pytest.param(masked_windows, [1, 0], marks=pytest.mark.long),
+        pytest.param(masked_taps, [0, 0], marks=pytest.mark.long),
     ],
 )
 
@@ -192,7 +192,7 @@ def test_windows_far_from_the_score_that_stands_for_them(change, expected, launc
 
 
 @inside
-@pytest.mark.slow
+@pytest.mark.long
 @FAR
 def test_far_windows_of_maps_with_the_channels_fastest(change, expected, launched):
     inputs = FIVE.make(HALF)
@@ -310,7 +310,7 @@ def test_two_runs_agree_bit_for_bit():
 
 
 @inside
-@pytest.mark.slow
+@pytest.mark.long
 def test_tuning_measures_them_with_the_others_as_found(tmp_path, monkeypatch):
     case = Case("tuned", (4, 9), (3, 5), batch=1, heads=2, head_dim=8)
     monkeypatch.setattr(tune, "CHOICES", {})
@@ -344,10 +344,10 @@ def test_tuning_measures_them_with_the_others_as_found(tmp_path, monkeypatch):
 
 @outside
 def test_quick_part():
-    in_a_process_of_its_own(__file__, "not slow")
+    in_a_process_of_its_own(__file__, "not long")
 
 
 @outside
-@pytest.mark.slow
-def test_slow_part():
-    in_a_process_of_its_own(__file__, "slow")
+@pytest.mark.long
+def test_long_part():
+    in_a_process_of_its_own(__file__, "long")
