@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.checks import per_axis
+from qna._core.errors import InvalidInput
 from qna.models._parts.padding import pad_same, same_margins
 from qna.ops._shared.window import Window
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import Linear
+from qna.parts.protocols import ShowsRows
 from qna.parts.rows import PositionRows, window_sources
 from qna.parts.window_softmax import window_softmax
 
@@ -55,6 +59,32 @@ class MixerBlock(nn.Module):
         """(B, H, W, C) -> (B, H', W', C')."""
         x = self.shortcut(x) + self.drop_path1(self.mixer(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside an input of `size` = (B, H, W, C) at the worst moment of inference.
+
+        While the mixer runs: its normalised input, and what the skip path made. In the MLP: the map, its
+        normalised form, and the hidden channels before and after the activation.
+        """
+        shortcut, mixer = cast(Any, self.shortcut), cast(Any, self.mixer)
+        keeps_map = isinstance(shortcut, nn.Identity)
+        out = tuple(size) if keeps_map else shortcut.out_size(size)
+        before, after = math.prod(size), math.prod(out)
+        hidden = after // out[-1] * self.mlp.fc1.out_features
+        return max((0 if keeps_map else after) + before + mixer.held(size), 2 * after + 2 * hidden)
+
+    def position_step(self, x: Tensor) -> tuple[PositionRows, PositionRows | None]:
+        """Where each position that comes out looks in `x`, by the mixer and by the skip path.
+
+        None stands for a skip path that keeps every position in its place, as the MLP does.
+
+        Raises:
+            InvalidInput: if the mixer shows no attention.
+        """
+        if not isinstance(self.mixer, ShowsRows):
+            raise InvalidInput(f"{type(self.mixer).__name__} shows no attention")
+        rows, shortcut = self.mixer.attention_rows(self.norm1(x)), cast(Any, self.shortcut)
+        return rows, None if isinstance(shortcut, nn.Identity) else shortcut.position_rows(x)
 
 
 class ChannelMlp(nn.Module):
@@ -108,6 +138,10 @@ class StridedShortcut(nn.Module):
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         return self.proj(x[:, :: self.stride, :: self.stride])
 
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what comes out of a map of `size`."""
+        return _strided_size(size, self.stride, self.proj)
+
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of."""
         return _even_rows(x, 1, self.stride, 0)
@@ -131,10 +165,19 @@ class AveragePoolShortcut(nn.Module):
         padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
         return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
 
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what comes out of a map of `size`."""
+        return _strided_size(size, self.stride, self.proj)
+
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of; padding is left out."""
         before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
         return _even_rows(x, self.window, self.stride, before)
+
+
+def _strided_size(size: Sequence[int], stride: int, proj: nn.Linear) -> tuple[int, ...]:
+    batch, height, width, _ = size
+    return batch, -(-height // stride), -(-width // stride), proj.out_features
 
 
 def _even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:
