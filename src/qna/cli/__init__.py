@@ -15,6 +15,7 @@ COMMANDS = {
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",
+    "list": "list mixers, models, tasks and laboratories with their papers",
     "doctor": "show what this machine has and what would make qna faster here",
 }
 
