@@ -81,14 +81,14 @@ class FocalModulation2d(nn.Module):
 
     def _gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """The gated sum of all levels, (B, H, W, dim)."""
+        *of_levels, last = gates.split(1, -1)
         gathered = None
-        for level, gate in zip(self.levels, gates.split(1, -1), strict=False):
+        for level, gate in zip(self.levels, of_levels, strict=True):
             # a channels-last view for the convolution, and back: no copy either way
             context = F.gelu(level(context.movedim(-1, 1)).movedim(1, -1))
             gathered = context * gate if gathered is None else torch.addcmul(gathered, context, gate)
         # of the last level, not of the input
         whole = F.gelu(context.mean((1, 2), keepdim=True))
-        last = gates[..., -1:]
         return whole * last if gathered is None else torch.addcmul(gathered, whole, last)
 
     def macs(self, size: Sequence[int]) -> int:
