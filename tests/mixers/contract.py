@@ -12,9 +12,11 @@ from itertools import islice
 
 import pytest
 import torch
+from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna.mixers.row import MixerRow
+from qna.parts.protocols import CountsMacs, HoldsMaps
 
 CLAUSES = {}
 
@@ -194,8 +196,10 @@ def every_parameter_gets_a_gradient(row):
 @clause()
 def hooks_fire_on_every_module(row):
     mixer = build(row)
-    silent = {name for name, _ in mixer.named_modules()}
-    for name, module in mixer.named_modules():
+    # lists are never called themselves
+    called = {name: m for name, m in mixer.named_modules() if not isinstance(m, nn.ModuleList)}
+    silent = set(called)
+    for name, module in called.items():
         module.register_forward_hook(lambda *_, name=name: silent.discard(name))
     mixer(a_map(row))
     assert not silent
@@ -212,6 +216,21 @@ def exports_with_a_dynamic_batch(row):
     exported = torch.export.export(mixer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     larger = a_map(row, batch=5)
     torch.testing.assert_close(exported.module()(larger), mixer(larger))
+
+
+@clause()
+def costs_are_told(row):
+    """Multiply-adds and elements held by formula: what an image adds is the same for each."""
+    mixer = build(row)
+    assert isinstance(mixer, CountsMacs)
+    assert isinstance(mixer, HoldsMaps)
+    sizes = [(batch, *row.example.space, row.example.dim) for batch in (1, 2, 3)]
+    macs = [mixer.macs(size) for size in sizes]
+    assert macs[0] > 0
+    assert macs[2] - macs[1] == macs[1] - macs[0] > 0
+    held = [mixer.held(size) for size in sizes]
+    assert held[2] - held[1] == held[1] - held[0]
+    assert held[0] >= mixer(a_map(row, batch=1)).numel()
 
 
 @clause(lambda row: hasattr(row.build, "no_weight_decay"))

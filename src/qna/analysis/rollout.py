@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
 from qna.analysis.token_attention import TokenAttention, token_attention
-from qna.models._parts.block import MixerBlock
+from qna.parts.protocols import MovesPositions
 from qna.parts.rows import PositionRows
 
 
@@ -106,16 +106,13 @@ def _record(network: nn.Module, images: Tensor) -> tuple[list[RolloutStep], Posi
 
     def keep(name: str, block: Any, inputs: tuple[Tensor]) -> None:
         (x,) = inputs
-        if not hasattr(block.mixer, "attention_rows"):
-            raise InvalidInput(
-                f"attention rollout: {type(block.mixer).__name__} in {name} shows no attention"
-            )
-        rows = block.mixer.attention_rows(block.norm1(x))
-        identity = isinstance(block.shortcut, nn.Identity)
-        skip = None if identity else block.shortcut.position_rows(x)
+        try:
+            rows, skip = block.position_step(x)
+        except InvalidInput as error:
+            raise InvalidInput(f"attention rollout cannot pass {name}: {error}") from None
         steps.append(RolloutStep(name, (x.shape[1], x.shape[2]), rows, skip))
 
-    blocks = [(name, m) for name, m in network.named_modules() if isinstance(m, MixerBlock)]
+    blocks = [(name, m) for name, m in network.named_modules() if _moves_positions(m)]
     hooks = [block.register_forward_pre_hook(partial(keep, name)) for name, block in blocks]
     pool: Any = getattr(getattr(network, "head", None), "pool", None)
     if hooks and hasattr(pool, "attention_rows"):
@@ -129,6 +126,10 @@ def _record(network: nn.Module, images: Tensor) -> tuple[list[RolloutStep], Posi
         for hook in hooks:
             hook.remove()
     return steps, pools[0] if pools else None
+
+
+def _moves_positions(module: nn.Module) -> bool:
+    return isinstance(module, MovesPositions)
 
 
 def _follow(steps: list[RolloutStep], pool: PositionRows | None, batch: int) -> Rollout:

@@ -16,6 +16,7 @@ COMMANDS = {
     "lab": "try a published claim in minutes, beside a control that can win",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",
+    "list": "list mixers, models, tasks and laboratories with their papers",
     "doctor": "show what this machine has and what would make qna faster here",
 }
 

@@ -5,14 +5,25 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import learned_query, window
+from qna.mixers import focal, learned_query, window
+from qna.mixers.focal import FocalModulation2d
 from qna.mixers.learned_query import QnA1d, QnA2d, QnA3d, QnAPool2d
 from qna.mixers.row import MixerRow
 from qna.mixers.window import WindowAttention2d
 
-__all__ = ["MIXERS", "QnA1d", "QnA2d", "QnA3d", "QnAPool2d", "WindowAttention2d", "create_mixer"]
+__all__ = [
+    "FAMILIES",
+    "MIXERS",
+    "FocalModulation2d",
+    "QnA1d",
+    "QnA2d",
+    "QnA3d",
+    "QnAPool2d",
+    "WindowAttention2d",
+    "create_mixer",
+]
 
-FAMILIES = (learned_query, window)
+FAMILIES = (learned_query, window, focal)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -20,10 +20,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.analysis.cost import total_macs
+from qna.analysis.cost import tells_costs, total_macs
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
-from qna.models import QnAViT
 from qna.train import TrainConfig
 from qna.train.network import build_network
 
@@ -169,11 +168,11 @@ def row_of(run: Run, folder: Path, stamp: Stamp, *, cpu_seconds: float, seconds:
 
 
 def macs(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of inference: QnA-ViT's in the paper's accounting, others' by torch's counter.
+    """Multiply-adds of inference: in the paper's accounting where layers tell them, else by torch.
 
     Both count linear maps, convolutions and the products of attention.
     """
-    if isinstance(network, QnAViT):
+    if tells_costs(network):
         return total_macs(network, shape)
     counter = FlopCounterMode(display=False)
     # without data torch forms the products of attention, which its counter knows

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna.analysis.cost import layer_costs, total_macs
+from qna.analysis.cost import layer_costs, tells_costs, total_macs
 from qna.analysis.footprint import layer_footprints, peak_bytes
 from qna.bench.measure.contender import FORWARD
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
 from qna.bench.subjects.whole_model import create
 from qna.mixers import QnA2d
-from qna.models import QNA_VIT, QnAViT
+from qna.models import QNA_VIT
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _ghost(name: str, size: int) -> nn.Module:
     """
     with torch.device("meta"):
         model = create(name, size)
-    if not isinstance(model, QnAViT):
+    if not tells_costs(model):
         raise InvalidInput(f"{name} has layers without formulas; they exist for {', '.join(QNA_VIT)}")
     return model
 

@@ -20,8 +20,8 @@ ABOUT = About(
     venue="CVPR 2022",
     arxiv="2112.11435",
     read="the paper; the authors' JAX code, moabarar/qna at 1f8e8e3 (MIT)",
-    differs="a maximum is subtracted before exponentials; windows of any size keep the map's size, and one "
-    "that holds only padding gives 0 instead of NaN; no key bias, which the softmax cancels",
+    differs="one and three axes are ours; a maximum is subtracted before exponentials; windows of any size "
+    "keep the map's size, and one that holds only padding gives 0 instead of NaN; no key bias, which cancels",
     status="exact",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -86,6 +87,18 @@ class QnAPool2d(LearnedQueryLayer):
         """Where its one window, the map, looks: the softmax, mean over queries and heads."""
         shares = self.attention_map(x).mean((1, 2)).flatten(1)[:, None]
         return PositionRows(shares, torch.arange(shares.shape[2], device=x.device)[None])
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for a map of `size` = (B, H, W, dim), counted as for a `QnA2d` with one window."""
+        n, inner = math.prod(size[:-1]), self.out_dim
+        Lh, LC = self.num_queries * self.num_heads, self.num_queries * inner
+        projections = n * self.dim * (inner + Lh) + size[0] * inner * inner
+        return projections + n * LC + n * (LC + Lh) + self.project.query_macs()
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside the input: values and scores, what was attended, and the output."""
+        n, inner = math.prod(size[:-1]), self.out_dim
+        return n * (inner + self.num_queries * self.num_heads) + 2 * size[0] * inner
 
     def _shares(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Softmax (B, H * W, L, h), values (B, H, W, h, d) and query weights for maps of `map_size`."""

@@ -117,6 +117,10 @@ class QueryKeyValue(nn.Module):
             bias = F.pad(bias, (0, len(score)))
         return torch.cat([self.value.weight, score.to(self.value.weight.dtype)]), bias
 
+    def query_macs(self) -> int:
+        """Multiply-adds of W_k q, formed once per call."""
+        return self.query.shape[0] * self.key.numel()
+
     @torch.no_grad()
     def fold(self) -> FoldedQueryKeyValue:
         """The same map with constants: W_k q folded, and all that depends on the query evaluated."""
@@ -150,6 +154,10 @@ class FoldedQueryKeyValue(nn.Module):
         """(B, *space, C) -> the op's arguments."""
         packed = linear(x, self.weight, self.bias).unflatten(-1, (-1, self.position.shape[-1]))
         return PackedInputs(packed, self.position, self.query_weight)
+
+    def query_macs(self) -> int:
+        """None: W_k q is a constant."""
+        return 0
 
     def fold(self) -> FoldedQueryKeyValue:
         """Itself."""

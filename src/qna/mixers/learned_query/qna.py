@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -132,6 +133,31 @@ class QnA(LearnedQueryLayer):
         return torch.where(
             even > 0, self._received(scores, bias) / even.clamp_min(torch.finfo(dtype).tiny), 0
         )
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for a map of `size` = (B, *space, dim), of the method as the paper evaluates it.
+
+        Scores, values, the product of each value with L exponentials, one depth-wise convolution of L C
+        channels for the numerator and one of L h for the denominator, and the output projection. Kernels that
+        evaluate the same sums with less work are not credited for it.
+        """
+        n, n_out = self._positions(size)
+        inner, taps = self.out_dim, math.prod(self.kernel_size)
+        Lh, LC = self.num_queries * self.num_heads, self.num_queries * inner
+        projections = n * self.dim * (inner + Lh) + n_out * inner * inner
+        windows = n * LC + n_out * taps * (LC + Lh)
+        return projections + windows + self.project.query_macs()
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside the input: what was attended, and its values and scores, or the output."""
+        n, n_out = self._positions(size)
+        inner = self.out_dim
+        return n_out * inner + max(n * (inner + self.num_queries * self.num_heads), n_out * inner)
+
+    def _positions(self, size: Sequence[int]) -> tuple[int, int]:
+        """Positions of all maps of the batch, before and after."""
+        out = (-(-n // stride) for n, stride in zip(size[1:-1], self.stride, strict=True))
+        return math.prod(size[:-1]), size[0] * math.prod(out)
 
     def _window(self, x: Tensor) -> Window:
         return Window.over(

@@ -65,7 +65,7 @@ class WindowAttention2d(nn.Module):
         query, key, _, mask, grid = self._windows(x)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         shares = (logits.to(mask.dtype) + mask).softmax(-1)
-        untiled = self._untile(shares, grid).unflatten(-1, (self.num_heads, *self._window(x)))
+        untiled = self._untile(shares, grid).unflatten(-1, (self.num_heads, *self._window(x.shape)))
         return untiled[:, : x.shape[1], : x.shape[2]]
 
     def attention_received(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class WindowAttention2d(nn.Module):
         """Where each position looks in its window: the softmax, mean over heads."""
         shares = self.attention_map(x).mean(3).flatten(3).flatten(1, 2)  # B, H * W, window
         height, width = x.shape[1:3]
-        window = self._window(x)
+        window = self._window(x.shape)
         # of every position and every place in a window, along one axis: where that place is
         down, across = (
             (
@@ -98,13 +98,28 @@ class WindowAttention2d(nn.Module):
         """Names of the parameters that the paper's training exempts from decay: the position table."""
         return {"position_table"}
 
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for a map of `size` = (B, H, W, dim), padding to whole windows included."""
+        batch, height, width, C = size
+        rows, columns = self._window(size)
+        return batch * (4 * height * width * C * C + 2 * self._padded(size) * rows * columns * C)
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside the input: queries, keys and values twice, while they are brought into windows."""
+        return 6 * size[0] * self._padded(size) * self.dim
+
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
         return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
 
-    def _window(self, x: Tensor) -> tuple[int, int]:
-        """The window, or the map where it is smaller: the offsets inside are the same."""
-        return min(self.window_size[0], x.shape[1]), min(self.window_size[1], x.shape[2])
+    def _window(self, size: Sequence[int]) -> tuple[int, int]:
+        """The window, or the map (B, H, W, C) where it is smaller: the offsets inside are the same."""
+        return min(self.window_size[0], size[1]), min(self.window_size[1], size[2])
+
+    def _padded(self, size: Sequence[int]) -> int:
+        """Positions of one map (B, H, W, C) that is padded to whole windows."""
+        rows, columns = self._window(size)
+        return -(-size[1] // rows) * rows * (-(-size[2] // columns) * columns)
 
     def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int, int]]:
         """Queries, keys and values of each window, the additive mask, and the grid of windows.
@@ -116,7 +131,7 @@ class WindowAttention2d(nn.Module):
         """
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         height, width = x.shape[1:3]
-        rows, columns = self._window(x)
+        rows, columns = self._window(x.shape)
         down, across = -(-height // rows), -(-width // columns)
         after = (down * rows - height, across * columns - width)
         mask = self._bias(rows, columns)
@@ -147,7 +162,7 @@ class WindowAttention2d(nn.Module):
 
     def _outside(self, x: Tensor, after: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """-inf at the padded keys of each window: (windows, 1, 1, n)."""
-        rows, columns = self._window(x)
+        rows, columns = self._window(x.shape)
         inside = F.pad(
             x.new_zeros(x.shape[1:3], dtype=dtype), (0, after[1], 0, after[0]), value=float("-inf")
         )

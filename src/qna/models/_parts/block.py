@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from qna.mixers import MIXERS
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.parts.drop_path import DropPath
 from qna.parts.mlp import ChannelMlp
+from qna.parts.protocols import ShowsRows
+from qna.parts.rows import PositionRows
 
 # the LayerNorm epsilon of Flax, in which the authors of QnA trained
 NORM_EPS = 1e-6
@@ -117,3 +120,29 @@ class MixerBlock(nn.Module):
         if spec.stride != 1:
             skip = SHORTCUTS[shortcut](dim, mixer.out_dim, spec.stride, spec.window)
         return cls(dim, mixer, out_dim=mixer.out_dim, shortcut=skip, drop_path=drop_path)
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside an input of `size` = (B, H, W, C) at the worst moment of inference.
+
+        While the mixer runs: its normalised input, and what the skip path made. In the MLP: the map, its
+        normalised form, and the hidden channels before and after the activation.
+        """
+        shortcut, mixer = cast(Any, self.shortcut), cast(Any, self.mixer)
+        keeps_map = isinstance(shortcut, nn.Identity)
+        out = tuple(size) if keeps_map else shortcut.out_size(size)
+        before, after = math.prod(size), math.prod(out)
+        hidden = after // out[-1] * self.mlp.fc1.out_features
+        return max((0 if keeps_map else after) + before + mixer.held(size), 2 * after + 2 * hidden)
+
+    def position_step(self, x: Tensor) -> tuple[PositionRows, PositionRows | None]:
+        """Where each position that comes out looks in `x`, by the mixer and by the skip path.
+
+        None stands for a skip path that keeps every position in its place, as the MLP does.
+
+        Raises:
+            InvalidInput: if the mixer shows no attention.
+        """
+        if not isinstance(self.mixer, ShowsRows):
+            raise InvalidInput(f"{type(self.mixer).__name__} shows no attention")
+        rows, shortcut = self.mixer.attention_rows(self.norm1(x)), cast(Any, self.shortcut)
+        return rows, None if isinstance(shortcut, nn.Identity) else shortcut.position_rows(x)

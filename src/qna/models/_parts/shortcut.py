@@ -30,6 +30,10 @@ class StridedShortcut(nn.Module):
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         return self.proj(x[:, :: self.stride, :: self.stride])
 
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what comes out of a map of `size`."""
+        return _strided_size(size, self.stride, self.proj)
+
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of."""
         return even_rows(x, 1, self.stride, 0)
@@ -53,10 +57,19 @@ class AveragePoolShortcut(nn.Module):
         padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
         return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
 
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what comes out of a map of `size`."""
+        return _strided_size(size, self.stride, self.proj)
+
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of; padding is left out."""
         before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
         return even_rows(x, self.window, self.stride, before)
+
+
+def _strided_size(size: Sequence[int], stride: int, proj: nn.Linear) -> tuple[int, ...]:
+    batch, height, width, _ = size
+    return batch, -(-height // stride), -(-width // stride), proj.out_features
 
 
 def even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:

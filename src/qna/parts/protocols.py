@@ -1,0 +1,88 @@
+"""What a mixer or a block may offer beside `forward`: each is asked by method, never by type.
+
+Sizes are those of a whole map, (B, *space, C). Whoever asks runs ``isinstance(module, Protocol)``, which
+looks for the methods alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from qna.parts.rows import PositionRows
+
+
+@runtime_checkable
+class CountsMacs(Protocol):
+    """A layer with a formula for its multiply-adds, those of all parts inside it included."""
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds of a call with a map of `size`: products alone, no norms, activations, softmax."""
+        ...
+
+
+@runtime_checkable
+class HoldsMaps(Protocol):
+    """A layer, or a block of them, with a formula for its worst moment of inference."""
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements of all maps that live beside the input, of `size`, at the worst moment of a call.
+
+        With the fused kernels, where the layer has any.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """A layer whose attention can be looked at."""
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The softmax of the map `x`, at least fp32; the layer's docstring tells its axes."""
+        ...
+
+    def attention_received(self, x: Tensor) -> Tensor:
+        """What each position of `x` gets: (B, *space), 1 where attention is even."""
+        ...
+
+
+@runtime_checkable
+class ShowsRows(Protocol):
+    """A layer whose attention is a matrix of positions to positions."""
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """The matrix for the map `x`, without its zeros: mean over heads; rows sum to 1."""
+        ...
+
+
+@runtime_checkable
+class MovesPositions(Protocol):
+    """A block that tells how the positions of its input become those of its output."""
+
+    def position_step(self, x: Tensor) -> tuple[PositionRows, PositionRows | None]:
+        """Rows of its mixer's attention on `x`, and those of its skip path; None where that keeps places.
+
+        Raises:
+            InvalidInput: if its mixer shows no attention.
+        """
+        ...
+
+
+@runtime_checkable
+class ExemptsFromDecay(Protocol):
+    """A module with parameters that weight decay should leave alone."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Their names, as the module names them."""
+        ...
+
+
+@runtime_checkable
+class Fuses(Protocol):
+    """A module that has a cheaper form for inference."""
+
+    def fuse(self) -> object:
+        """Take that form, in place; what comes out stays the same to rounding. Returns itself."""
+        ...
