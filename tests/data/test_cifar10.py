@@ -9,7 +9,7 @@ from PIL import Image
 
 from qna._core.errors import InvalidInput
 from qna.data import load_data
-from qna.data.vision import torchvision_datasets
+from qna.data.images.vision import torchvision_datasets
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
 from qna.data.images.catalog import DATA, DataSpec, load_data
-from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages, UnreadableImage
+from qna.data.images.decoding import UnreadableImage
+from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages
 from qna.data.images.transforms import Batch, Jitter, Photo, Preparation
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.data.images.labelled import ImageData, TensorImages, tensor_data
+from qna.data.images.vision import torchvision_datasets, torchvision_download
 from qna.data.places import MissingData, home
-from qna.data.vision import torchvision_datasets, torchvision_download
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PICKLES = "cifar-10-batches-py"
