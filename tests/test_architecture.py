@@ -42,11 +42,11 @@ DOORS = {
     "timm": (
         "models/timm_entry.py",
         "models/sharing.py",
-        "data/*",
+        "data/images/*",
         "train/*",
         "bench/subjects/peers/from_timm.py",
     ),
-    "torchvision": ("models/timm_entry.py", "data/*", "data/images/*"),
+    "torchvision": ("models/timm_entry.py", "data/images/*"),
     "matplotlib": ("plots/*", "cli/explain.py"),  # explain asks for it before the work
     "msgpack": ("models/convert.py",),
     "sklearn": ("data/images/*",),
