@@ -1,4 +1,4 @@
-"""Data sets of labelled images, by name, and the batches that training and evaluation read from them."""
+"""Data sets, by name, and the batches that training and evaluation read from them."""
 
 from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
 from qna.data.images.catalog import DATA, DataSpec, load_data
