@@ -7,8 +7,10 @@ import re
 # what moves a terminal's cursor, changes its colours or turns the direction of writing, line ends, and what a
 # file's name holds that is not text
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# an underscore between letters is one in every Markdown
-_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$&#:@!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.")
+# an underscore between letters is one in every Markdown; a colon begins an address or an emoji
+_MARKDOWN = re.compile(
+    r"[\\`*\[\]<>|~$#@]|&(?=#?\w+;)|:(?=//|[\w+-]+:)|(?<=www)\.|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+)
 
 
 def as_line(text: str) -> str:
