@@ -61,3 +61,22 @@ def test_a_network_without_a_map_is_refused():
         receptive_field(nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), torch.zeros(1, 3, 4, 4))
     with pytest.raises(InvalidInput, match="draws must be at least 1, got 0"):
         receptive_field(stack(), torch.zeros(1, 3, 8, 8), draws=0)
+
+
+def test_no_square_is_larger_than_the_image():
+    """The centre of a map of 2 x 2 lies at 12 of 16 pixels, where a square of 24 about it would hold all."""
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Conv2d(1, 1, 3, padding=1, bias=False))
+    nn.init.ones_(network[1].weight)
+    field = receptive_field(network, torch.zeros(1, 1, 16, 16))
+    assert field.centre == (12.0, 12.0)
+    assert torch.equal(field.strength, torch.ones(16, 16))
+    # up to 8, a square about the centre; from there on one in the lower right corner
+    assert [field.side(n * n / 256) for n in (4, 8, 9, 15, 16)] == [4, 8, 9, 15, 16]
+
+
+def test_along_a_short_side_a_square_has_all_of_it():
+    field = receptive_field(nn.Identity(), torch.zeros(1, 1, 4, 12))
+    assert field.side(1.0) == 1
+    even = type(field)(torch.ones(4, 12), (2.0, 6.0), (1, 1))
+    # all four rows of 2, of 6 and of 12 columns
+    assert [even.side(4 * n / 48) for n in (4, 6, 12)] == [4, 6, 12]

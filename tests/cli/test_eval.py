@@ -4,8 +4,12 @@ import csv
 import json
 
 import pytest
+import torch
+from torch import nn
 
-from qna.cli import main
+from qna.cli import _classifiers, _eval_report, main
+from qna.data import DATA, DataSpec, ImageData, TensorImages
+from qna.eval import Classifier, ImageView
 
 QUICK = ["--device", "cpu", "--threads", "1"]
 
@@ -90,6 +94,110 @@ def test_bad_input_ends_with_one_sentence_and_status_2(arguments, message, run_f
     assert error.replace(str(run_folder), "RUN").startswith(f"qna: {message}")
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+class Sees(nn.Module):
+    """The logits are how bright an image is, and an answer to darkness."""
+
+    def __init__(self, dark):
+        super().__init__()
+        self.dark = dark
+
+    def forward(self, x):
+        mean = x.mean((1, 2, 3))
+        return torch.stack([torch.full_like(mean, self.dark), mean], 1)
+
+
+# what rich, Markdown, a terminal and matplotlib would each make something else of
+NAME, DARK, LIGHT = "runs/[bold]a[/bold]|_b_", "[/red]$$<b>*", "li\x1b[31mght`:cat:"
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Make the command judge networks that give a number for darkness, on eight images."""
+
+    def give(**dark):
+        pixels = torch.tensor([0, 250] * 4, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 1, 8, 8)
+        images = TensorImages(pixels.contiguous(), torch.tensor([0, 1] * 4))
+        data = ImageData("few", (DARK, LIGHT), images, images, (0.5,), (0.5,), "drawn by a test")
+        monkeypatch.setitem(DATA, "few", DataSpec("two", lambda *_, **__: data))
+        view = ImageView(8, (0.0,), (1.0,))
+        found = [Classifier(name, Sees(answer), data.classes, view) for name, answer in dark.items()]
+        monkeypatch.setattr(_classifiers, "load", lambda *_, **__: found)
+
+    return give
+
+
+def valid(path):
+    """What strict JSON says."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_a_network_that_answers_with_nan_is_an_error_beside_the_others(given, tmp_path, capsys):
+    given(good=0.5, bad=torch.nan)
+    out = tmp_path / "judged"
+    assert main(["eval", "x", "--data", "few", "--corruptions", "none", "--out", str(out), *QUICK]) == 1
+    error = "bad answers 8 of a batch of 8 images with NaN or infinity"
+    assert f"Not judged: {error}." in capsys.readouterr().out
+    good, bad = rows(out / "scores.csv")
+    assert (good["model"], good["top1"], good["error"]) == ("good", "1.0", "")
+    assert (bad["model"], bad["top1"], bad["error"]) == ("bad", "", error)
+    models = valid(out / "scores.json")["models"]
+    assert [model.get("error") for model in models] == [None, error]
+    assert f"Not judged: {error}." in (out / "report.md").read_text()
+
+
+def test_networks_of_which_none_can_be_judged(given, tmp_path, capsys):
+    given(bad=torch.inf)
+    out = tmp_path / "judged"
+    assert main(["eval", "x", "--data", "few", "--out", str(out), *QUICK]) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["report.md", "scores.csv", "scores.json"]
+    assert valid(out / "scores.json")["models"][0]["model"] == "bad"
+
+
+def test_a_loss_without_bound_is_null(given, tmp_path):
+    given(sure=-torch.inf)  # darkness has no probability at all, and half of the images are dark
+    out = tmp_path / "judged"
+    assert main(["eval", "x", "--data", "few", "--corruptions", "none", "--out", str(out), *QUICK]) == 0
+    model = valid(out / "scores.json")["models"][0]
+    assert (model["top1"], model["loss"]) == (0.5, None)
+
+
+def test_names_are_markup_nowhere(given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    given(**{NAME: 0.5})
+    out = tmp_path / "judged"
+    arguments = ["eval", "[b]`x`", "--data", "few", "--corruptions", "none", "--out", str(out), *QUICK]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    for text in (NAME, DARK, r"li\x1b[31mght`:cat:"):
+        assert text in said
+    assert "\x1b" not in said
+    page = (out / "report.md").read_text()
+    assert "\x1b" not in page
+    assert r"| \[/red\]\$\$\<b\>\* |" in page
+    assert r"| li\\x1b\[31mght\`\:cat: |" in page
+    assert r"# runs/\[bold\]a\[/bold\]\|\_b\_ on few" in page
+    assert "``qna eval '[b]`x`' --data few" in page
+    assert {row["class"] for row in rows(out / "classes.csv")} == {DARK, LIGHT}
+
+
+def test_a_full_disk_is_told_after_the_tables(given, tmp_path, capsys, monkeypatch):
+    given(good=0.5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_eval_report, "write_text", full)
+    out = tmp_path / "judged"
+    assert main(["eval", "x", "--data", "few", "--corruptions", "none", "--out", str(out), *QUICK]) == 1
+    captured = capsys.readouterr()
+    assert "100.00" in captured.out
+    assert captured.err == f"qna: cannot write the report to {out}: [Errno 28] No space left on device\n"
 
 
 def test_other_classes_are_refused(run_folder, capsys, tmp_path, monkeypatch):

@@ -3,11 +3,16 @@
 import csv
 import io
 import json
+import os
 
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
-from qna.cli import main
+from qna.cli import _classifiers, main
 from qna.data import load_data
+from qna.eval import Classifier, ImageView
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +39,7 @@ def test_csv_of_a_folder_with_a_broken_file(run_folder, pictures, capsys):
     (broken,) = [row for row in found if row["error"]]
     assert broken["path"].endswith("broken.png")
     assert broken["label_1"] == ""
-    assert captured.err == "qna: 1 of 13 could not be read\n"
+    assert captured.err == "qna: 1 of 13 have no answer\n"
     for row in found:
         if not row["error"]:
             p = [float(row[f"probability_{rank}"]) for rank in (1, 2, 3)]
@@ -63,6 +68,83 @@ def test_the_answers_are_those_of_the_evaluation(run_folder, pictures, tmp_path,
         assert all(guess["label"] == str(guess["index"]) for guess in row["classes"])
 
 
+class Partly(nn.Module):
+    """Answers dark images with NaN."""
+
+    def forward(self, x):
+        logits = torch.stack([x.mean((1, 2, 3)), -x.mean((1, 2, 3))], 1)
+        return torch.where(logits[:, :1] > 0.5, logits, torch.nan)
+
+
+@pytest.fixture
+def partly(monkeypatch):
+    """A network that the commands are given, whatever is named."""
+    classifier = Classifier("partly", Partly(), ("light", "dark"), ImageView(8, (0.0,), (1.0,)))
+    monkeypatch.setattr(_classifiers, "load", lambda *_, **__: [classifier])
+
+
+def valid(text):
+    """What strict JSON says."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_an_answer_of_nan_is_an_error_and_the_json_valid(partly, tmp_path, capsys):
+    for name, level in (("a", 250), ("b", 3), ("c", 200)):
+        Image.new("L", (8, 8), level).save(tmp_path / f"{name}.png")
+    arguments = ["predict", "MODEL", str(tmp_path), "--device", "cpu"]
+    assert main([*arguments, "--format", "json"]) == 1
+    captured = capsys.readouterr()
+    light, dark, other = valid(captured.out)
+    assert dark["classes"] == []
+    assert dark["error"] == "the network answers with NaN or infinity"
+    assert [row["classes"][0]["label"] for row in (light, other)] == ["light", "light"]
+    assert captured.err == "qna: 1 of 3 have no answer\n"
+    assert main(arguments) == 1
+    assert f"{tmp_path}/b.png,,,,,the network answers with NaN or infinity\n" in capsys.readouterr().out
+
+
+def test_folders_are_searched_as_people_have_them(partly, tmp_path, capsys, monkeypatch):
+    (tmp_path / "photos" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "back").symlink_to(tmp_path / "photos")
+    for name in ("photos/a.png", "photos/._a.png", "photos/.ipynb_checkpoints/a.png", "more/b.png"):
+        Image.new("L", (8, 8), 250).save(tmp_path / name)
+    (tmp_path / "photos" / "private").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("private"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", "MODEL", "photos", "--device", "cpu"]) == 1
+    found = {row["path"]: row["error"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert found == {
+        "photos/a.png": "",
+        "photos/more/b.png": "",
+        "photos/private": "the folder cannot be searched: Permission denied",
+    }
+
+
+def test_a_full_disk_leaves_what_was_there(partly, tmp_path, capsys, monkeypatch):
+    Image.new("L", (8, 8), 250).save(tmp_path / "a.png")
+    out = tmp_path / "a.csv"
+    out.write_text("precious")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert main(["predict", "MODEL", str(tmp_path / "a.png"), "--out", str(out), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"qna: cannot write {out}: [Errno 28] No space left on device\n"
+    assert out.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png"]
+
+
 def test_what_was_in_the_file_stays_if_the_new_rows_cannot_be_had(run_folder, pictures, tmp_path, capsys):
     out = tmp_path / "none" / "a.csv"
     assert main(["predict", str(run_folder), str(pictures), "--out", str(out)]) == 2
@@ -75,6 +157,15 @@ def test_what_was_in_the_file_stays_if_the_new_rows_cannot_be_had(run_folder, pi
     ("arguments", "message"),
     [
         (["RUN", "a.png", "--top-k", "0"], "top_k must be at least 1, got 0"),
+        (
+            ["RUN", "a.png", "--mean", "nan"],
+            "mean and std need one finite number per channel, std above 0, got",
+        ),
+        (
+            ["RUN", "a.png", "--std", "inf"],
+            "mean and std need one finite number per channel, std above 0, got",
+        ),
+        (["RUN", "a.png", "--crop-pct", "nan"], "a view needs a size of at least 1 and crop_pct in (0, 1]"),
         (["test_vit", "a.png"], "test_vit has no weights"),
         (["no/such", "a.png"], "there is no run or weights file no/such"),
     ],

@@ -41,7 +41,7 @@ def test_processes_share_out_the_batches():
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(
-        InvalidInput, match=r"2 \(processes\) x 1 \(batches\) x 9 images needs more than the 17"
+        InvalidInput, match=r"2 \(processes\) x 1 \(batches\) x 9 examples needs more than the 17"
     ):
         TrainingOrder(17, 9, seed=0, world=2)
 
@@ -75,3 +75,17 @@ def test_evaluation_reads_every_image_once(world):
     batches = [b for r in range(world) for b in evaluation_batches(images, PLAIN, 5, rank=r, world=world)]
     assert sorted(int(i) for b in batches for i in b.indices) == list(range(23))
     assert all(torch.equal(b.labels, b.indices) for b in batches)
+
+
+def test_examples_need_not_be_images():
+    """Texts, say: what a batch is, `prepare` says."""
+
+    def prepare(texts, indices, seed):
+        return [(index, texts[index].upper(), seed) for index in indices]
+
+    texts, order = list("abcdefg"), TrainingOrder(7, 3, seed=5)
+    batches = list(training_batches(texts, prepare, order, epoch=1, workers=2))
+    assert [[i for i, _, _ in batch] for batch in batches] == order.epoch(1)
+    assert all(text == texts[i].upper() for batch in batches for i, text, _ in batch)
+    assert len({seed for batch in batches for _, _, seed in batch}) == 1
+    assert list(evaluation_batches(texts, prepare, 5))[1] == [(5, "F", 0), (6, "G", 0)]

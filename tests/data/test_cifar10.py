@@ -9,7 +9,7 @@ from PIL import Image
 
 from qna._core.errors import InvalidInput
 from qna.data import load_data
-from qna.data.vision import torchvision_datasets
+from qna.data.images.vision import torchvision_datasets
 
 
 @pytest.fixture
@@ -80,6 +80,10 @@ def test_damaged_files_are_named(tmp_path, made):
     (tmp_path / "test_lables.json").write_text("[9]")
     with pytest.raises(InvalidInput, match=r"test_lables.json must hold 2 labels from 0 to 9"):
         load_data("cifar10", tmp_path)
+    for text in ("[9, 8", '{"a": 1}', "[9, 1.5]", '[9, "8"]', "[[9], [8, 7]]", "9" * 30, "[true, true]"):
+        (tmp_path / "test_lables.json").write_text(text)
+        with pytest.raises(InvalidInput, match=r"test_lables.json (holds no list of|must hold 2) labels"):
+            load_data("cifar10", tmp_path)
     Image.new("RGB", (100, 2)).save(tmp_path / "data_batch_3.png")
     with pytest.raises(InvalidInput, match=r"data_batch_3.png must have rows of 1024 pixels, got 100"):
         load_data("cifar10", tmp_path)

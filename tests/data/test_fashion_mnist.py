@@ -1,4 +1,5 @@
 import gzip
+import random
 
 import pytest
 import torch
@@ -76,6 +77,14 @@ def test_missing_files_are_named_with_the_way_to_get_them(tmp_path, monkeypatch)
             r"says \[7, 28, 28\], so 5488 bytes, but holds 5487",
         ),
         (lambda _: b"", "it starts with"),
+        (
+            lambda b: gzip.compress(gzip.decompress(b) + b"0"),
+            r"says \[7, 28, 28\], so 5488 bytes, but holds more",
+        ),
+        (
+            lambda _: gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12),
+            r"says \[4294967295, 4294967295, 4294967295\], so \d+ bytes, which is too much",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, damage, message):
@@ -84,3 +93,21 @@ def test_a_damaged_file_is_named(tmp_path, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InvalidInput, match=f"{path.name}.*{message}"):
         read_idx(path, 3)
+
+
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path):
+    write(tmp_path, train=1)
+    path, rng, ends = tmp_path / "train-images-idx3-ubyte.gz", random.Random(0), set()
+    for zipped in (True, False):
+        whole = path.read_bytes() if zipped else gzip.decompress(path.read_bytes())
+        place = tmp_path / f"{zipped}"
+        for _ in range(300):
+            changed = bytearray(whole)
+            for _ in range(rng.randint(1, 3)):
+                changed[rng.randrange(rng.choice((20, len(changed))))] ^= 1 << rng.randrange(8)
+            place.write_bytes(changed[: rng.choice((len(changed), rng.randrange(len(changed))))])
+            try:
+                ends.add(read_idx(place, 3).dtype)
+            except InvalidInput:
+                ends.add("refused")
+    assert ends == {torch.uint8, "refused"}

@@ -1,7 +1,6 @@
 """Folders, tar files, shards and hub data sets: what is read, and what damage does."""
 
 import io
-import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,6 +182,55 @@ def test_evaluation_frames_the_centre():
     assert np.asarray(Photo(10, crop_pct=0.5)(wide, 0)).min() == 255
 
 
+def asked_for(monkeypatch):
+    """Sizes that images are resized to."""
+    sizes, resize = [], Image.Image.resize
+
+    def noted(image, size, *arguments, **options):
+        sizes.append(tuple(size))
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("shape", [(20_000, 1), (1, 20_001), (20_001, 2), (3, 9_000)])
+def test_no_shape_takes_more_than_sixteen_squares(shape, monkeypatch):
+    sizes = asked_for(monkeypatch)
+    framed = Photo(224, crop_pct=0.875)(Image.new("RGB", shape, (9, 8, 7)), 0)
+    assert framed.size == (224, 224)
+    assert framed.getcolors() == [(224 * 224, (9, 8, 7))]
+    # a pixel more keeps the middle in its place
+    assert all(w * h <= 17 * 256 * 256 for w, h in sizes)
+
+
+def framed_whole(image):
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    return np.asarray(CenterCrop(32)(Resize(36, interpolation=InterpolationMode.BICUBIC)(image)), dtype=int)
+
+
+@pytest.mark.parametrize("shape", [(40, 25), (25, 40), (160, 10), (10, 160)])
+def test_an_image_that_is_not_very_long_is_resized_whole(shape):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (*shape[::-1], 3), dtype=np.uint8))
+    assert np.array_equal(Photo(32, crop_pct=32 / 36)(image, 0), framed_whole(image))
+
+
+@pytest.mark.parametrize("shape", [(400, 10), (403, 10), (10, 302), (7, 401)])
+def test_the_middle_of_a_very_long_image_stays_in_its_place(shape):
+    width, height = shape
+    along = np.arange(max(shape)) - (max(shape) - 1) / 2
+    # 12 levels from a pixel to the next, about the middle
+    levels = np.clip(128 + 12 * along, 0, 255).round().astype(np.uint8)
+    image = Image.fromarray(
+        np.broadcast_to(levels if width > height else levels[:, None], shape[::-1]).copy()
+    )
+    difference = np.abs(np.asarray(Photo(32, crop_pct=32 / 36)(image, 0), dtype=int) - framed_whole(image))
+    # the resized length is a whole number and so is the middle: half a pixel each, of 12 x 10 / 36 levels
+    assert difference.max() <= 12 * min(shape) / 36 + 1
+
+
 def test_an_unknown_policy_is_named():
     with pytest.raises(InvalidInput, match=r"unknown augmentation policy 'random-m9'.*rand-m9-mstd0.5"):
         Photo(8, policy="random-m9")(Image.new("L", (9, 9)), 0)
@@ -193,16 +241,8 @@ def test_a_grey_image_stays_grey_under_a_policy():
     assert (image.mode, image.size) == ("L", (8, 8))
 
 
-def write_tar(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path, write_tar):
     """Two training shards and one held-out shard as WebDataset writes them; class 10 sorts after class 2."""
     place = tmp_path / "shards"
     place.mkdir()
@@ -223,7 +263,7 @@ def test_shards(shards, prefix):
     assert colours(data.held_out) == [(0, "blue")]
 
 
-def test_tar_files_of_folders(tmp_path):
+def test_tar_files_of_folders(tmp_path, write_tar):
     for part in ("train", "val"):
         write_tar(tmp_path / f"{part}.tar", [(f"{c}/0.png", picture(rgb)) for c, rgb in COLOURS.items()])
     data = load_data(str(tmp_path))
@@ -231,7 +271,7 @@ def test_tar_files_of_folders(tmp_path):
     assert colours(data.held_out) == [(0, "blue"), (1, "red")]
 
 
-def test_damaged_tar_files_are_named(shards):
+def test_damaged_tar_files_are_named(shards, write_tar):
     write_tar(shards / "val-0.tar", [("a.png", picture((0, 0, 0)))])
     with pytest.raises(InvalidInput, match=r"val-0.tar: a.png has no .cls member and no folder"):
         load_data(str(shards))

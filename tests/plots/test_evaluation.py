@@ -61,3 +61,24 @@ def test_an_explanation_shows_the_map_where_it_is(tmp_path):
     left, top, side = (int(130 * inches) for inches in (3.25, 0.75, 2.8))
     panel = picture[top : top + side, left : left + side]
     assert panel[:, : side // 3].mean() > panel[:, -side // 3 :].mean() + 0.3
+
+
+@pytest.mark.parametrize(
+    ("centre", "side", "expected"),
+    [
+        ((10, 10), 8, (6, 6, 8, 8)),
+        ((10, 10), 14, (2, 2, 14, 14)),  # moved up and to the left by one
+        ((2, 2), 9, (0, 0, 9, 9)),
+        ((10, 10), 16, (0, 0, 16, 16)),
+    ],
+)
+def test_squares_lie_in_the_photo(tmp_path, drawn, centre, side, expected):
+    """As (top, left, height, width)."""
+    strength = heat(np.ones((16, 16)), kind="strength", squares=(side,), centre=centre)
+    plot_explanation(tmp_path / "a.png", np.zeros((16, 16, 1)), [strength], [])
+    (square,) = [
+        p for axes in drawn[0].axes for p in axes.patches if p.get_linestyle() != "-" and not p.get_fill()
+    ]
+    left, top = square.get_xy()
+    # pixel 0 is drawn from -0.5 to 0.5
+    assert (top + 0.5, left + 0.5, square.get_height(), square.get_width()) == expected

@@ -29,17 +29,25 @@ class ReceptiveField:
     def side(self, share: float) -> int:
         """Side in pixels of the smallest square around the centre with `share` of the sum of all strengths.
 
-        The square may reach beyond the image.
+        A square that would reach beyond an edge is moved inwards, so that none is larger than the image; of
+        the shorter side of an image that is not square, it has all at most.
         """
-        rows, columns = (torch.arange(n, dtype=torch.float64) + 0.5 for n in self.strength.shape)
-        distance = torch.maximum(
-            (rows - self.centre[0]).abs()[:, None], (columns - self.centre[1]).abs()[None, :]
-        ).flatten()
-        order = distance.argsort()
+        sizes = zip(self.centre, self.strength.shape, strict=True)
+        rows, columns = (_sides(centre, length) for centre, length in sizes)
+        needed = torch.maximum(rows[:, None], columns[None, :]).flatten()
+        order = needed.argsort()
         total = self.strength.double().flatten()[order].cumsum(0)
         place = int((total < share * total[-1]).sum())
-        # a pixel is half a pixel wide on each side of its middle
-        return round(2 * float(distance[order][min(place, len(order) - 1)]) + 1)
+        return round(float(needed[order][min(place, len(order) - 1)]))
+
+
+def _sides(centre: float, length: int) -> Tensor:
+    """Of each pixel, the shortest interval around `centre`, moved into [0, length], that holds it."""
+    first = torch.arange(length, dtype=torch.float64)
+    # an interval reaches a pixel's far edge by growing, or by being pushed there from the other end
+    from_below = torch.minimum(2 * (centre - first), length - first)
+    to_above = torch.minimum(2 * (first + 1 - centre), first + 1)
+    return torch.maximum(from_below, to_above)
 
 
 def receptive_field(network: nn.Module, images: Tensor, *, draws: int = 8, seed: int = 0) -> ReceptiveField:

@@ -14,7 +14,8 @@ import torch
 
 from qna._core.errors import require
 from qna._core.files import write_text
-from qna.eval import CLEAN, CORRUPTIONS, Judgement
+from qna._core.outside import as_code, as_line, as_markdown
+from qna.eval import CLEAN, CORRUPTIONS, Failure, Judgement
 from qna.eval.tables import class_rows, score_rows, to_json
 from qna.plots import plot_calibration, plot_robustness
 
@@ -24,48 +25,71 @@ _CLASSES_SHOWN = 20
 Table = tuple[list[str], list[list[str]]]
 
 
-def print_report(judgements: Sequence[Judgement]) -> None:
-    """Print every table."""
+def print_report(judgements: Sequence[Judgement], failures: Sequence[Failure] = ()) -> None:
+    """Print every table; what comes from outside is printed as it is."""
     tables = require("rich.table", extra="train", purpose="`qna eval`")
+    text = require("rich.text", extra="train", purpose="`qna eval`").Text
     console = require("rich.console", extra="train", purpose="`qna eval`").Console()
     for title, (head, rows) in _tables(judgements).items():
-        table = tables.Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = tables.Table(
+            title=text(as_line(title)), title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
         for number, name in enumerate(head):
             table.add_column(
-                name, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0
+                text(name), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0
             )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(text(as_line(cell)) for cell in row))
         console.print(table, highlight=False)
         console.print()
-    for line in _notes(judgements):
-        console.print(line, highlight=False)
+    for line in _notes(judgements, failures):
+        console.print(text(as_line(line)))
 
 
-def write_report(folder: Path, judgements: Sequence[Judgement], arguments: Sequence[str]) -> dict[str, Path]:
+def write_report(
+    folder: Path,
+    judgements: Sequence[Judgement],
+    arguments: Sequence[str],
+    failures: Sequence[Failure] = (),
+) -> dict[str, Path]:
     """Write everything to `folder`; return what is where.
 
     Args:
         folder: that exists.
-        judgements: at least one, all on one data set.
+        judgements: all on one data set.
         arguments: of `qna eval`, with which it can be run again.
+        failures: networks that could not be judged.
 
     Raises:
         OSError: if the disk is full or not writable.
     """
+    command = shlex.join(["qna", "eval", *arguments])
     about = {
-        "data": judgements[0].data,
+        "data": judgements[0].data if judgements else None,
         "torch": torch.__version__,
-        "command": shlex.join(["qna", "eval", *arguments]),
+        "command": command,
         "corruptions": {
             name: {"unit": c.unit, "levels": dict(enumerate(c.levels, start=1))}
             for name, c in CORRUPTIONS.items()
         },
-        "models": [to_json(judgement) for judgement in judgements],
+        "models": [
+            *(to_json(judgement) for judgement in judgements),
+            *({"model": failure.name, "error": failure.error} for failure in failures),
+        ],
     }
-    write_text(folder / "scores.json", json.dumps(about) + "\n")
-    write_text(folder / "scores.csv", _csv(score_rows(judgements)))
-    write_text(folder / "classes.csv", _csv([row for j in judgements for row in class_rows(j)]))
+    write_text(folder / "scores.json", json.dumps(about, allow_nan=False) + "\n")
+    write_text(folder / "scores.csv", _csv(score_rows(judgements, failures)))
+    files = {"report": "report.md", "scores": "scores.csv", "everything": "scores.json"}
+    pictures: dict[str, str] = {}
+    if judgements:
+        files["classes"] = "classes.csv"
+        write_text(folder / files["classes"], _csv([row for j in judgements for row in class_rows(j)]))
+        pictures = _draw(folder, judgements)
+    write_text(folder / "report.md", _page(judgements, failures, pictures, command))
+    return {name: folder / file for name, file in {**files, **pictures}.items()}
+
+
+def _draw(folder: Path, judgements: Sequence[Judgement]) -> dict[str, str]:
     pictures = {"calibration": "calibration.png"}
     bins = {j.classifier.name: [vars(b) for b in j.clean.bins] for j in judgements}
     errors = {j.classifier.name: j.clean.calibration_error for j in judgements}
@@ -73,18 +97,14 @@ def write_report(folder: Path, judgements: Sequence[Judgement], arguments: Seque
     curves = _curves(judgements)
     if curves:
         pictures["robustness"] = "robustness.png"
-        plot_robustness(folder / pictures["robustness"], curves, title=f"Corrupted images of {about['data']}")
-    write_text(folder / "report.md", _page(judgements, pictures, about["command"]))
-    names = {
-        "report": "report.md",
-        "scores": "scores.csv",
-        "classes": "classes.csv",
-        "everything": "scores.json",
-    }
-    return {name: folder / file for name, file in {**names, **pictures}.items()}
+        title = f"Corrupted images of {judgements[0].data}"
+        plot_robustness(folder / pictures["robustness"], curves, title=title)
+    return pictures
 
 
 def _tables(judgements: Sequence[Judgement]) -> dict[str, Table]:
+    if not judgements:
+        return {}
     found = {f"held-out images of {judgements[0].data}": _summary(judgements)}
     if len(judgements[0].results) > 1:
         found["top-1 under corruption (%)"] = _robustness(judgements)
@@ -155,10 +175,13 @@ def _classes(judgements: Sequence[Judgement]) -> Table:
     return head, rows
 
 
-def _notes(judgements: Sequence[Judgement]) -> list[str]:
+def _notes(judgements: Sequence[Judgement], failures: Sequence[Failure]) -> list[str]:
+    lines = [f"Not judged: {failure.error}." for failure in failures]
+    if not judgements:
+        return lines
     speed = judgements[0].speed
     cores = f", {speed.threads} threads" if speed.device == "cpu" else ""
-    lines = [
+    lines += [
         "top-1, top-5 and ECE (expected calibration error, "
         f"{len(judgements[0].clean.bins)} bins of equal width) in %, loss in nats.",
         f"images/s: forward passes of {speed.batch} images on {speed.device}{cores}, median of at least 5; "
@@ -192,18 +215,22 @@ def _curves(judgements: Sequence[Judgement]) -> dict[str, dict[str, list[tuple[i
     }
 
 
-def _page(judgements: Sequence[Judgement], pictures: dict[str, str], command: str) -> str:
-    parts = [f"# {', '.join(j.classifier.name for j in judgements)} on {judgements[0].data}"]
+def _page(
+    judgements: Sequence[Judgement], failures: Sequence[Failure], pictures: dict[str, str], command: str
+) -> str:
+    names = [*(j.classifier.name for j in judgements), *(failure.name for failure in failures)]
+    on = f" on {judgements[0].data}" if judgements else ""
+    parts = [f"# {as_markdown(', '.join(names) + on)}"]
     for title, (head, rows) in _tables(judgements).items():
         align = [":---", *["---:"] * (len(head) - 1)]
-        lines = [
-            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-            for row in [head, align, *rows]
+        cells = [head, align, *([as_markdown(cell) for cell in row] for row in rows)]
+        parts += [
+            f"## {as_markdown(title[0].upper() + title[1:])}",
+            "\n".join(f"| {' | '.join(row)} |" for row in cells),
         ]
-        parts += [f"## {title[0].upper()}{title[1:]}", "\n".join(lines)]
-    parts += _notes(judgements)
+    parts += map(as_markdown, _notes(judgements, failures))
     parts += [f"![{name}]({file})" for name, file in pictures.items()]
-    parts.append(f"`{command}`, torch {torch.__version__}")
+    parts.append(f"{as_code(command)}, torch {torch.__version__}")
     return "\n\n".join(parts) + "\n"
 
 

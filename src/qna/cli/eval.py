@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qna._core.errors import InvalidInput, require
+from qna._core.outside import as_line
 from qna.cli import _classifiers
 
 if TYPE_CHECKING:
     from qna.data import ImageData
-    from qna.eval import Classifier, Judgement
+    from qna.eval import Classifier, Failure, Judgement
 
 _DESCRIPTION = """\
 Judge trained networks on held-out images, side by side: accuracy, loss, calibration, speed, every class, and
 what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
-JSON to a folder.
+JSON to a folder. A network that answers with NaN gets a row with this error, and the command then ends with
+status 1.
 """
 
 
@@ -55,17 +57,17 @@ def main(arguments: list[str]) -> int:
     from qna.train.folder import claim_folder
 
     data, classifiers = _prepare(options)
-    judgements = _judge(options, data, classifiers)
+    judgements, failures = _judge(options, data, classifiers)
+    print_report(judgements, failures)
     folder = claim_folder(options.out or Path("runs") / f"eval-{Path(data.name).name}")
-    print_report(judgements)
     try:
-        files = write_report(folder, judgements, [*arguments])
+        files = write_report(folder, judgements, [*arguments], failures)
     except OSError as error:
-        print(f"qna: cannot write the report to {folder}: {error}", file=sys.stderr)
+        print(f"qna: cannot write the report to {as_line(str(folder))}: {error}", file=sys.stderr)
         return 1
     for name, path in files.items():
-        print(f"{name:<12}  {path}")
-    return 0
+        print(f"{name:<12}  {as_line(str(path))}")
+    return 1 if failures else 0
 
 
 def _prepare(options: argparse.Namespace) -> tuple[ImageData, list[Classifier]]:
@@ -117,18 +119,27 @@ def _check(options: argparse.Namespace) -> None:
             raise InvalidInput(f"{option} must be at least {low}, got {getattr(options, option)}")
 
 
-def _judge(options: argparse.Namespace, data: ImageData, classifiers: list[Classifier]) -> list[Judgement]:
-    from qna.eval import judge
+def _judge(
+    options: argparse.Namespace, data: ImageData, classifiers: list[Classifier]
+) -> tuple[list[Judgement], list[Failure]]:
+    """What is found of each network, and which of them cannot be judged."""
+    from qna.eval import Failure, UnusableAnswers, judge
 
     progress = require("rich.progress", extra="train", purpose="`qna eval`")
     console = require("rich.console", extra="train", purpose="`qna eval`").Console(stderr=True)
     device = _classifiers.device(options)
-    judgements = []
-    with progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    judgements, failures = [], []
+    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         for classifier in classifiers:
-            task = bar.add_task(classifier.name, total=len(data.held_out))
-            judgements.append(
-                judge(
+            task = bar.add_task(as_line(classifier.name), total=len(data.held_out))
+            try:
+                judgement = judge(
                     classifier,
                     data,
                     corruptions=options.corruptions,
@@ -138,5 +149,8 @@ def _judge(options: argparse.Namespace, data: ImageData, classifiers: list[Class
                     device=device,
                     told=lambda images, task=task: bar.advance(task, images),
                 )
-            )
-    return judgements
+            except UnusableAnswers as error:
+                failures.append(Failure(classifier.name, str(error)))
+            else:
+                judgements.append(judgement)
+    return judgements, failures

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qna._core.errors import InvalidInput, require
+from qna._core.outside import as_line
 from qna.cli import _classifiers
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         raise InvalidInput(f"cannot write {out}: {error}") from None
     for name, probability in answers:
-        print(f"{100 * probability:5.1f} %  {name}")
+        print(f"{100 * probability:5.1f} %  {as_line(name)}")
     for note in notes:
-        print(note)
-    print(out)
+        print(as_line(note))
+    print(as_line(str(out)))
     return 0
 
 
@@ -94,8 +95,13 @@ def _read(photo: Path, classifier: Classifier) -> torch.Tensor:
 def _answers(classifier: Classifier, images: torch.Tensor) -> list[tuple[str, float]]:
     import torch
 
+    from qna.eval.classifier import NO_ANSWER, usable
+
     with torch.no_grad():
-        probabilities = classifier.network(images)[0].float().softmax(0)
+        logits = classifier.network(images)
+    if not usable(logits).all():
+        raise InvalidInput(f"{classifier.name}: {NO_ANSWER}")
+    probabilities = logits[0].float().softmax(0)
     best = probabilities.topk(min(_ANSWERS, len(probabilities)))
     return [
         (classifier.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)

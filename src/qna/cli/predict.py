@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from qna.eval import Prediction
 
 _DESCRIPTION = """\
-Say what is on images. Rows come in the order of the files; an image that cannot be read gives a row with its
-error, and the command then ends with status 1.
+Say what is on images. Rows come in the order of the files; an image that cannot be read, or that the network
+answers with NaN, gives a row with its error, and the command then ends with status 1.
 """
 
 
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         raise InvalidInput(f"cannot write {options.out or 'to standard output'}: {error}") from None
     if predictions.errors:
-        print(f"qna: {predictions.errors:,} of {predictions.rows:,} could not be read", file=sys.stderr)
+        print(f"qna: {predictions.errors:,} of {predictions.rows:,} have no answer", file=sys.stderr)
     return 1 if predictions.errors else 0
 
 
@@ -125,6 +125,6 @@ def _write_json(file: TextIO, predictions: _Counted, columns: int) -> None:
             "error": prediction.error,
         }
         file.write(",\n" if number else "\n")
-        file.write(json.dumps(about))
+        file.write(json.dumps(about, allow_nan=False))
     file.write("\n]\n")
     file.flush()

@@ -1,8 +1,9 @@
-"""Data sets of labelled images, by name, and the batches that training and evaluation read from them."""
+"""Data sets, by name, and the batches that training and evaluation read from them."""
 
 from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
 from qna.data.images.catalog import DATA, DataSpec, load_data
-from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages, UnreadableImage
+from qna.data.images.decoding import UnreadableImage
+from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages
 from qna.data.images.transforms import Batch, Jitter, Photo, Preparation
 
 __all__ = [

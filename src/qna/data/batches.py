@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import derive_seed
-from qna.data.images.labelled import Images
-from qna.data.images.transforms import Batch, Preparation
+
+Examples = TypeVar("Examples", bound=Sized)
+Made = TypeVar("Made")
+# (all examples, positions of some, seed) -> the batch of these; how one varies follows from seed and position
+Prepare = Callable[[Examples, Sequence[int], int], Made]
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """The order in which `total` images are trained on.
+    """The order in which `total` examples are trained on.
 
     Attributes:
-        total: images in the data set.
-        batch_size: images per batch and process.
+        total: examples in the data set.
+        batch_size: examples per batch and process.
         seed: of the run.
         rank: this process.
         world: processes.
@@ -39,16 +42,16 @@ class TrainingOrder:
     def __post_init__(self):
         if len(self) == 0:
             raise InvalidInput(
-                f"an update of {self.world} (processes) x {self.group} (batches) x {self.batch_size} images "
-                f"needs more than the {self.total} training images; choose a smaller batch size"
+                f"an update of {self.world} (processes) x {self.group} (batches) x {self.batch_size} "
+                f"examples needs more than the {self.total} to train on; choose a smaller batch size"
             )
 
     def __len__(self) -> int:
-        """Batches per epoch and process; what is left of the images, less than an update's, is left out."""
+        """Batches per epoch and process; what is left of the examples, less than an update's, is left out."""
         return self.total // (self.batch_size * self.world * self.group) * self.group
 
     def epoch(self, epoch: int) -> list[list[int]]:
-        """This process's batches of image indices."""
+        """This process's batches of indices."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         order = torch.randperm(self.total, generator=generator)
         wide = order[: len(self) * self.world * self.batch_size].view(len(self), self.world, self.batch_size)
@@ -56,45 +59,46 @@ class TrainingOrder:
 
 
 def training_batches(
-    images: Images,
-    prepare: Preparation,
+    examples: Examples,
+    prepare: Prepare[Examples, Made],
     order: TrainingOrder,
     *,
     epoch: int,
     start: int = 0,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Iterator[Made]:
     """Batches of one epoch, from batch number `start` on."""
-    view = _View(images, prepare, derive_seed(order.seed, "images", epoch))
+    # the word is in the seed of every run that is to go on
+    view = _View(examples, prepare, derive_seed(order.seed, "images", epoch))
     return iter(_loader(view, order.epoch(epoch)[start:], workers))
 
 
 def evaluation_batches(
-    images: Images,
-    prepare: Preparation,
+    examples: Examples,
+    prepare: Prepare[Examples, Made],
     batch_size: int,
     *,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
-) -> Iterator[Batch]:
-    """Every readable image exactly once over all processes, in order; batches may differ in size."""
-    mine = range(rank, len(images), world)
+) -> Iterator[Made]:
+    """Every readable example exactly once over all processes, in order; batches may differ in size."""
+    mine = range(rank, len(examples), world)
     plan = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-    return iter(_loader(_View(images, prepare, seed=0), plan, workers))
+    return iter(_loader(_View(examples, prepare, seed=0), plan, workers))
 
 
-class _View(Dataset):
-    """Images as prepared for one epoch; fetched a batch at a time."""
+class _View(Dataset, Generic[Examples, Made]):
+    """Examples as prepared for one epoch; fetched a batch at a time."""
 
-    def __init__(self, images: Images, prepare: Preparation, seed: int):
-        self.images, self.prepare, self.seed = images, prepare, seed
+    def __init__(self, examples: Examples, prepare: Prepare[Examples, Made], seed: int):
+        self.examples, self.prepare, self.seed = examples, prepare, seed
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.examples)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        return self.prepare(self.images, indices, self.seed)
+    def __getitems__(self, indices: list[int]) -> Made:
+        return self.prepare(self.examples, indices, self.seed)
 
 
 def _loader(view: _View, plan: list[list[int]], workers: int) -> DataLoader:
@@ -110,7 +114,7 @@ def _loader(view: _View, plan: list[list[int]], workers: int) -> DataLoader:
 
 
 def _leave_signals_to_the_run(_: int) -> None:
-    # ctrl-c reaches the whole process group, and the update that is under way needs its images
+    # ctrl-c reaches the whole process group, and the update that is under way needs its batches
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

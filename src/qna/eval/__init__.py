@@ -3,7 +3,17 @@
 from qna.eval.calibration import Calibration, ConfidenceBin
 from qna.eval.classifier import Classifier, ImageView
 from qna.eval.corruptions import CORRUPTIONS, Corruption
-from qna.eval.judgement import CLEAN, Condition, Judgement, Result, Speed, judge, measure_speed
+from qna.eval.judgement import (
+    CLEAN,
+    Condition,
+    Failure,
+    Judgement,
+    Result,
+    Speed,
+    UnusableAnswers,
+    judge,
+    measure_speed,
+)
 from qna.eval.predictions import Guess, Prediction, find_images, predict
 from qna.eval.scores import Scores, Tally, evaluate
 
@@ -15,6 +25,7 @@ __all__ = [
     "Condition",
     "ConfidenceBin",
     "Corruption",
+    "Failure",
     "Guess",
     "ImageView",
     "Judgement",
@@ -23,6 +34,7 @@ __all__ = [
     "Scores",
     "Speed",
     "Tally",
+    "UnusableAnswers",
     "evaluate",
     "find_images",
     "judge",

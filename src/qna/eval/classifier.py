@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,13 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna.data import ImageData, Images, Photo, Preparation, TensorImages
+
+NO_ANSWER = "the network answers with NaN or infinity"
+
+
+def usable(logits: torch.Tensor) -> torch.Tensor:
+    """Whether each row of logits (B, classes) has a softmax, so neither NaN nor plus infinity: bool (B,)."""
+    return logits.float().amax(1).isfinite()
 
 
 @dataclass(frozen=True)
@@ -34,9 +42,11 @@ class ImageView:
             raise InvalidInput(
                 f"a view needs a size of at least 1 and crop_pct in (0, 1], got {self.size}, {self.crop_pct}"
             )
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != len(self.std) or not finite or not all(s > 0 for s in self.std):
             raise InvalidInput(
-                f"mean and std need one number per channel, std above 0, got {self.mean} and {self.std}"
+                "mean and std need one finite number per channel, std above 0, "
+                f"got {self.mean} and {self.std}"
             )
 
     @property

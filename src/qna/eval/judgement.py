@@ -13,7 +13,7 @@ from torch import nn
 from qna._core.errors import InvalidInput
 from qna.data import ImageData, evaluation_batches
 from qna.eval.calibration import Calibration, ConfidenceBin
-from qna.eval.classifier import Classifier
+from qna.eval.classifier import Classifier, usable
 from qna.eval.corruptions import corruption
 from qna.eval.scores import Scores, Tally
 
@@ -32,6 +32,10 @@ class Condition:
 
 
 CLEAN = Condition()
+
+
+class UnusableAnswers(InvalidInput):
+    """A network answers images with something that is not a number; the text says how many of which batch."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class Speed:
     passes: int
     threads: int
     device: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no judgement of a classifier.
+
+    Attributes:
+        name: of the classifier.
+        error: the cause.
+    """
+
+    name: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -131,6 +148,7 @@ def judge(
 
     Raises:
         InvalidInput: if its channels or classes are not those of `data`, or no image can be read.
+        UnusableAnswers: as soon as an answer is not a number.
         UnknownName: for a corruption that does not exist, with the nearest names.
     """
     classifier.require_fit(data)
@@ -154,6 +172,7 @@ def judge(
                 pixels = damage(pixels, condition.severity, batch.indices.tolist())
             images = view.standardise(pixels).to(device)
             logits = network(images).float().cpu()
+            _require_answers(classifier.name, condition, logits)
             tally.add(logits, batch.labels)
             calibration.add(logits, batch.labels)
             if largest is None or len(images) > len(largest):
@@ -166,6 +185,15 @@ def judge(
     }
     speed = measure_speed(network, largest)
     return Judgement(classifier, data.name, data.classes, results, tuple(unreadable), speed)
+
+
+def _require_answers(name: str, condition: Condition, logits: torch.Tensor) -> None:
+    wrong = int((~usable(logits)).sum())
+    if wrong:
+        how = "" if condition == CLEAN else f" under {condition.corruption}, severity {condition.severity}"
+        raise UnusableAnswers(
+            f"{name} answers {wrong:,} of a batch of {len(logits):,} images{how} with NaN or infinity"
+        )
 
 
 @torch.no_grad()

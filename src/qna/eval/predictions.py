@@ -13,8 +13,9 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.data import FileImages
-from qna.data.images.folder import SUFFIXES, PathReader
-from qna.eval.classifier import Classifier
+from qna.data.images.folder import PathReader
+from qna.data.images.search import SUFFIXES, find_images_in
+from qna.eval.classifier import NO_ANSWER, Classifier, usable
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -40,8 +41,8 @@ class Prediction:
 
     Attributes:
         path: of the file, as it was found.
-        guesses: most probable class first; none if the file could not be read.
-        error: why it could not be read.
+        guesses: most probable class first; none if there is an error.
+        error: why the file could not be read, or the network's answer not be used.
     """
 
     path: str
@@ -54,20 +55,20 @@ def find_images(places: Iterable[str]) -> Iterator[Prediction]:
 
     Args:
         places: files, taken whatever their name, and folders, searched with the folders inside for names of
-            images, in alphabetical order. A folder without any gives an entry that says so.
+            images, in alphabetical order; hidden ones are left out, links are followed. A folder without any,
+            and one that cannot be searched, give an entry that says so.
     """
     for place in places:
         if not os.path.isdir(place):
             yield Prediction(place)
             continue
-        found = False
-        for folder, inside, names in os.walk(place):
-            inside.sort()
-            for name in sorted(names):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    found = True
-                    yield Prediction(os.path.join(folder, name))
-        if not found:
+        found, closed = False, list[OSError]()
+        for path in find_images_in(place, closed.append):
+            found = True
+            yield Prediction(path)
+        for error in closed:
+            yield Prediction(error.filename, error=f"the folder cannot be searched: {error.strerror}")
+        if not found and not closed:
             yield Prediction(place, error=f"a folder without images ({', '.join(sorted(SUFFIXES))})")
 
 
@@ -148,7 +149,12 @@ def _predict_batch(
         logits = classifier.network(classifier.view.standardise(prepared.images).to(device))
         probabilities = logits.float().cpu().softmax(1)
         best = probabilities.topk(min(top_k, probabilities.shape[1]), dim=1)
-        for place, values, indices in zip(read, best.values.tolist(), best.indices.tolist(), strict=True):
-            guesses = tuple(Guess(i, classifier.classes[i], p) for i, p in zip(indices, values, strict=True))
-            done[asked[place]] = Prediction(batch[asked[place]].path, guesses)
+        answered = usable(logits).tolist()
+        for row, place in enumerate(read):
+            path = batch[asked[place]].path
+            if not answered[row]:
+                done[asked[place]] = Prediction(path, error=NO_ANSWER)
+                continue
+            pairs = zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)
+            done[asked[place]] = Prediction(path, tuple(Guess(i, classifier.classes[i], p) for i, p in pairs))
     return [done[place] for place in range(len(batch))]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from qna.eval.corruptions import CORRUPTIONS
-from qna.eval.judgement import CLEAN, Judgement
+from qna.eval.judgement import CLEAN, Failure, Judgement
 
 
-def score_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """One row per classifier and condition."""
-    return [
+def score_rows(judgements: Sequence[Judgement], failures: Sequence[Failure] = ()) -> list[dict[str, Any]]:
+    """One row per classifier and condition, and one per classifier that could not be judged."""
+    rows: list[dict[str, Any]] = [
         {
             "model": judgement.classifier.name,
             "corruption": condition.corruption,
@@ -23,11 +24,16 @@ def score_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
             "images": result.scores.images,
             "top1": result.scores.top1,
             "top5": result.scores.top5,
-            "loss": result.scores.loss,
+            "loss": _finite(result.scores.loss),
             "ece": result.calibration_error,
+            "error": None,
         }
         for judgement in judgements
         for condition, result in judgement.results.items()
+    ]
+    names = ("corruption", "severity", "level", "images", "top1", "top5", "loss", "ece")
+    return rows + [
+        {"model": failure.name, **dict.fromkeys(names), "error": failure.error} for failure in failures
     ]
 
 
@@ -71,12 +77,13 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
         "right": clean.scores.right,
         "top1": clean.scores.top1,
         "top5": clean.scores.top5,
-        "loss": clean.scores.loss,
+        "loss": _finite(clean.scores.loss),
         "ece": clean.calibration_error,
         "corrupted_top1": judgement.corrupted_top1,
         "speed": asdict(judgement.speed),
         "conditions": [
-            {name: value for name, value in row.items() if name != "model"} for row in score_rows([judgement])
+            {name: value for name, value in row.items() if name not in ("model", "error")}
+            for row in score_rows([judgement])
         ],
         "calibration": [asdict(b) for b in clean.bins],
         "classes": [
@@ -84,3 +91,8 @@ def to_json(judgement: Judgement) -> dict[str, Any]:
         ],
         "confusion": clean.scores.confusion,
     }
+
+
+def _finite(loss: float) -> float | None:
+    """None for infinity, which JSON cannot tell: a network may give the right class no probability at all."""
+    return loss if math.isfinite(loss) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,42 @@ _LOOK = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
+    # a name may hold dollars
+    "text.parse_math": False,
 }
+
+# fonts of systems with letters that matplotlib's own lacks; those that are there are asked in this order
+_MORE_LETTERS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Arial Unicode MS",
+)
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """White or the dark ink, whichever stands out more on `colour` (red, green, blue in [0, 1]).
+
+    By the contrast ratio of the Web Content Accessibility Guidelines 2.2: (lighter + 0.05) / (darker + 0.05),
+    of relative luminances.
+    """
+    behind = 0.05 + _luminance(colour)
+    ink = 0.05 + _luminance([int(INK[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return INK if behind / ink > 1.05 / behind else "white"
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @contextmanager
@@ -35,16 +72,27 @@ def figure(path: Path, width: float, height: float, *, formats: tuple[str, ...] 
 
     `path` ends in the first of `formats`; the others lie beside it under the same name.
 
-    The figure is drawn without a display and without matplotlib's global state.
+    The figure is drawn without a display and without matplotlib's global state. Text is never read as math; a
+    letter that no font has is drawn as a box.
     """
     matplotlib = require("matplotlib", extra="train", purpose="drawing")
     pictures = require("matplotlib.figure", extra="train", purpose="drawing")
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context({**_LOOK, "font.family": _fonts()}):
         canvas = pictures.Figure(figsize=(width, height), layout="constrained", dpi=130)
         yield canvas
         for suffix in formats:
 
             def write(temporary: Path, suffix: str = suffix) -> None:
-                canvas.savefig(temporary, format=suffix)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+                    canvas.savefig(temporary, format=suffix)
 
             write_whole(path.with_suffix(f".{suffix}"), write)
+
+
+@cache
+def _fonts() -> list[str]:
+    """The fonts that letters are looked for in, in order."""
+    fonts = require("matplotlib.font_manager", extra="train", purpose="drawing").fontManager
+    there = set(fonts.get_font_names())
+    return ["DejaVu Sans", *(name for name in _MORE_LETTERS if name in there)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import INK, SECOND, figure
 
 
@@ -32,11 +33,11 @@ def plot_attention(
     count = len(images)
     grey = images.mean(-1)
     with figure(path, 1.25 * count + 1.6, 1.35 * (len(maps) + 1) + 0.7) as canvas:
-        canvas.suptitle(title, x=0.01, ha="left", fontsize=12)
+        canvas.suptitle(as_line(title), x=0.01, ha="left", fontsize=12)
         grid = canvas.subplots(len(maps) + 1, count, squeeze=False)
         for axes, image, (caption, right) in zip(grid[0], images, captions, strict=True):
             axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-            axes.set_title(caption, loc="center", fontsize=9, color=INK if right else SECOND)
+            axes.set_title(as_line(caption), loc="center", fontsize=9, color=INK if right else SECOND)
         grid[0, 0].set_ylabel("image", fontsize=9)
         for row, (name, received) in zip(grid[1:], maps, strict=True):
             heat = _draw_row(row, grey, np.asarray(received, dtype=float), outlines=images.shape[-1] == 1)
@@ -73,6 +74,6 @@ def _draw_row(row: Any, grey: Any, received: Any, *, outlines: bool) -> Any:
             interpolation="bilinear",
             alpha=1.0 if outlines else 0.65,
         )
-        if outlines:  # a drawing shows best as lines on the map, a photograph through it
+        if outlines and image.min() < 0.5 < image.max():  # a drawing shows best as lines on the map
             axes.contour(image, levels=[0.5], colors="black", linewidths=0.8)
     return scale

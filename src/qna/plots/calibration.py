@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import FIRST, QUIET, SECOND, figure
 
 _ACROSS = 4
@@ -50,7 +51,7 @@ def plot_calibration(
                 label="accuracy",
             )
             axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence")
-            axes.set_title(f"{_tail(name)}\nECE {100 * errors[name]:.2f} %", fontsize=9)
+            axes.set_title(f"{_tail(as_line(name))}\nECE {100 * errors[name]:.2f} %", fontsize=9)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside lower left", fontsize=8, ncols=2)
 

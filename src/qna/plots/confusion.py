@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qna.plots._style import INK, QUIET, figure
+from qna._core.outside import as_line
+from qna.plots._style import QUIET, figure, ink_on
 
 # beyond this many classes the cells are too small to write in
 _WRITTEN = 30
@@ -26,6 +27,7 @@ def plot_confusion(
     """
     import numpy as np
 
+    classes = [as_line(name) for name in classes]
     counts = np.asarray(confusion, dtype=float)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     diagonal = np.eye(len(counts), dtype=bool)
@@ -35,10 +37,10 @@ def plot_confusion(
     side = 2.2 + 0.42 * len(classes) if written else 9.0
     with figure(path, side + 0.6, side) as canvas:
         axes = canvas.subplots()
-        axes.set_title(title)
-        axes.imshow(right, cmap="Blues", vmin=0, vmax=1.6)
+        axes.set_title(as_line(title))
+        blue = axes.imshow(right, cmap="Blues", vmin=0, vmax=1.6)
         # errors are rare: a row's error of 20 % is already full red
-        axes.imshow(wrong, cmap="Reds", vmin=0, vmax=0.2)
+        red = axes.imshow(wrong, cmap="Reds", vmin=0, vmax=0.2)
         axes.set(xlabel="predicted", ylabel="true")
         for side_name in ("top", "right"):
             axes.spines[side_name].set_visible(True)
@@ -51,6 +53,7 @@ def plot_confusion(
         axes.set_yticks(np.arange(len(classes) - 1) + 0.5, minor=True)
         axes.grid(which="minor", color=QUIET, alpha=0.2)
         axes.tick_params(which="both", length=0)
-        centred = {"ha": "center", "va": "center", "color": INK, "fontsize": 9}
         for row, column in np.argwhere(counts > 0):
-            axes.text(column, row, f"{counts[row, column]:.0f}", **centred)
+            ink = ink_on((blue if row == column else red).to_rgba(share[row, column])[:3])
+            text = f"{counts[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import INK, QUIET, figure
 
 # from dark to light in equal steps of brightness, so that it reads in grey and to the colour-blind
@@ -31,7 +32,7 @@ class HeatMap:
         title: above it.
         values: (h, w), not negative; enlarged to the photo.
         kind: "share": 1 is what an even spread gives, drawn in octaves; "strength": at most 1, in decades.
-        squares: sides in pixels of squares to draw around `centre`.
+        squares: sides in pixels of squares to draw around `centre`, moved to where they lie in the photo.
         centre: (row, column) in pixels; marked where there are squares.
     """
 
@@ -66,6 +67,8 @@ def plot_explanation(
     import numpy as np
 
     photo = np.asarray(photo, dtype=float)
+    answers = [(as_line(name), probability) for name, probability in answers]
+    title, notes = as_line(title), [as_line(note) for note in notes]
     if 1 + bool(answers) + len(maps) + len(layers) <= _ONE_ROW:
         maps, layers = [*maps, *layers], ()
     across = max(1 + bool(answers) + len(maps), len(layers), 3)
@@ -170,7 +173,7 @@ def _draw_map(axes: Any, photo: Any, heat: HeatMap) -> tuple[Any, dict[float, st
     ):  # a drawing shows best as lines on the map, a photograph through it
         axes.contour(grey, levels=[0.5], colors="white", linewidths=0.9)
     for side in heat.squares:
-        _draw_square(axes, heat.centre, side)
+        _draw_square(axes, heat.centre, side, (height, width))
     if heat.squares:
         at = heat.centre[1] - 0.5, heat.centre[0] - 0.5
         axes.plot(*at, "+", color="white", markersize=7, markeredgewidth=0.9)
@@ -213,10 +216,12 @@ def _decades(values: Any) -> tuple[Any, float, float, dict[float, str]]:
     return drawn, -float(_DECADES), 0.0, ticks
 
 
-def _draw_square(axes: Any, centre: tuple[float, float], side: float) -> None:
+def _draw_square(axes: Any, centre: tuple[float, float], side: float, size: tuple[int, int]) -> None:
     from matplotlib.patches import Rectangle
 
-    # pixel 0 is drawn from -0.5 to 0.5
-    corner = centre[1] - side / 2 - 0.5, centre[0] - side / 2 - 0.5
+    # along an axis that is shorter than the side, all of it
+    tall, wide = (min(side, n) for n in size)
+    top, left = (min(max(c - s / 2, 0), n - s) for c, s, n in zip(centre, (tall, wide), size, strict=True))
     look = {"edgecolor": "white", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-    axes.add_patch(Rectangle(corner, side, side, fill=False, **look))
+    # pixel 0 is drawn from -0.5 to 0.5
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), wide, tall, fill=False, **look))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import FIRST, QUIET, SECOND, figure
 
 
@@ -19,7 +20,7 @@ def plot_learning(path: Path, history: Sequence[Mapping[str, Any]], *, title: st
     """
     epochs = [record["epoch"] for record in history]
     with figure(path, 9, 3.6) as canvas:
-        canvas.suptitle(title, x=0.01, ha="left", fontsize=12)
+        canvas.suptitle(as_line(title), x=0.01, ha="left", fontsize=12)
         losses, errors = canvas.subplots(1, 2)
         marker = "o" if len(epochs) == 1 else None  # a line through one point is invisible
         for key, colour, name in [("train_loss", FIRST, "training"), ("loss", SECOND, "held out")]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import QUIET, figure
 
 _MARKERS = "osD^vP"
@@ -28,12 +30,13 @@ def plot_robustness(
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     colours = colormaps["viridis"]([i / max(1, len(names)) for i in range(len(names))])
     with figure(path, max(5, 2.5 * len(curves) + 0.6), 3.2 + 0.2 * len(names)) as canvas:
-        canvas.suptitle(title, x=0.01, ha="left", fontsize=12)
+        canvas.suptitle(as_line(title), x=0.01, ha="left", fontsize=12)
+        drawn: dict[str, Any] = {}
         row = canvas.subplots(1, len(curves), squeeze=False, sharey=True)[0]
         for axes, (kind, lines) in zip(row, curves.items(), strict=True):
             for name, points in lines.items():
                 severities, accuracy = zip(*points, strict=True)
-                axes.plot(
+                drawn[name] = axes.plot(
                     severities,
                     [100 * a for a in accuracy],
                     # where lines fall together, the lower ones show at the edges
@@ -41,12 +44,12 @@ def plot_robustness(
                     marker=_MARKERS[names.index(name) % len(_MARKERS)],
                     color=colours[names.index(name)],
                     markersize=5,
-                    label=name,
-                )
+                )[0]
             axes.set(title=kind, xlabel="severity", xticks=range(6), xlim=(-0.2, 5.2))
             axes.set_ylim(bottom=0)
             axes.grid(axis="y", color=QUIET, alpha=0.2)
         row[0].set_ylabel("top-1 (%)")
         if len(names) > 1:
-            handles, labels = row[0].get_legend_handles_labels()
-            canvas.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=1)
+            canvas.legend(
+                list(drawn.values()), list(map(as_line, drawn)), loc="outside lower left", fontsize=9, ncols=1
+            )

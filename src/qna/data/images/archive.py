@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from qna._core.errors import InvalidInput
-from qna.data.images.folder import HELD_OUT_NAMES, SUFFIXES, TRAIN_NAMES, photo_data
+from qna.data.images.folder import HELD_OUT_NAMES, TRAIN_NAMES, photo_data
 from qna.data.images.labelled import FileImages, ImageData
+from qna.data.images.search import is_hidden, is_image_name
 from qna.data.places import MissingData
+
+# bytes of a .cls member, which holds a number or a name
+_LONGEST_CLASS = 256
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ def load_tar(root: Path) -> ImageData:
     """Return the images of ROOT/train*.tar and ROOT/val*.tar (or validation, valid, test).
 
     An image's class is the text of the member ``KEY.cls`` beside it (an integer, as WebDataset writes it,
-    or a name), or, where there is none, the folder that it lies in. There may be any number of shards.
+    or a name), or, where there is none, the folder that it lies in. There may be any number of shards. Hidden
+    members, such as ``.DS_Store`` and ``._0.png``, are left out.
 
     Raises:
         MissingData: if a part is not there.
-        InvalidInput: if an archive is damaged or compressed, has no images, or has classes of its own.
+        InvalidInput: if an archive is damaged or compressed, has no images, has classes of its own, or
+            no image of a class can be read.
     """
     parts = [_shards(root, TRAIN_NAMES), _shards(root, HELD_OUT_NAMES)]
     (train, train_classes), (held_out, held_out_classes) = (_labelled(part) for part in parts)
@@ -102,11 +108,13 @@ def _labelled(shards: Iterable[Path]) -> tuple[list[Member], list[str]]:
         pictures: list[tuple[str, Member]] = []
         for member in _members(shard):
             path = PurePosixPath(member.name)
+            if not path.name or any(is_hidden(part) for part in path.parts if part != ".."):
+                continue
             # WebDataset's key ends at the first dot of the file's name
             key = str(path.with_name(path.name.partition(".")[0]))
             if path.suffix == ".cls":
-                texts[key] = member.read().decode(errors="replace").strip()
-            elif path.suffix.lower() in SUFFIXES:
+                texts[key] = _class_name(member)
+            elif is_image_name(path.name):
                 pictures.append((key, member))
         for key, member in pictures:
             name = texts.get(key) or PurePosixPath(member.name).parent.name
@@ -119,12 +127,36 @@ def _labelled(shards: Iterable[Path]) -> tuple[list[Member], list[str]]:
     return images, classes
 
 
+def _class_name(member: Member) -> str:
+    if member.size > _LONGEST_CLASS:
+        raise InvalidInput(
+            f"{member.archive}: {member.name} has {member.size:,} bytes, and the name of a class at most "
+            f"{_LONGEST_CLASS}"
+        )
+    return member.read().decode(errors="replace").strip()
+
+
 def _members(shard: Path) -> list[Member]:
+    """The files in a tar file; one that is a hard link to another has that one's data."""
+    found: list[Member] = []
+    by_name: dict[str, Member] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
-            return [Member(shard, m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-    except (tarfile.TarError, OSError) as error:
+            for m in tar:
+                if m.isfile():
+                    by_name[m.name] = Member(shard, m.name, m.offset_data, m.size)
+                elif m.islnk() and m.linkname in by_name:
+                    by_name[m.name] = replace(by_name[m.linkname], name=m.name)
+                else:
+                    continue
+                found.append(by_name[m.name])
+            # tarfile takes a damaged header for the end, where there are zeros or nothing
+            damaged = bool(Member(shard, "", tar.offset, tarfile.BLOCKSIZE).read().strip(b"\0"))
+    except Exception as error:  # of a damaged header, tarfile says this and that
         raise InvalidInput(f"{shard} is not an uncompressed tar file: {error}") from None
+    if damaged:
+        raise InvalidInput(f"{shard} is damaged after {len(found):,} files")
+    return found
 
 
 def _images(members: list[Member], labels: list[int]) -> FileImages:

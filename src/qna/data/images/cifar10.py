@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from qna._core.errors import InvalidInput
+from qna.data.images.decoding import UnreadableImage, decode
 from qna.data.images.labelled import ImageData, TensorImages, tensor_data
+from qna.data.images.vision import torchvision_datasets, torchvision_download
 from qna.data.places import MissingData, home
-from qna.data.vision import torchvision_datasets, torchvision_download
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _PICKLES = "cifar-10-batches-py"
@@ -66,21 +67,27 @@ def _from_pickles(folder: Path, *, train: bool) -> TensorImages:
 
 def _from_pngs(folder: Path, names: tuple[str, ...], labels_name: str) -> TensorImages:
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
     parts = []
     for name in names:
+        path = folder / name
         try:
-            with Image.open(folder / name) as image:
-                rows = np.array(image.convert("RGB"))
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
-            raise InvalidInput(f"{folder / name} cannot be read: {error}") from None
+            rows = np.array(decode(lambda _, path=path: path.read_bytes(), 0, f"{path} cannot be read"))
+        except UnreadableImage as error:
+            raise InvalidInput(str(error)) from None
         if rows.shape[1] != 32 * 32:
             raise InvalidInput(f"{folder / name} must have rows of 1024 pixels, got {rows.shape[1]}")
         parts.append(torch.from_numpy(rows.reshape(-1, 32, 32, 3)).movedim(-1, 1))
     pixels = torch.cat(parts).contiguous()
-    labels = torch.tensor(json.loads((folder / labels_name).read_text()))
-    if labels.shape != (len(pixels),) or not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASSES):
+    try:
+        labels = torch.tensor(json.loads((folder / labels_name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+        raise InvalidInput(f"{folder / labels_name} holds no list of labels: {error}") from None
+    if (
+        labels.dtype != torch.int64
+        or labels.shape != (len(pixels),)
+        or not 0 <= int(labels.min()) <= int(labels.max()) < len(CLASSES)
+    ):
         raise InvalidInput(
             f"{folder / labels_name} must hold {len(pixels)} labels from 0 to 9, got {tuple(labels.shape)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.data.images.labelled import ImageData, TensorImages, tensor_data
+from qna.data.images.vision import torchvision_download
 from qna.data.places import MissingData, home
-from qna.data.vision import torchvision_download
 
 CLASSES = (
     "T-shirt",
@@ -27,6 +28,8 @@ CLASSES = (
 )
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _PARTS = ("train", "t10k")
+# bytes of a part; a header that says more is not of this data set
+_LARGEST = 2**30
 
 
 def load_fashion_mnist(folder: Path | None = None, *, download: bool = False) -> ImageData:
@@ -73,21 +76,30 @@ def read_idx(path: Path | None, axes: int) -> torch.Tensor:
         InvalidInput: if the file is cut short or says something else.
     """
     assert path is not None
+    start = 4 + 4 * axes
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            head = file.read(start)
+            if head[:4] != bytes([0, 0, 8, axes]) or len(head) < start:
+                raise InvalidInput(
+                    f"{path} is no idx file of bytes with {axes} axes: it starts with {head[:4].hex()}"
+                )
+            sizes = [int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4)]
+            count = math.prod(sizes)
+            if count > _LARGEST:
+                raise InvalidInput(f"{path} says {sizes}, so {count} bytes, which is too much")
+            # a byte more, to see that it is the end
+            data = file.read(count + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from None
-    start = 4 + 4 * axes
-    if data[:4] != bytes([0, 0, 8, axes]) or len(data) < start:
-        raise InvalidInput(
-            f"{path} is no idx file of bytes with {axes} axes: it starts with {data[:4].hex()}"
-        )
-    sizes = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    count = int(torch.tensor(sizes).prod())
-    if len(data) != start + count:
-        raise InvalidInput(f"{path} says {sizes}, so {count} bytes, but holds {len(data) - start}")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(sizes)
+    if len(data) != count:
+        holds = "more" if len(data) > count else len(data)
+        raise InvalidInput(f"{path} says {sizes}, so {count} bytes, but holds {holds}")
+    if not count:
+        return torch.empty(sizes, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(sizes)
 
 
 def _file(folder: Path, part: str, kind: str) -> Path | None:

@@ -11,7 +11,7 @@ from typing import Any
 from qna._core.errors import InvalidInput
 from qna.data.images.folder import HELD_OUT_NAMES, photo_data
 from qna.data.images.labelled import FileImages, ImageData
-from qna.data.vision import timm_readers
+from qna.data.images.vision import timm_readers
 
 PREFIX = "hfds/"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,10 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from qna._core.errors import InvalidInput
-
-
-class UnreadableImage(Exception):
-    """The bytes of an image cannot be had or do not make an image; the text is its name and the cause."""
+from qna.data.images.decoding import decode
 
 
 class Images(Protocol):
@@ -80,23 +76,6 @@ class FileImages:
     def open(self, index: int) -> tuple[Any, int]:
         """An RGB PIL image and its label."""
         return decode(self.read, index, self.names[index]), self.labels[index]
-
-
-def decode(read: Callable[[int], bytes], index: int, name: str) -> Any:
-    """The RGB image whose bytes `read(index)` gives, turned upright as its EXIF orientation says.
-
-    Raises:
-        UnreadableImage: with `name` and the cause.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(read(index))) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError:  # its own text names a buffer in memory
-        raise UnreadableImage(f"{name}: not an image, or cut short") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ import torch.nn.functional as F
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.seeds import derive_seed, seeded, uniforms
-from qna.data.images.labelled import Images, TensorImages, UnreadableImage
-from qna.data.vision import augmentation_policy, photo_transforms
+from qna.data.images.decoding import UnreadableImage
+from qna.data.images.labelled import Images, TensorImages
+from qna.data.images.vision import augmentation_policy, photo_transforms
 
 # draws per image: angle, zoom, shift along each axis, mirror
 _DRAWS = 5
+# of an image that is longer than so many times its width, the ends are cut off before it is resized
+_LONGEST = 16
 
 
 class Batch(NamedTuple):
@@ -110,12 +113,24 @@ class Photo:
             stages = [t.RandomResizedCrop(self.size, scale=self.crop, interpolation=how)]
         else:
             short = math.floor(self.size / self.crop_pct)
-            stages = [t.Resize(short, interpolation=how), t.CenterCrop(self.size)]
+            stages = [_without_ends, t.Resize(short, interpolation=how), t.CenterCrop(self.size)]
         if self.color:
             stages.append(t.ColorJitter(self.color, self.color, self.color))
         if self.policy is not None:
             stages.append(partial(_in_colour, augmentation_policy(self.policy, self.mean)))
         return stages
+
+
+def _without_ends(image: Any) -> Any:
+    """The middle of a very long image, of which only a square is framed: all of it, resized, has no bound."""
+    width, height = image.size
+    short = min(width, height)
+    # an even number of pixels is cut off, so that the middle stays where it is
+    across, down = (min(n, _LONGEST * short + (n - _LONGEST * short) % 2) for n in (width, height))
+    if (across, down) == (width, height):
+        return image
+    left, top = (width - across) // 2, (height - down) // 2
+    return image.crop((left, top, left + across, top + down))
 
 
 def _interpolations(transforms: Any) -> list[str]:
