@@ -15,7 +15,8 @@ def attend(
 ) -> Tensor:
     """Attend every window; shapes as in `qna.ops.learned_query_attention`, or no scores and a packed value.
 
-    A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32.
+    A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32. Score
+    and bias are added in one number: their sum must be finite, and what it rounds off is lost.
     """
     if scores is None:
         scores, value = split(value, bias.shape[-2])

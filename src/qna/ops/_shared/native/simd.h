@@ -411,6 +411,13 @@ template <class T> inline Vec<T> exp_gap(const Logit<T>& x, const Logit<T>& top)
   return x.high < splat(std::numeric_limits<T>::lowest()) ? zero : e;
 }
 
+// x = mantissa * 2^exponent with mantissa in [1, 2), for normal x > 0; mantissa 0 for 0.
+template <class T> inline void split_power(Vec<T> x, Vec<T>& mantissa, Vec<T>& exponent) {
+  constexpr int fraction = std::numeric_limits<T>::digits - 1, bias = std::numeric_limits<T>::max_exponent - 1;
+  exponent = __builtin_convertvector(((IVec<T>)x >> fraction) - bias, Vec<T>);
+  mantissa = scale2(x, -exponent);
+}
+
 // exponent * log(2), for whole exponents.
 template <class T> inline Logit<T> logit_of_power(Vec<T> exponent) {
   constexpr T high = Log2<T>::high, low = Log2<T>::low;

@@ -102,7 +102,7 @@ template <class T, class S> struct ForwardTask {
   void run(int64_t batch, int block, const int64_t (&lo)[3], const int64_t (&hi)[3]) {
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
-    w.load_scores(scores, f.scores.stride, batch, block);
+    w.load_scores(scores, f.scores.stride, batch, block, kernels[block].headroom);
     w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     w.list_taps(lo, hi);
     const int64_t width = hi[2] - lo[2];

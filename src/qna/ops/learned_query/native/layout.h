@@ -190,6 +190,7 @@ template <class T> inline bool first_holder(const Layout<T>& lay, int k) {
 template <class T> struct Kernel {
   Array<T> eb, ebw, bias, weight, top;  // [taps][lanes]; top: [lanes], an exponent
   bool beyond;                          // some bias is too large
+  T headroom;                           // powers of two by which exponentials of scores may exceed 1
 
   Kernel(const Layout<T>& lay, int block, int64_t taps, const T* b, const T* w) {
     constexpr int V = Simd<T>::width;
@@ -213,11 +214,16 @@ template <class T> struct Kernel {
       exp_reduced(all > most ? most : all, m, exponent);
       store(&top[k], exponent);
     }
+    bool lost = false;
     for (size_t i = 0; i < n; i += V) {
       const Vec<T> x = load(&bias[i]), down = load(&top[i % lay.lanes]);
       const Vec<T> v = x > most ? none : exp_below<T>(x, down, lowest_above<T>(down));
       store(&eb[i], v), store(&ebw[i], v * load(&weight[i]));
+      const Vec<T> whole = splat(std::numeric_limits<T>::min());
+      lost |= any_below<T>(v, x < splat(std::numeric_limits<T>::lowest()) ? Vec<T>{} : whole);
     }
+    // a factor that was lost is nothing beside `vanishing` only if it meets no exponential far above 1
+    headroom = lost ? T(1) : ExpLimits<T>::headroom;
   }
 };
 

@@ -64,7 +64,10 @@ template <class T, class S> struct Sweep1 {
     const Kernel<T>& ker = kernels[block];
     const S* scores = static_cast<const S*>(f.scores.data);
     w.place(lo, hi);
-    w.load_scores(scores, f.scores.stride, batch, block);
+    w.load_scores(scores, f.scores.stride, batch, block, ker.headroom);
+    // a score out of range leaves the other windows of its tile nothing; or no window sees it, and its NaN times the 0
+    // of a pixel past the line would stay NaN
+    const bool beyond = ker.beyond || w.any_beyond();
     w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     const int64_t owner = stats.owner(batch, block), slot = owner * stats.tiles.total() + tile;
     for (int k = 0; k < lay.lanes; k += V) store(&stats.top[slot * lay.lanes + k], load(&w.top[k]) + load(&ker.top[k]));
@@ -86,7 +89,7 @@ template <class T, class S> struct Sweep1 {
         const bool next = w.in_place && y + 1 < hi[1] && w.line_count(l + 1) > 0;
         if (next) span.ahead = w.value.data() + w.line_taps(l + 1)[w.line_count(l + 1) - 1].cell;
         forward.denominators(span, 0, whole, den.data());
-        const bool any = invert(den.data(), width, lay.lanes, rare.data()) || ker.beyond;
+        const bool any = invert(den.data(), width, lay.lanes, rare.data()) || beyond;
         std::fill(den.begin() + width * lay.lanes, den.end(), T(0));
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
@@ -108,7 +111,7 @@ template <class T, class S> struct Sweep1 {
         for (int64_t k = 0; k < width * lay.lanes; k += V)
           store(r + k, load(&den[k])), store(d + k, load(&num[k]) * load(&den[k]));
       }
-    if (ker.beyond) return;
+    if (beyond) return;
     for (size_t i = 0; i < products.size(); i += V) {
       const Vec<T> product = load(&products[i]);
       store(&sum_bias[i], load(&sum_bias[i]) + load(&ker.ebw[i]) * product);
@@ -257,7 +260,13 @@ template <class T, class S> struct Sweep2 {
     for (int k = 0; k < lay.lanes; k += V) {
       Vec<T> v = load(&stats.r[from + k]), relative_to = load(&stats.top[slot * lay.lanes + k]);
       if (exact) {
-        store_top(&top[to * 2], lay.lanes, k, own ? load_top(own, lay.lanes, k) : logit_of_power<T>(relative_to));
+        if (own) {
+          store_top(&top[to * 2], lay.lanes, k, load_top(own, lay.lanes, k));
+        } else {  // relative to its own size: a gap to the tile's would be hundreds, and so would its rounding
+          Vec<T> power;
+          split_power<T>(v, v, power);
+          store_top(&top[to * 2], lay.lanes, k, logit_of_power<T>(relative_to - power));
+        }
       } else if (own) {
         fits = fits && !any_below<T>(Vec<T>{}, v);  // 0 where all is masked
       } else {
@@ -316,8 +325,9 @@ template <class T, class S> struct Sweep2 {
     const S* scores = static_cast<const S*>(f.scores.data);
     place(jlo, jhi);
     w.place_positions(jlo, jhi);
-    w.load_scores(scores, f.scores.stride, batch, block);
-    const bool exact = ker.beyond || !load_windows(batch, block, ker, false);
+    w.load_scores(scores, f.scores.stride, batch, block, ker.headroom);
+    // also for scores out of range that no window sees: their NaN times the 0 of a window outside the map stays NaN
+    const bool exact = ker.beyond || w.any_beyond() || !load_windows(batch, block, ker, false);
     if (exact) {
       w.load_exact(scores, f.scores.stride, batch, block);
       load_windows(batch, block, ker, true);

@@ -35,7 +35,7 @@ template <class T> struct Window {
   RowForm form;                // of the value map
   bool in_place;               // its rows are read where they lie
   Array<T> top, best;          // exponent subtracted from every score, per lane (whole numbers); largest score
-  std::vector<char> beyond;    // per score vector: some are larger than the exponentials take
+  std::vector<char> beyond;    // per score vector: some are larger than the exponentials take, and NaN in `e`
   Array<Tap> taps;             // one line of outputs after the other; of a run only the first tap
   std::vector<int64_t> starts;
   int64_t step;                // between channel vectors of a row
@@ -46,6 +46,7 @@ template <class T> struct Window {
     runs = geo.stride[2] == 1 && geo.dilation[2] == 1 && geo.kernel[2] >= lay.pixels - 1 && geo.kernel[2] <= 65;
   }
   int64_t cells() const { return n[0] * n[1] * n[2]; }
+  bool any_beyond() const { return std::find(beyond.begin(), beyond.end(), true) != beyond.end(); }
   int64_t run() const { return runs ? geo.kernel[2] : 1; }  // taps that an entry of `taps` stands for
 
   // Cells of a line that lie inside the map.
@@ -79,8 +80,10 @@ template <class T> struct Window {
 
   // e^(score - top) of every cell. `top` is the maximum of the first line, unless a later one is so much larger that
   // range would be lost: one pass then does for finding the maximum and taking the exponentials. Scores that are larger
-  // than the exponentials take give NaN: denominators show which windows see one.
-  template <class S> void load_scores(const S* base, const int64_t (&st)[4], int64_t batch, int block) {
+  // than the exponentials take give NaN: denominators show which windows see one. Exponentials may exceed 1 by
+  // `headroom` powers of two.
+  template <class S>
+  void load_scores(const S* base, const int64_t (&st)[4], int64_t batch, int block, T headroom) {
     constexpr int V = Simd<T>::width;
     e.resize(size_t(cells()) * lay.lanes), best.resize(lay.lanes), beyond.resize(lay.lanes / V);
     base += batch * st[0];
@@ -103,7 +106,7 @@ template <class T> struct Window {
       bool above = false;
       for (int k = 0; k < lay.lanes; k += V) {
         const Vec<T> most = splat(ExpLimits<T>::largest), all = load(&best[k]), in_range = all > most ? most : all;
-        above |= any_below<T>(load(&top[k]) + ExpLimits<T>::headroom, in_range * T(1.44269504088896341));
+        above |= any_below<T>(load(&top[k]) + headroom, in_range * T(1.44269504088896341));
         above |= !beyond[k / V] && any_below<T>(most, all);
       }
       if (!above) return;
