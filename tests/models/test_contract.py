@@ -98,6 +98,49 @@ def test_features_only_leaves_later_stages_out(name):
 
 
 @each_model
+@pytest.mark.parametrize("kind", ["hook", "list", "dict", "fx"])
+def test_every_way_of_timm_to_take_features(name, kind):
+    """They give the maps as the model has them, channels last."""
+    model, x = build(name), images(33, 47)
+    features = timm.create_model(name, features_only=True, feature_cls=kind, out_indices=(0, 2)).eval()
+    # prefixes and separators differ by the way
+    own = {n.replace(".", "_"): t for n, t in model.state_dict().items()}
+    with torch.no_grad():
+        for key, tensor in features.state_dict().items():
+            tensor.copy_(own[key.removeprefix("body.").removeprefix("graph_module.").replace(".", "_")])
+        maps = features(x)
+        expected = model.forward_intermediates(x, [0, 2], output_fmt="NHWC", intermediates_only=True)
+    assert features.output_fmt == "NHWC"
+    assert features.feature_info.channels() == [m.shape[-1] for m in expected]
+    for got, want in zip(maps.values() if kind == "dict" else maps, expected, strict=True):
+        assert torch.equal(got, want)
+
+
+@each_model
+def test_every_module_is_called(name):
+    """Hooks of other tools fire on whatever the state dict and feature_info name, and change nothing."""
+    model, x, called = build(name).double(), images(32, 48).double(), set()
+    with torch.no_grad():
+        before = model(x)
+        for prefix, module in model.named_modules():
+            module.register_forward_hook(lambda *_, prefix=prefix: called.add(prefix))
+        torch.testing.assert_close(model(x), before, rtol=1e-10, atol=1e-10)
+    holders = {key.rpartition(".")[0] for key in model.state_dict()}
+    assert not holders - called
+    assert not {info["module"] for info in model.feature_info} - called
+    assert {n for n, _ in model.named_modules()} == called
+
+
+def test_a_gradient_reaches_the_map_of_the_last_stage():
+    model, seen = build(FAST), []
+    model.stages[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = model(images(32, 32))
+    (gradient,) = torch.autograd.grad(logits[:, 3].sum(), seen[0])
+    assert gradient.shape == (2, 4, 4, model.num_features)
+    assert gradient.any()
+
+
+@each_model
 def test_forward_is_features_and_head(name):
     model, x = build(name), images(32, 48)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 # below this many positions a call costs more than its product
 _FEW = 128
@@ -37,6 +38,23 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling `layer` is `linear` with its weight and bias, and nothing that others see or change.
+
+    It is not where a tool has put another module in its place (adapters, quantised layers, parametrizations),
+    hung a hook on it (pruning does), replaced its `forward`, or given it a weight that is no plain tensor.
+    """
+    return (
+        type(layer) is Linear
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and not layer._backward_hooks
+        and not layer._backward_pre_hooks
+        and "forward" not in layer.__dict__
+        and not is_traceable_wrapper_subclass(layer.weight)
+    )
+
+
 def _prefers_convolution(x: Tensor, weight: Tensor, positions: int) -> bool:
     return (
         # compilers plan products better than such a convolution, and exported graphs are read by others
@@ -48,6 +66,7 @@ def _prefers_convolution(x: Tensor, weight: Tensor, positions: int) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and positions >= _FEW
         and positions // _batch(positions) >= 4  # nothing to share between the rows of shorter images
+        and not is_traceable_wrapper_subclass(weight)  # a quantised weight knows products alone
     )
 
 

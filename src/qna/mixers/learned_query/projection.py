@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.checks import positive
-from qna._core.errors import check_choice
+from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
 from qna.ops.learned_query.layout import split
 from qna.parts.initializers import init_linear_, lecun_normal_, truncated_normal_
-from qna.parts.linear import Linear, linear
+from qna.parts.linear import Linear, is_plain, linear
 
 
 class QueryShape(NamedTuple):
@@ -59,6 +59,10 @@ class QueryKeyValue(nn.Module):
     """Learned queries and the projections to keys and values, applied as one matrix product.
 
     There is no key bias: it would add ``q b_k`` to every score of a query, which the softmax cancels.
+
+    `value` is a linear map like any other to tools that look for one: where a hook, a pruning mask, an
+    adapter or a quantised layer is put on it or in its place, it is called, and the scores are a second
+    product.
 
     Args:
         dim: channels of the map.
@@ -98,8 +102,12 @@ class QueryKeyValue(nn.Module):
     def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
         query = self.scaled_query()
-        weight, bias = self.one_projection(query)
-        packed = linear(x, weight, bias).unflatten(-1, (-1, self.query.shape[1]))
+        if is_plain(self.value):
+            packed = linear(x, *self.one_projection(query))
+        else:
+            value = self.value(x)
+            packed = torch.cat([value, linear(x, self.score_projection(query)).to(value.dtype)], -1)
+        packed = packed.unflatten(-1, (-1, self.query.shape[1]))
         return PackedInputs(packed, self.position(query), self.query_weight(query))
 
     def scaled_query(self) -> Tensor:
@@ -109,9 +117,13 @@ class QueryKeyValue(nn.Module):
             query = query / (torch.linalg.vector_norm(query, dim=-1, keepdim=True) + 1e-6)
         return query * query.shape[-1] ** -0.5
 
+    def score_projection(self, query: Tensor) -> Tensor:
+        """Weight (L * h, C) of the projection to scores."""
+        return torch.einsum("lhd,hdc->lhc", query, self.key).flatten(0, 1).to(self.key.dtype)
+
     def one_projection(self, query: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight (h * d + L * h, C) and bias of the projection to values and scores."""
-        score = torch.einsum("lhd,hdc->lhc", query, self.key).flatten(0, 1)
+        score = self.score_projection(query)
         bias = self.value.bias
         if bias is not None:
             bias = F.pad(bias, (0, len(score)))
@@ -123,7 +135,16 @@ class QueryKeyValue(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> FoldedQueryKeyValue:
-        """The same map with constants: W_k q folded, and all that depends on the query evaluated."""
+        """The same map with constants: W_k q folded, and all that depends on the query evaluated.
+
+        Raises:
+            InvalidInput: the values are not projected by a plain linear map, whose weight could be folded.
+        """
+        if not is_plain(self.value):
+            raise InvalidInput(
+                f"fuse() folds values of a plain linear map, but hooks, masks or adapters are on this "
+                f"{type(self.value).__name__}: merge or remove them first, and quantise after fuse()"
+            )
         query = self.scaled_query()
         return FoldedQueryKeyValue(
             *self.one_projection(query), self.position(query), self.query_weight(query)

@@ -169,7 +169,7 @@ class Backbone(nn.Module):
         """Remove what `forward_intermediates` does not need for these `indices`, which are returned."""
         taken = self._stage_indices(indices)
         cut = max(taken) + 1 < len(self.stages)
-        self.stages = self.stages[: max(taken) + 1]
+        self.stages = nn.Sequential(*list(self.stages)[: max(taken) + 1])
         if prune_norm or cut:
             self.norm = nn.Identity()
         if prune_head or cut:
