@@ -21,7 +21,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 Definition = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """Sizes of one comparison: a map (batch, height, width, dim) and a square window.
 

@@ -23,9 +23,10 @@ from qna.bench.measure.local import LocalProvider
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.remote import RemoteProvider
 from qna.bench.measure.rows import Row
-from qna.bench.subjects import work
+from qna.bench.subjects import questions
 from qna.bench.subjects.peers import PEERS, official
 from qna.bench.subjects.whole_model import ModelSetting, check_names
+from qna.mixers import MIXERS
 
 Progress = Callable[[str], None]
 Map = tuple[int, int, int, int]
@@ -118,15 +119,23 @@ def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> I
     settings, slow = list(asked.settings()), _TooSlow(request.plan.patience)
     with ExitStack() as stack:
         officials = stack.enter_context(official.OfficialLayers(asked.checkout))
-        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        base = stack.enter_context(BaseCommit(request.base, questions.MODULE)) if request.base else None
         probe = _probe(stack, request)
         for (batch, height, width, dim), window in settings:
             providers: list[Provider] = []
             for dtype in request.dtypes:
                 heads = dim // asked.head_dim
                 setting = Setting(
-                    batch, height, width, dim, window, heads, asked.queries, dtype, request.device
-                )  # fmt: skip
+                    batch=batch,
+                    height=height,
+                    width=width,
+                    dim=dim,
+                    window=window,
+                    heads=heads,
+                    queries=asked.queries,
+                    dtype=dtype,
+                    device=request.device,
+                )
                 case = f"{asked.level}-{batch}x{height}x{width}x{dim}-k{window}-{dtype}"
                 for name, threads in ((n, t) for n in names for t in request.threads):
                     if name == official.NAME:
@@ -160,7 +169,7 @@ def compare_models(
     """
     check_names(names)
     with ExitStack() as stack:
-        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        base = stack.enter_context(BaseCommit(request.base, questions.MODULE)) if request.base else None
         probe = _probe(stack, request)
         for batch, size in settings:
             providers: list[Provider] = []
@@ -250,13 +259,13 @@ def _here_and_at_base(
     here = LocalProvider(
         name,
         case,
-        partial(work.make, question),
+        partial(questions.make, question),
         threads,
         refuses=refuses,
         probe=peak if probe else None,
         pinned=question["setting"]["device"] == "cpu",
     )
-    if base is None or not name.startswith("qna"):
+    if base is None or not (name.startswith("qna") or name in MIXERS):
         return [here]
     there = RemoteProvider(
         f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses
@@ -281,7 +290,7 @@ def _measured(providers: list[Provider], request: Request, progress: Progress) -
 def _probe(stack: ExitStack, request: Request) -> Lines | None:
     if request.device != "cpu" or not request.plan.memory or memory.cannot_probe():
         return None
-    return stack.enter_context(memory.probe("qna.bench.subjects.work:call"))
+    return stack.enter_context(memory.probe(f"{questions.MODULE}:call"))
 
 
 def _tell(progress: Progress, title: str, what: str) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from qna._core.backends import Backend
 from qna.bench.measure.contender import Contender, Draw, Peer, Setting
 from qna.bench.subjects.peers.definition import gather, inside, window_keys
+from qna.bench.subjects.peers.op_inputs import op_inputs
 from qna.mixers import QnA2d
 from qna.ops import learned_query_attention
-from qna.ops._shared.window import Window
-from qna.ops.learned_query import BACKENDS, Inputs
+from qna.ops.learned_query import BACKENDS
 
 
 def build(setting: Setting, level: str, *, backend: str | None, layout: str) -> Contender:
@@ -79,8 +79,7 @@ def _reasons(backend: Backend, setting: Setting) -> list[str]:
     scores = make(1, *s.space, s.queries, s.heads)
     value = make(1, *s.space, s.heads, s.dim // s.heads)
     table = make(*kernel, s.queries, s.heads)
-    window = Window.over(s.space, kernel, stride=1, padding="same", dilation=1)
-    return backend.reasons(Inputs(scores, value, table, table, window))
+    return backend.reasons(op_inputs(scores, value, table, table))
 
 
 def _layer(setting: Setting, backend: str, extra: dict[str, Any]) -> Contender:

@@ -7,9 +7,9 @@ import pytest
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
 from qna.bench.publish import tables
-from tests.bench.test_rows import row
+from tests.bench.measure.test_rows import row
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def of(provider, window, p50, *, threads=1, dtype="float32", date="2026-11-20", device="cpu A"):

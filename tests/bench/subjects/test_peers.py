@@ -8,8 +8,9 @@ import torch
 
 from qna.bench.measure.contender import BACKWARD, FORWARD, Setting
 from qna.bench.measure.gate import WrongOutput, positions, verify
+from qna.bench.measure.work import ContenderWork
 from qna.bench.subjects.peers import PEERS
-from qna.bench.subjects.work import ContenderWork, make
+from qna.bench.subjects.questions import make
 
 # 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
 SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
