@@ -1,4 +1,4 @@
-"""Operators to compare with, one file each: `PEERS` by name."""
+"""What is compared: one file for each hand-written peer, and the registry's mixers. `PEERS` by name."""
 
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
@@ -8,6 +8,7 @@ from qna.bench.subjects.peers import (
     learned_query,
     neighbourhood,
     plain_copy,
+    registered,
     sasa,
     swin,
     two_convolutions,
@@ -28,6 +29,7 @@ PEERS: dict[str, Peer] = {
         sasa,
         full_attention,
         plain_copy,
+        registered,
     )
     for peer in family.PEERS
 }
