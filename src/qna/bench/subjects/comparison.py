@@ -20,10 +20,9 @@ from qna.bench.measure.cores import CORES
 from qna.bench.measure.harness import Measurement, Plan, Provider, measure
 from qna.bench.measure.lines import Lines
 from qna.bench.measure.local import LocalProvider
-from qna.bench.measure.machine import Stamp
 from qna.bench.measure.remote import RemoteProvider
-from qna.bench.measure.rows import Row
 from qna.bench.subjects import questions
+from qna.bench.subjects.ops import LEARNED_QUERY, op_row
 from qna.bench.subjects.peers import PEERS, official
 from qna.bench.subjects.whole_model import ModelSetting, check_names
 from qna.mixers import MIXERS
@@ -75,6 +74,7 @@ class PeerRequest:
         head_dim: channels per head of learned-query attention.
         queries: learned queries.
         checkout: the authors' code, or None.
+        op: of this library, whose forms "all" means at level "op".
     """
 
     level: str
@@ -84,6 +84,10 @@ class PeerRequest:
     head_dim: int = 8
     queries: int = 2
     checkout: official.Checkout | None = None
+    op: str = LEARNED_QUERY
+
+    def __post_init__(self) -> None:
+        op_row(self.op)
 
     def names(self) -> list[str]:
         """The peers by name, the authors' layer among them.
@@ -93,7 +97,9 @@ class PeerRequest:
         """
         known = [*PEERS, official.NAME]
         if self.peers == ("all",):
-            return [name for name in known if name not in PEERS or PEERS[name].of_all]
+            # a comparison of layers has no op of its own
+            wanted = (None, LEARNED_QUERY if self.level == "layer" else self.op)
+            return [n for n in known if n not in PEERS or (PEERS[n].of_all and PEERS[n].op in wanted)]
         return [check_choice("peer", name, known) for name in self.peers]
 
     def settings(self) -> Iterator[tuple[Map, int]]:
@@ -187,32 +193,6 @@ def compare_models(
             yield title, _measured(providers, request, partial(_tell, progress, title))
 
 
-def rows_of(outcomes: list[Measurement], stamp: Stamp) -> list[Row]:
-    """Rows of time, memory and, for models, images per second; none for what has no time."""
-    return [row for outcome in outcomes if outcome.seconds for row in _rows_of_one(outcome, stamp)]
-
-
-def _rows_of_one(outcome: Measurement, stamp: Stamp) -> Iterator[Row]:
-    setting = outcome.extra["setting"]
-    about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
-    about["calls"] = len(outcome.seconds)
-
-    def row(metric: str, unit: str, numbers: tuple[float, float, float]) -> Row:
-        return Row(
-            outcome.case, outcome.provider, outcome.mode, metric, unit, *numbers,
-            stamp.device, outcome.threads, stamp.torch, stamp.commit, stamp.date, about,
-        )  # fmt: skip
-
-    median, fast, slow = outcome.spread()
-    yield row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow))
-    if outcome.case.startswith("model"):
-        batch = setting["batch"]
-        yield row("throughput", "images/s", (batch / median, batch / slow, batch / fast))
-    if outcome.peak is not None:
-        mib = outcome.peak / 2**20
-        yield row("memory", "MiB", (mib, mib, mib))
-
-
 class _TooSlow:
     """Peers whose forward was above the patience at one window are left out at larger ones of that map."""
 
@@ -265,7 +245,7 @@ def _here_and_at_base(
         probe=peak if probe else None,
         pinned=question["setting"]["device"] == "cpu",
     )
-    if base is None or not (name.startswith("qna") or name in MIXERS):
+    if base is None or not (name.startswith("qna") or name in MIXERS or (name in PEERS and PEERS[name].op)):
         return [here]
     there = RemoteProvider(
         f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses

@@ -7,6 +7,7 @@ from qna.bench.subjects.peers import (
     halo,
     learned_query,
     neighbourhood,
+    of_ops,
     plain_copy,
     registered,
     sasa,
@@ -21,6 +22,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for family in (
         learned_query,
+        of_ops,
         two_convolutions,
         depthwise,
         swin,
