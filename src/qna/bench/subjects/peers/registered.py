@@ -36,6 +36,9 @@ def build(setting: Setting, level: str, *, name: str) -> Contender:
             # tables and gammas start at one value, which would hide their part
             if bool((p == p.flatten()[0]).all()):
                 p.add_(torch.empty_like(p).normal_(std=0.5, generator=draw.generator))
+            elif p.ndim > 1:
+                # as keeps the variance: outputs near zero would hide a fault below what rounding allows
+                p.normal_(std=(p.numel() // p.shape[0]) ** -0.5, generator=draw.generator)
     x = draw.map()
     weights = [p for p in layer.parameters() if p.ndim > 1]
     terms = setting.window**2 + sum(p.numel() // p.shape[0] for p in weights)
