@@ -1,4 +1,4 @@
-"""Keeps the time of the tests in view: a table of seconds by folder after each run, and a bound for long ones."""
+"""Keeps the time of tests in view: a table of seconds by folder after each run, and a bound for long ones."""
 
 import time
 from collections import Counter

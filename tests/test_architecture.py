@@ -59,6 +59,9 @@ MAY_IMPORT = {
 # folders whose sub-packages must not import each other
 SIBLINGS_APART = ("ops", "mixers", "models", "labs")
 
+# rooms of a layer, in the order of their imports: each may import itself and those before it
+ROOMS = {"bench": ("measure", "subjects", "publish")}
+
 # third party -> where it may be imported
 DOORS = {
     # peers to compare with, where they are installed
@@ -149,6 +152,21 @@ def test_siblings_stay_apart(path):
     for name, node in imports_of(MODULES[path], path):
         other = name.removeprefix(prefix).split(".")[0] if name.startswith(prefix) else own
         assert other == own or other not in siblings, f"{path}:{node.lineno} imports its sibling {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for layer in ROOMS for p in FILES if p.is_relative_to(ROOT / layer)], ids=ids
+)
+def test_rooms_of_a_layer_are_entered_one_way(path):
+    layer, *room = path.relative_to(ROOT).parts[:-1]
+    order = ROOMS[layer]
+    assert not room or room[0] in order, f"{room[0]} is a new room: add it to ROOMS"
+    behind = order[order.index(room[0]) + 1 :] if room else order
+    # also by a string: processes are told by name what to import
+    named = [(n.value, n) for n in ast.walk(MODULES[path]) if isinstance(n, ast.Constant)]
+    for name, node in [*imports_of(MODULES[path], path), *named]:
+        found = next((r for r in behind if str(name).startswith(f"qna.{layer}.{r}.")), None)
+        assert found is None, f"{path}:{node.lineno} names {name}, which lies behind it"
 
 
 @pytest.mark.xfail(reason="the loop with its outcome", strict=True)

@@ -13,7 +13,7 @@ from qna.bench.measure.cores import CORES, pin
 from qna.bench.subjects import accuracy
 from qna.bench.subjects.peers import PEERS
 from qna.cli import main
-from tests.bench.test_rows import row
+from tests.bench.measure.test_rows import row
 
 TINY = ["--maps", "1x8x8x16", "--head-dim", "4", "--seconds", "0.001", "--no-memory"]
 

@@ -22,12 +22,13 @@ class BaseCommit:
 
     Args:
         commit: whatever git resolves to a commit.
+        module: dotted name of what makes work from questions there; see `worker`.
 
     Raises:
         InvalidInput: not a checkout, no such commit, or it cannot be built.
     """
 
-    def __init__(self, commit: str):
+    def __init__(self, commit: str, module: str):
         self.root = machine.repository()
         found = self._git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
         if found.returncode:
@@ -44,7 +45,7 @@ class BaseCommit:
         except InvalidInput:
             self.close()
             raise
-        command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self.package)]
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), str(self.package), module]
         self.processes = Lines(command, memory.KEEP_FREED_BLOCKS), Lines(command, memory.RETURN_FREED_BLOCKS)
 
     def __enter__(self) -> BaseCommit:

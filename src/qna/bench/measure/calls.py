@@ -67,7 +67,9 @@ def time_calls(
         raise InvalidInput("time_calls needs one call at least, got none")
     stamp = Stamp.now(device)
     providers = [
-        LocalProvider(name, "calls", partial(CallWork, call, device), threads, pinned=device == "cpu")
+        LocalProvider(
+            name, "calls", partial(CallWork, call, torch.device(device)), threads, pinned=device == "cpu"
+        )
         for name, call in calls.items()
     ]
     memory.keep_freed_blocks()
@@ -113,14 +115,9 @@ class CallWork:
     """A call as work: the same in every mode, and nothing to hold it to."""
 
     run: Call
-    on: str
+    device: torch.device
     extra: dict[str, Any] = field(default_factory=dict)
     recordable = False
-
-    @property
-    def device(self) -> torch.device:
-        """Where it works."""
-        return torch.device(self.on)
 
     def verify(self, mode: str) -> None:
         """The caller's to check."""

@@ -21,7 +21,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 Definition = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """Sizes of one comparison: a map (batch, height, width, dim) and a square window.
 
@@ -96,6 +96,7 @@ class Peer:
         build: makes the contender of a setting at level "op" (projections taken out) or "layer".
         declines: why it cannot run a setting at a level in a mode, or None.
         of_all: whether "all" means it too; one that only selects among another's parts is asked by name.
+        op: the op of this library whose form it is, which another op's comparison leaves out of "all".
     """
 
     name: str
@@ -103,6 +104,7 @@ class Peer:
     build: Callable[[Setting, str], Contender]
     declines: Callable[[Setting, str, str], str | None] = lambda setting, level, mode: None
     of_all: bool = True
+    op: str | None = None
 
 
 class Draw:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from qna.bench.measure.contender import BACKWARD, Contender
-from qna.bench.subjects.peers.definition import pick
 
 POSITIONS = 24
 
@@ -63,6 +62,11 @@ def positions(out: Tensor) -> Tensor:
     # a position twice would get the sum of two gradients there, and one of them here
     every = list(dict.fromkeys([*corners, *zip(*spread, strict=True)]))[:POSITIONS]
     return torch.tensor(every, device=out.device)
+
+
+def pick(map_: Tensor, at: Tensor) -> Tensor:
+    """Values (P, ...) of a map (B, H, W, ...) at positions (P, 3)."""
+    return map_[at[:, 0], at[:, 1], at[:, 2]]
 
 
 def check(name: str, found: Tensor, expected: Tensor, terms: int, dtype: torch.dtype) -> None:

@@ -11,7 +11,7 @@ import torch
 from qna.bench.measure import memory
 from qna.bench.measure.gpu import GpuClock, eager_clock, graph_clock
 from qna.bench.measure.machine import use_threads
-from qna.bench.subjects.work import Work
+from qna.bench.measure.work import Work
 
 
 class LocalProvider:

@@ -1,6 +1,8 @@
 """A process that measures another version of qna with this version's benchmark code.
 
-Run by path with the folder that holds the other version's package: ``python worker.py FOLDER``.
+Run by path with the folder that holds the other version's package, and the module of this version that makes
+work from questions: ``python worker.py FOLDER MODULE``. That module has ``make(question)`` and
+``call(question)``; it and what it imports may name of qna only what both versions have.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 
-def main(folder: str) -> None:
+def main(folder: str, module: str) -> None:
     """Serve "ready", "verify", "time" and "peak"."""
     graft(Path(folder))
     memory = importlib.import_module("qna.bench.measure.memory")
-    work = importlib.import_module("qna.bench.subjects.work")
+    subjects = importlib.import_module(module)
     local = importlib.import_module("qna.bench.measure.local")
     lines = importlib.import_module("qna.bench.measure.lines")
     provider: Any = None
@@ -29,14 +31,14 @@ def main(folder: str) -> None:
             provider = None  # let go of the tensors first
             pinned = question["setting"]["device"] == "cpu"
             provider = local.LocalProvider(
-                "", "", lambda: work.make(question), question["threads"], pinned=pinned
+                "", "", lambda: subjects.make(question), question["threads"], pinned=pinned
             )
             asked = question
         return provider
 
     def peak(question: dict[str, Any], mode: str) -> int:
         measure = memory.peak_on_cpu if question["setting"]["device"] == "cpu" else memory.peak_on_gpu
-        return measure(work.call({**question, "mode": mode}))
+        return measure(subjects.call({**question, "mode": mode}))
 
     lines.answer(
         {
@@ -73,4 +75,4 @@ def _module_of(finder: object) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

@@ -25,23 +25,20 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_text
-from qna.bench.measure.rows import Row, on_gpu, read
+from qna.bench.measure.rows import Row, read
 from qna.bench.publish import accuracy_summary
-from qna.bench.publish.bandwidth import bytes_over_copy, floor
-from qna.bench.publish.pictures import ORDER
+from qna.bench.publish.grid import digits, grid, markdown, source
 
 BLOCK = re.compile(r"(<!-- bench (?P<spec>[^>]*?) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 OPTIONS = {
     "level", "mode", "metric", "map", "window", "dtype", "threads", "providers", "over", "over_threads",
     "over_dtype", "data",
 }  # fmt: skip
-BANDWIDTH = "bandwidth"
 DEFAULTS = {"level": "op", "mode": "forward", "metric": "time", "dtype": "float32", "threads": "1"}
 
 
@@ -72,14 +69,14 @@ def filled(text: str, rows: list[Row], page: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         try:
-            return f"{match[1]}{table(match['spec'], rows)}\n{match[3]}"
+            return f"{match[1]}{block(match['spec'], rows)}\n{match[3]}"
         except InvalidInput as error:
             raise InvalidInput(f"{page}, block 'bench {match['spec']}': {error}") from None
 
     return BLOCK.sub(fill, text)
 
 
-def table(spec: str, rows: list[Row]) -> str:
+def block(spec: str, rows: list[Row]) -> str:
     """The Markdown of one block."""
     kind, *words = spec.split()
     make = KINDS[check_choice("table", kind, KINDS)]
@@ -95,7 +92,7 @@ def _windows(rows: list[Row], options: dict[str, str]) -> list[str]:
     def fits(row: Row) -> bool:
         return row.case.startswith(f"{options['level']}-{options.get('map')}-k")
 
-    return _grid(rows, options, fits, lambda row: row.extra["window"], lambda window: f"k={window}")
+    return grid(rows, options, fits, lambda row: row.extra["window"], lambda window: f"k={window}")
 
 
 def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
@@ -107,12 +104,12 @@ def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
     def size(row: Row) -> tuple[int, ...]:
         return tuple(row.extra[name] for name in ("batch", "height", "width", "dim"))
 
-    return _grid(rows, options, fits, size, lambda size: "x".join(map(str, size)))
+    return grid(rows, options, fits, size, lambda size: "x".join(map(str, size)))
 
 
 def _models(rows: list[Row], options: dict[str, str]) -> list[str]:
     options = {**options, "metric": "throughput" if options["metric"] == "time" else options["metric"]}
-    return _grid(
+    return grid(
         rows,
         options,
         lambda row: row.case.startswith("model-"),
@@ -131,10 +128,10 @@ def _cost(rows: list[Row], options: dict[str, str]) -> list[str]:
         return []
     headings = ["", "parameters, M", "GMAC", "bytes moved, MiB", "peak of maps, MiB"]
     body = [
-        [name, *(_digits(v) for v in (c["parameters"] / 1e6, c["macs"] / 1e3, c["moved"], c["peak"]))]
+        [name, *(digits(v) for v in (c["parameters"] / 1e6, c["macs"] / 1e3, c["moved"], c["peak"]))]
         for name, c in lines.items()
     ]
-    return [_markdown(headings, body) + "\n\nCounted by formulas, float32, inference."]
+    return [markdown(headings, body) + "\n\nCounted by formulas, float32, inference."]
 
 
 def _accuracy(rows: list[Row], options: dict[str, str]) -> list[str]:
@@ -142,14 +139,14 @@ def _accuracy(rows: list[Row], options: dict[str, str]) -> list[str]:
     if not entries:
         return []
     runs = [run for entry in entries for run in entry.runs]
-    grid = _markdown([*accuracy_summary.HEADINGS], [entry.line() for entry in entries])
-    return [f"{grid}\n\n{_source(runs, accuracy_summary.budget(entries))}"]
+    grid = markdown([*accuracy_summary.HEADINGS], [entry.line() for entry in entries])
+    return [f"{grid}\n\n{source(runs, accuracy_summary.budget(entries))}"]
 
 
 def _rates(rows: list[Row], options: dict[str, str]) -> list[str]:
     case = f"rate-{_data(rows, options)}"
     options = {**options, "mode": "train", "metric": "top1", "what": "One run each"}
-    return _grid(
+    return grid(
         rows, options, lambda row: row.case == case, lambda row: row.extra["lr"], lambda lr: f"{lr:g}"
     )
 
@@ -179,123 +176,6 @@ KINDS: dict[str, Callable[[list[Row], dict[str, str]], list[str]]] = {
     "commands": _commands,
     "rates": _rates,
 }
-
-
-def _grid(
-    rows: Iterable[Row],
-    options: dict[str, str],
-    fits: Callable[[Row], bool],
-    column: Callable[[Row], Any],
-    heading: Callable[[Any], str],
-) -> list[str]:
-    """A table per device: a line per provider, a column per value of `column`."""
-    metric = "time" if options["metric"] == BANDWIDTH else options["metric"]
-    rows = [
-        r for r in rows
-        if r.device != "formula" and fits(r) and r.mode == options["mode"] and r.metric == metric
-    ]  # fmt: skip
-    made = []
-    for device in dict.fromkeys(r.device for r in rows):
-        # of figures measured twice the last stands
-        cells = {
-            (r.provider, column(r), r.extra["dtype"], str(r.threads)): r for r in rows if r.device == device
-        }  # fmt: skip
-        made += _one_grid(cells, options, heading)
-    return made
-
-
-def _one_grid(
-    cells: dict[tuple[str, Any, str, str], Row], options: dict[str, str], heading: Callable[[Any], str]
-) -> list[str]:
-    wanted = options.get("providers", "").split(",") if options.get("providers") else None
-    own = {
-        key: row
-        for key, row in cells.items()
-        if key[2:] == (options["dtype"], options["threads"])
-        and (wanted is None or key[0] in wanted)
-        and (options["metric"] != BANDWIDTH or bytes_over_copy(row) is not None)
-    }
-    columns = sorted({key[1] for key in own})
-    names = sorted({key[0] for key in own}, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
-    if not own:
-        return []
-    body = []
-    for name in names:
-        line = [name]
-        for place in columns:
-            row = own.get((name, place, options["dtype"], options["threads"]))
-            line.append(_cell(row, cells, (name, place), options))
-        body.append(line)
-    unit = "% of the copy's bandwidth" if options["metric"] == BANDWIDTH else next(iter(own.values())).unit
-    ratio = _ratio_name(options)
-    first = f"{options['mode']}, {ratio or unit}"
-    return [
-        _markdown([first, *map(heading, columns)], body)
-        + f"\n\n{_source(own.values(), options.get('what', 'Medians'))}"
-    ]
-
-
-def _cell(
-    row: Row | None,
-    cells: dict[tuple[str, Any, str, str], Row],
-    place: tuple[str, Any],
-    options: dict[str, str],
-) -> str:
-    if row is None:
-        return "-"
-    if options["metric"] == BANDWIDTH:
-        copy = cells.get(("copy", place[1], options["dtype"], options["threads"]))
-        least = floor(row, copy) if copy is not None and copy.date == row.date else None
-        return "-" if least is None else f"{100 * least / row.p50:.0f}"
-    if _ratio_name(options) is None:
-        return _digits(row.p50)
-    name, column = place
-    over = cells.get(
-        (
-            options.get("over", name),
-            column,
-            options.get("over_dtype", options["dtype"]),
-            options.get("over_threads", options["threads"]),
-        )
-    )
-    # figures of two runs make no ratio: the machine may have changed between them
-    if over is None or over.date != row.date or over.p50 == 0:
-        return "-"
-    return f"{row.p50 / over.p50:.2f}"
-
-
-def _ratio_name(options: dict[str, str]) -> str | None:
-    named = {"over": "{}", "over_threads": "{} thread", "over_dtype": "{}"}
-    parts = [text.format(options[name]) for name, text in named.items() if name in options]
-    return f"{options['metric']} over {' and '.join(parts)}" if parts else None
-
-
-def _markdown(headings: list[str], lines: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [headings, rule, *lines])
-
-
-def _source(rows: Iterable[Row], what: str = "Medians") -> str:
-    """What the figures are, then device, versions and dates of a table's rows."""
-    rows = list(rows)
-
-    def every(values: Iterable[str]) -> str:
-        return ", ".join(sorted(set(values)))
-
-    threads = rows[0].threads
-    facts = [
-        rows[0].device,
-        "" if on_gpu(rows[0]) else f"{threads} thread{'s' if threads > 1 else ''}",
-        every(r.extra["dtype"] for r in rows if "dtype" in r.extra),
-        f"torch {every(r.torch for r in rows)}",
-        f"commit {every(r.commit for r in rows)}",
-        every(r.date[:10] for r in rows),
-    ]
-    return f"<sub>{what}. {'; '.join(filter(None, facts))}.</sub>"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main(arguments: list[str]) -> int:

@@ -56,7 +56,7 @@ class Terminal:
         for title, outcomes in groups:
             self.done, self.taken = self.done + 1, 0
             self.bar.update(self.task, completed=self.done)
-            shown, remarks = table(title, outcomes)
+            shown, remarks = grid_of(title, outcomes)
             self.console.print(shown)
             for remark in remarks:
                 self.console.print(f"  {remark}", style="dim", highlight=False, markup=False)
@@ -64,7 +64,7 @@ class Terminal:
             yield outcomes
 
 
-def table(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
+def grid_of(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
     """A line per provider: median time with half of p80 - p20, and memory; and why others have none."""
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")

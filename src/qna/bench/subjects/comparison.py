@@ -20,12 +20,12 @@ from qna.bench.measure.cores import CORES
 from qna.bench.measure.harness import Measurement, Plan, Provider, measure
 from qna.bench.measure.lines import Lines
 from qna.bench.measure.local import LocalProvider
-from qna.bench.measure.machine import Stamp
 from qna.bench.measure.remote import RemoteProvider
-from qna.bench.measure.rows import Row
-from qna.bench.subjects import work
+from qna.bench.subjects import questions
+from qna.bench.subjects.ops import LEARNED_QUERY, op_row
 from qna.bench.subjects.peers import PEERS, official
 from qna.bench.subjects.whole_model import ModelSetting, check_names
+from qna.mixers import MIXERS
 
 Progress = Callable[[str], None]
 Map = tuple[int, int, int, int]
@@ -74,6 +74,7 @@ class PeerRequest:
         head_dim: channels per head of learned-query attention.
         queries: learned queries.
         checkout: the authors' code, or None.
+        op: of this library, whose forms "all" means at level "op".
     """
 
     level: str
@@ -83,6 +84,10 @@ class PeerRequest:
     head_dim: int = 8
     queries: int = 2
     checkout: official.Checkout | None = None
+    op: str = LEARNED_QUERY
+
+    def __post_init__(self) -> None:
+        op_row(self.op)
 
     def names(self) -> list[str]:
         """The peers by name, the authors' layer among them.
@@ -92,7 +97,9 @@ class PeerRequest:
         """
         known = [*PEERS, official.NAME]
         if self.peers == ("all",):
-            return [name for name in known if name not in PEERS or PEERS[name].of_all]
+            # a comparison of layers has no op of its own
+            wanted = (None, LEARNED_QUERY if self.level == "layer" else self.op)
+            return [n for n in known if n not in PEERS or (PEERS[n].of_all and PEERS[n].op in wanted)]
         return [check_choice("peer", name, known) for name in self.peers]
 
     def settings(self) -> Iterator[tuple[Map, int]]:
@@ -118,15 +125,23 @@ def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> I
     settings, slow = list(asked.settings()), _TooSlow(request.plan.patience)
     with ExitStack() as stack:
         officials = stack.enter_context(official.OfficialLayers(asked.checkout))
-        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        base = stack.enter_context(BaseCommit(request.base, questions.MODULE)) if request.base else None
         probe = _probe(stack, request)
         for (batch, height, width, dim), window in settings:
             providers: list[Provider] = []
             for dtype in request.dtypes:
                 heads = dim // asked.head_dim
                 setting = Setting(
-                    batch, height, width, dim, window, heads, asked.queries, dtype, request.device
-                )  # fmt: skip
+                    batch=batch,
+                    height=height,
+                    width=width,
+                    dim=dim,
+                    window=window,
+                    heads=heads,
+                    queries=asked.queries,
+                    dtype=dtype,
+                    device=request.device,
+                )
                 case = f"{asked.level}-{batch}x{height}x{width}x{dim}-k{window}-{dtype}"
                 for name, threads in ((n, t) for n in names for t in request.threads):
                     if name == official.NAME:
@@ -160,7 +175,7 @@ def compare_models(
     """
     check_names(names)
     with ExitStack() as stack:
-        base = stack.enter_context(BaseCommit(request.base)) if request.base else None
+        base = stack.enter_context(BaseCommit(request.base, questions.MODULE)) if request.base else None
         probe = _probe(stack, request)
         for batch, size in settings:
             providers: list[Provider] = []
@@ -176,32 +191,6 @@ def compare_models(
                     )  # fmt: skip
             title = f"models, {batch} of {size}x{size}"
             yield title, _measured(providers, request, partial(_tell, progress, title))
-
-
-def rows_of(outcomes: list[Measurement], stamp: Stamp) -> list[Row]:
-    """Rows of time, memory and, for models, images per second; none for what has no time."""
-    return [row for outcome in outcomes if outcome.seconds for row in _rows_of_one(outcome, stamp)]
-
-
-def _rows_of_one(outcome: Measurement, stamp: Stamp) -> Iterator[Row]:
-    setting = outcome.extra["setting"]
-    about = {**{k: v for k, v in outcome.extra.items() if k != "setting"}, **setting}
-    about["calls"] = len(outcome.seconds)
-
-    def row(metric: str, unit: str, numbers: tuple[float, float, float]) -> Row:
-        return Row(
-            outcome.case, outcome.provider, outcome.mode, metric, unit, *numbers,
-            stamp.device, outcome.threads, stamp.torch, stamp.commit, stamp.date, about,
-        )  # fmt: skip
-
-    median, fast, slow = outcome.spread()
-    yield row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow))
-    if outcome.case.startswith("model"):
-        batch = setting["batch"]
-        yield row("throughput", "images/s", (batch / median, batch / slow, batch / fast))
-    if outcome.peak is not None:
-        mib = outcome.peak / 2**20
-        yield row("memory", "MiB", (mib, mib, mib))
 
 
 class _TooSlow:
@@ -250,13 +239,13 @@ def _here_and_at_base(
     here = LocalProvider(
         name,
         case,
-        partial(work.make, question),
+        partial(questions.make, question),
         threads,
         refuses=refuses,
         probe=peak if probe else None,
         pinned=question["setting"]["device"] == "cpu",
     )
-    if base is None or not name.startswith("qna"):
+    if base is None or not (name.startswith("qna") or name in MIXERS or (name in PEERS and PEERS[name].op)):
         return [here]
     there = RemoteProvider(
         f"{name}@{base.commit}", case, question, base.processes, threads=threads, refuses=refuses
@@ -281,7 +270,7 @@ def _measured(providers: list[Provider], request: Request, progress: Progress) -
 def _probe(stack: ExitStack, request: Request) -> Lines | None:
     if request.device != "cpu" or not request.plan.memory or memory.cannot_probe():
         return None
-    return stack.enter_context(memory.probe("qna.bench.subjects.work:call"))
+    return stack.enter_context(memory.probe(f"{questions.MODULE}:call"))
 
 
 def _tell(progress: Progress, title: str, what: str) -> None:

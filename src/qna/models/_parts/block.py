@@ -67,7 +67,7 @@ def mixer_builder(mixer: str | Callable[..., nn.Module]) -> tuple[Callable[..., 
     if not isinstance(mixer, str):
         return mixer, getattr(mixer, "__name__", str(mixer))
     check_choice("mixer", mixer, MIXERS)
-    return MIXERS[mixer].create, mixer
+    return MIXERS[mixer].build, mixer
 
 
 class MixerBlock(nn.Module):

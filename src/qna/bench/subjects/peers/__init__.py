@@ -1,4 +1,4 @@
-"""Operators to compare with, one file each: `PEERS` by name."""
+"""What is compared: one file for each hand-written peer, and the registry's mixers. `PEERS` by name."""
 
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
@@ -7,7 +7,9 @@ from qna.bench.subjects.peers import (
     halo,
     learned_query,
     neighbourhood,
+    of_ops,
     plain_copy,
+    registered,
     sasa,
     swin,
     two_convolutions,
@@ -20,6 +22,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for family in (
         learned_query,
+        of_ops,
         two_convolutions,
         depthwise,
         swin,
@@ -28,6 +31,7 @@ PEERS: dict[str, Peer] = {
         sasa,
         full_attention,
         plain_copy,
+        registered,
     )
     for peer in family.PEERS
 }

@@ -48,11 +48,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     return torch.einsum("pth,pthd->phd", (logits + bias).softmax(1), value).flatten(1)
 
 
-def pick(map_: Tensor, at: Tensor) -> Tensor:
-    """Values (P, ...) of a map (B, H, W, ...) at positions (P, 3)."""
-    return map_[at[:, 0], at[:, 1], at[:, 2]]
-
-
 def projected(core: Definition, names: tuple[str, ...]) -> Definition:
     """The definition of a layer: project `x` to the maps `names`, `core` on them, then project out.
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qna.bench.measure.contender import Contender, Peer, Setting
-from qna.bench.subjects.peers.definition import attend, by_heads, pick
+from qna.bench.measure.gate import pick
+from qna.bench.subjects.peers.definition import attend, by_heads
 from qna.bench.subjects.peers.layer import contender_of_core
 
 MAX_TFLOP = {"cpu": 0.1, "cuda": 20.0}

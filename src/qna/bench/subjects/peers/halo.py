@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from qna.bench.measure.contender import BACKWARD, Contender, Draw, Peer, Setting
-from qna.bench.subjects.peers.definition import attend, by_heads, gather, pick
+from qna.bench.measure.gate import pick
+from qna.bench.subjects.peers.definition import attend, by_heads, gather
 from qna.bench.subjects.peers.from_timm import timm_module, without_timm
 from qna.bench.subjects.peers.memory_room import refuse_above_memory
 

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from qna._core.backends import Backend
 from qna.bench.measure.contender import Contender, Draw, Peer, Setting
+from qna.bench.subjects.ops import LEARNED_QUERY, op_inputs, op_row
 from qna.bench.subjects.peers.definition import gather, inside, window_keys
 from qna.mixers import QnA2d
 from qna.ops import learned_query_attention
-from qna.ops.learned_query import ROW
-from qna.ops.learned_query.inputs import Inputs, WindowArguments
 
 
 def build(setting: Setting, level: str, *, backend: str | None, layout: str) -> Contender:
@@ -60,12 +59,12 @@ def attend_at(setting: Setting, leaves: Mapping[str, Tensor], at: Tensor) -> Ten
 
 def fastest(setting: Setting) -> str:
     """The backend that the dispatch would take."""
-    return next(b.name for b in ROW.backends if not _reasons(b, setting))
+    return next(b.name for b in op_row(LEARNED_QUERY).backends if not _reasons(b, setting))
 
 
 def declines(setting: Setting, level: str, mode: str, *, backend: str) -> str | None:
     """What the backend itself says."""
-    for candidate in ROW.backends:
+    for candidate in op_row(LEARNED_QUERY).backends:
         if candidate.name == backend:
             return "; ".join(_reasons(candidate, setting)) or None
     return f"this version has no backend {backend!r}"
@@ -79,8 +78,7 @@ def _reasons(backend: Backend, setting: Setting) -> list[str]:
     scores = make(1, *s.space, s.queries, s.heads)
     value = make(1, *s.space, s.heads, s.dim // s.heads)
     table = make(*kernel, s.queries, s.heads)
-    window: WindowArguments = {"stride": 1, "padding": "same", "dilation": 1}
-    return backend.reasons(Inputs.apart(scores, value, table, table, window))
+    return backend.reasons(op_inputs(scores, value, table, table))
 
 
 def _layer(setting: Setting, backend: str, extra: dict[str, Any]) -> Contender:
@@ -128,21 +126,23 @@ def _no_other_layout(setting: Setting, level: str, mode: str) -> str | None:
 
 
 PEERS = (
-    Peer("qna", "QnA, this library", partial(build, backend=None, layout="layer")),
+    Peer("qna", "QnA, this library", partial(build, backend=None, layout="layer"), op=LEARNED_QUERY),
     Peer(
         "qna-contiguous",
         "QnA on dense (h, d) values",
         partial(build, backend=None, layout="contiguous"),
         _no_other_layout,
+        op=LEARNED_QUERY,
     ),
     *(
         Peer(
-            f"qna-{name}",
-            f"QnA, backend {name}",
-            partial(build, backend=name, layout="layer"),
-            partial(declines, backend=name),
+            f"qna-{b.name}",
+            f"QnA, backend {b.name}",
+            partial(build, backend=b.name, layout="layer"),
+            partial(declines, backend=b.name),
             of_all=False,
+            op=LEARNED_QUERY,
         )
-        for name in ("cpu", "triton", "reference")
+        for b in op_row(LEARNED_QUERY).backends
     ),
 )

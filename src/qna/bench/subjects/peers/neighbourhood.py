@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from qna.bench.measure.contender import BACKWARD, Contender, Peer, Setting
+from qna.bench.measure.gate import pick
 from qna.bench.subjects.peers.compiled import compiled
-from qna.bench.subjects.peers.definition import attend, by_heads, clamped_window_keys, gather, pick
+from qna.bench.subjects.peers.definition import attend, by_heads, clamped_window_keys, gather
 from qna.bench.subjects.peers.layer import contender_of_core
 
 LEAST_HEAD_DIM = 16  # of FlexAttention's kernels on GPUs

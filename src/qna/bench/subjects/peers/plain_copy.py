@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qna.bench.measure.contender import Contender, Peer, Setting
-from qna.bench.subjects.peers.definition import pick
+from qna.bench.measure.gate import pick
 from qna.bench.subjects.peers.layer import contender_of_core
 
 

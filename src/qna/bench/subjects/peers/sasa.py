@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qna.bench.measure.contender import BACKWARD, Contender, Peer, Setting
-from qna.bench.subjects.peers.definition import attend, by_heads, gather, inside, pick, window_keys
+from qna.bench.measure.gate import pick
+from qna.bench.subjects.peers.definition import attend, by_heads, gather, inside, window_keys
 from qna.bench.subjects.peers.layer import contender_of_core
 from qna.bench.subjects.peers.memory_room import refuse_above_memory
 

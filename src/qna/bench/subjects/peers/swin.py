@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.bench.measure.contender import Contender, Draw, Peer, Setting
-from qna.bench.subjects.peers.definition import attend, by_heads, gather, pick
+from qna.bench.measure.gate import pick
+from qna.bench.subjects.peers.definition import attend, by_heads, gather
 from qna.bench.subjects.peers.from_timm import timm_module, without_timm
 
 MASKED = -100.0  # what timm adds to the logits of positions that the shift brought together

@@ -3,8 +3,8 @@
 import pytest
 
 from qna.bench.publish.pictures import FLOOR, pictures
-from tests.bench.test_rows import row
-from tests.bench.test_tables import of, run
+from tests.bench.measure.test_rows import row
+from tests.bench.publish.test_tables import of, run
 
 QNA = {"heads": 8, "queries": 2}
 

@@ -2,18 +2,25 @@
 
 import dataclasses
 import re
+import types
 
 import pytest
 import torch
 
+from qna._core.errors import UnknownName
 from qna.bench.measure.contender import BACKWARD, FORWARD, Setting
 from qna.bench.measure.gate import WrongOutput, positions, verify
-from qna.bench.subjects.peers import PEERS
-from qna.bench.subjects.work import ContenderWork, make
+from qna.bench.measure.work import ContenderWork
+from qna.bench.subjects.comparison import PeerRequest
+from qna.bench.subjects.ops import op_row
+from qna.bench.subjects.peers import PEERS, of_ops, registered
+from qna.bench.subjects.questions import make
 
 # 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
 SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
 COMPILED = {"two-conv-compiled", "neighbourhood"}
+REGISTERED = {peer.name for peer in registered.PEERS}
+HAND_WRITTEN = [n for n in PEERS if n not in COMPILED | REGISTERED | {"qna-cpu", "qna-triton"}]
 
 
 def built(name, level="op", **changes):
@@ -23,15 +30,14 @@ def built(name, level="op", **changes):
 
 @pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize("level", ["op", "layer"])
-@pytest.mark.parametrize(
-    "name", [n for n in PEERS if n not in COMPILED and n not in ("qna-cpu", "qna-triton")]
-)
+@pytest.mark.parametrize("name", HAND_WRITTEN)
 def test_output_and_gradients_are_the_definition(name, level, window):
     contender, declines, setting = built(name, level, window=window)
     mode = BACKWARD if declines(setting, level, BACKWARD) is None else FORWARD
     verify(contender, mode)
 
 
+@pytest.mark.long  # what is compiled is also held to its definition before every figure
 @pytest.mark.slow
 # inductor imports a module of torch that uses it
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -129,3 +135,84 @@ def test_work_is_made_from_json_and_its_gradient_has_the_output_s_strides():
     gradients = work.call(BACKWARD)()
     assert [g.shape for g in gradients] == [t.shape for t in work.contender.leaves.values()]
     assert not work.call(FORWARD)().requires_grad
+
+
+@pytest.mark.parametrize("name", sorted(REGISTERED))
+def test_mixers_of_the_registry_are_peers_of_layers_and_say_what_they_are_held_to(name):
+    contender, declines, setting = built(name, "layer")
+    assert declines(setting, "layer", BACKWARD) is None
+    assert "a whole layer" in declines(setting, "op", BACKWARD)
+    verify(contender, BACKWARD)
+    assert contender.extra["held_to"].startswith("its own copy in fp64")
+    # no tensor at one value, whose part in the output would not show
+    assert all(bool((t != t.flatten()[0]).any()) for t in contender.leaves.values() if t.numel() > 1)
+
+
+def test_the_registry_s_mixers_take_the_setting_s_window_and_heads():
+    assert {"QnA2d", "WindowAttention2d"} <= REGISTERED
+    assert not REGISTERED & {"QnA1d", "QnA3d", "QnAPool2d"}
+    made = built("QnA2d", "layer", window=5)[0]
+    assert made.extra["arguments"] == {"num_heads": 4, "kernel_size": 5, "num_queries": 2}
+    windows = built("WindowAttention2d", "layer", window=5)[0].extra["arguments"]
+    assert (windows["num_heads"], windows["window_size"]) == (1, 5)
+    right = made.forward
+    with pytest.raises(WrongOutput, match="output differs"):
+        verify(dataclasses.replace(made, forward=lambda: right() * 1.001), FORWARD)
+
+
+class Toy:
+    """An op with one weight per tap, on maps of one channel per head."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Case:
+        name: str = "2d"
+        space: tuple = (4, 5)
+        kernel: tuple = (3, 3)
+        batch: int = 1
+        heads: int = 2
+        head_dim: int = 2
+        window: dict = dataclasses.field(default_factory=dict)
+
+        def make(self, dtype, device, *, seed=0):
+            g = torch.Generator().manual_seed(seed)
+            return {
+                "x": torch.randn(self.batch, *self.space, self.heads, self.head_dim, generator=g).to(dtype)
+            }
+
+    @staticmethod
+    def run(x, *, backend=None):
+        return x * x * (1.001 if backend == "wrong" else 1)
+
+    def row(self):
+        backends = [types.SimpleNamespace(name=n) for n in ("wrong", "reference")]
+        return types.SimpleNamespace(name="toy", function=self.run, backends=backends, cases=[Toy.Case()])
+
+
+def test_an_op_s_row_alone_makes_its_peers_and_a_wrong_backend_is_found():
+    peers = {peer.name: peer for peer in of_ops.peers_of("toy", Toy().row())}
+    assert list(peers) == ["toy", "toy-wrong", "toy-reference"]
+    setting = Setting(window=3, **SIZES)
+    right = peers["toy"].build(setting, "op")
+    assert right.leaves["x"].shape == (2, 16, 24, 1, 32)
+    verify(right, BACKWARD)
+    with pytest.raises(WrongOutput, match="output differs"):
+        verify(peers["toy-wrong"].build(setting, "op"), FORWARD)
+    assert "an op" in peers["toy"].declines(setting, "layer", FORWARD)
+
+
+def test_all_means_the_forms_of_the_op_that_is_asked(monkeypatch):
+    (toy, *_) = of_ops.peers_of("toy", Toy().row())
+    monkeypatch.setitem(PEERS, "toy", toy)
+    rows = {"toy": Toy().row(), "learned_query": op_row("learned_query")}
+    monkeypatch.setattr("qna.bench.subjects.ops.op_rows", lambda: rows)
+
+    def names(level, **which):
+        return PeerRequest(level, ("all",), ((1, 8, 8, 8),), (3,), **which).names()
+
+    assert {"qna", "swin"} <= set(names("op"))
+    assert "toy" not in names("op")
+    assert {"toy", "swin"} <= set(names("op", op="toy"))
+    assert "qna" not in names("op", op="toy")
+    assert "qna" in names("layer", op="toy")
+    with pytest.raises(UnknownName, match="unknown op 'learned'"):
+        names("op", op="learned")

@@ -19,7 +19,8 @@ from qna.models._parts.block import MixerBlock
 def test_a_qna_layer_counts_what_the_flop_counter_sees_in_the_paper_s_form(window):
     size = (2, 12, 10, 32)
     n, C, L, h = 2 * 12 * 10, 32, 2, 4
-    contender = PEERS["two-conv"].build(Setting(*size, window, heads=h), "layer")
+    setting = Setting(batch=2, height=12, width=10, dim=C, window=window, heads=h)
+    contender = PEERS["two-conv"].build(setting, "layer")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         contender.forward()
     # the product of values and exponentials is no matrix product, which is all that the counter knows

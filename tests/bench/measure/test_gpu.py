@@ -6,7 +6,7 @@ import torch
 from qna.bench.measure import gpu, local
 from qna.bench.measure.harness import Measurement, Plan, measure
 from qna.bench.measure.local import LocalProvider
-from qna.bench.publish.terminal import table
+from qna.bench.publish.terminal import grid_of
 
 
 class Card:
@@ -58,7 +58,7 @@ def test_what_cannot_be_recorded_is_called_from_python_and_says_why(breaks):
 def test_the_terminal_says_what_was_not_recorded():
     notes = {"clock": "eager", "not_recorded": "it waits"}
     outcome = Measurement("op-1x8x8x16-k3-bfloat16", "A", "forward", 1, seconds=[1e-3], extra=notes)
-    assert table("title", [outcome])[1] == ["A, forward: called from Python, not recorded: it waits"]
+    assert grid_of("title", [outcome])[1] == ["A, forward: called from Python, not recorded: it waits"]
 
 
 def test_a_long_call_is_called_once_before_it_is_timed_and_never_recorded():

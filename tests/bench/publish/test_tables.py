@@ -7,9 +7,9 @@ import pytest
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
 from qna.bench.publish import tables
-from tests.bench.test_rows import row
+from tests.bench.measure.test_rows import row
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def of(provider, window, p50, *, threads=1, dtype="float32", date="2026-11-20", device="cpu A"):
@@ -30,7 +30,7 @@ ROWS = [
 
 
 def body(spec, given=ROWS):
-    return tables.table(spec, given).split("\n\n")[0].splitlines()
+    return tables.block(spec, given).split("\n\n")[0].splitlines()
 
 
 def test_figures_by_window():
@@ -55,7 +55,7 @@ def test_two_runs_make_no_ratio_and_the_last_run_stands():
 
 
 def test_every_table_names_device_versions_commit_and_date_and_devices_stay_apart():
-    text = tables.table("windows map=8x56x56x64", [*ROWS, of("qna", 3, 0.5, device="gpu B")])
+    text = tables.block("windows map=8x56x56x64", [*ROWS, of("qna", 3, 0.5, device="gpu B")])
     first, second = text.split("\n\n")[1::2]
     assert first == ("<sub>Medians. cpu A; 1 thread; float32; torch 2.13.0; commit abc+; 2026-11-20.</sub>")
     assert "gpu B" in second
@@ -69,7 +69,7 @@ def on_card(provider, window, p50, **changes):
 
 def test_a_card_s_rows_stand_without_threads_and_beside_no_cpu_s():
     given = [*ROWS, on_card("qna", 3, 0.0225), on_card("depthwise", 3, 0.05), on_card("copy", 3, 0.01)]
-    gpu = tables.table("windows map=8x56x56x64 dtype=bfloat16 providers=qna,depthwise", given).split("\n\n")
+    gpu = tables.block("windows map=8x56x56x64 dtype=bfloat16 providers=qna,depthwise", given).split("\n\n")
     assert "cpu A; 1 thread; bfloat16" in gpu[1]
     assert gpu[2].splitlines()[2:] == ["| qna | 0.0225 |", "| depthwise | 0.05 |"]
     assert gpu[3] == "<sub>Medians. NVIDIA X; bfloat16; torch 2.13.0; commit abc+; 2026-11-20.</sub>"
@@ -138,7 +138,7 @@ def test_accuracy_is_the_mean_over_seeds_beside_each_of_them():
     ]
     assert [line.split(" | ")[0] for line in body("accuracy data=cifar10", given)[2:]] == ["| qna", "| swin"]
     # sqrt(0.57 * 0.43 / 10000)
-    assert tables.table("accuracy data=cifar10", given).split("\n\n")[1] == (
+    assert tables.block("accuracy data=cifar10", given).split("\n\n")[1] == (
         "<sub>2 passes over 50,000 images; 10,000 test images, whose number alone gives a standard error of "
         "0.5. cpu A; 1 thread; torch 2.13.0; commit abc+; 2026-11-20.</sub>"
     )
@@ -159,12 +159,12 @@ def test_rates_are_columns():
         "| qna | 36.1 | 38.6 |",
         "| swin | 31.3 | - |",
     ]
-    assert "<sub>One run each." in tables.table("rates data=cifar10", given)
+    assert "<sub>One run each." in tables.block("rates data=cifar10", given)
 
 
 def test_nothing_measured_says_so():
     for spec in ("windows map=1x1x1x1", "maps window=99", "models", "cost", "accuracy data=cifar10"):
-        assert tables.table(spec, []) == "*Not measured yet.*"
+        assert tables.block(spec, []) == "*Not measured yet.*"
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path):

@@ -58,6 +58,7 @@ def test_the_compiled_form_is_a_provider_and_what_compiles_not_leaves_the_others
     assert compiled.reason == "RuntimeError: no kernel for this card"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 # inductor imports a module of torch that uses it
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from qna.bench.subjects import work
+from qna.bench.subjects import questions
 
 
 def call(question):
@@ -63,4 +63,4 @@ def preload():
     import qna.models  # noqa: F401
 
 
-TARGETS = {"allocate": allocate, "end": end, "linear": linear, "module": module, "peer": work.call}
+TARGETS = {"allocate": allocate, "end": end, "linear": linear, "module": module, "peer": questions.call}

@@ -94,6 +94,7 @@ def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
     assert (tmp_path / "cifar10-qna-seed0.log").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "digits", "digits")

@@ -1,20 +1,15 @@
-"""What is timed, apart from who times it: a contender's call, or a model's; and its making from JSON."""
+"""What is timed, apart from who times it: the contract, and a contender's call."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from qna.bench.measure import gate, gpu
-from qna.bench.measure.contender import BACKWARD, Contender, Setting
-from qna.bench.subjects.peers import PEERS
-from qna.bench.subjects.peers.compiled import compiled
-from qna.bench.subjects.peers.from_timm import timm_module
-from qna.bench.subjects.whole_model import ModelSetting, ModelWork
+from qna.bench.measure import gate
+from qna.bench.measure.contender import BACKWARD, Contender
 
 
 class Work(Protocol):
@@ -64,40 +59,6 @@ class ContenderWork:
             return torch.autograd.grad(out, leaves, self._gradient)
 
         return run
-
-
-def make(question: dict[str, Any]) -> Work:
-    """The work that a question names.
-
-    Args:
-        question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes; of a
-            model also whether it is "compiled".
-    """
-    if question["setting"]["device"] != "cpu":
-        gpu.settle()
-    if question["kind"] == "model":
-        setting = ModelSetting(**question["setting"])
-        made: Work = ModelWork(question["name"], setting, compile=question.get("compiled", False))
-    else:
-        peer = PEERS[question["name"]]
-        made = ContenderWork(peer.build(Setting(**question["setting"]), question["kind"]))
-    made.extra = {**made.extra, "setting": question["setting"]}
-    return made
-
-
-def call(question: dict[str, Any]) -> Callable[[], object]:
-    """The call of a question that also names a "mode"; what the memory probe measures."""
-    torch.set_num_threads(question["threads"])
-    return make(question).call(question["mode"])
-
-
-def preload() -> None:
-    """Import what peers import when they are built; the compiler's start alone takes seconds."""
-    for name in ("timm.layers", "timm.models.swin_transformer"):
-        with contextlib.suppress(ImportError):
-            timm_module(name)
-    with contextlib.suppress(RuntimeError):  # no C++ compiler
-        compiled(torch.neg, "cpu")(torch.ones(1))
 
 
 def _gradient_of(out: Tensor) -> Tensor:

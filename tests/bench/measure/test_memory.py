@@ -28,7 +28,7 @@ def peak_of():
         assert memory.cannot_probe() is None
     elif reason := memory.cannot_probe():
         pytest.skip(reason)
-    with memory.probe("tests.bench.targets:call") as probe:
+    with memory.probe("tests.bench.measure.targets:call") as probe:
         yield lambda what, **question: probe.ask(do="peak", question={"what": what, **question})
 
 
@@ -54,7 +54,7 @@ def test_where_memory_ends_the_measured_process_goes_first_and_the_probe_lives_o
 
 def test_the_copy_s_memory_is_one_map_and_unfolding_grows_with_the_window(peak_of):
     def peak(name, window):
-        setting = dataclasses.asdict(Setting(1, 64, 64, 32, window, 4))
+        setting = dataclasses.asdict(Setting(batch=1, height=64, width=64, dim=32, window=window, heads=4))
         return peak_of("peer", kind="op", name=name, setting=setting, threads=1, mode="forward")
 
     one_map = 64 * 64 * 32 * 4
