@@ -66,7 +66,8 @@ def verdict(metrics: Metrics) -> Verdict:
     return Verdict(
         word,
         f"At {windows[-1]}x{windows[-1]} the cheaper overlapping control takes {last[0]:.3g} times the "
-        f"memory and {last[1]:.3g} times the time of QnA's layer, at {windows[0]}x{windows[0]} {_said(first)}; "
+        f"memory and {last[1]:.3g} times the time of QnA's layer, "
+        f"at {windows[0]}x{windows[0]} {_said(first)}; "
         f"{''.join(f'{text}; ' for text in also)}at equal cost {accuracy.ours:.2f} % right against "
         f"{accuracy.control:.2f} % (difference {difference:+.2f}, standard error {accuracy.error:.2f}, "
         f"{accuracy.seeds} seed{'s' if accuracy.seeds > 1 else ''}).",
