@@ -24,8 +24,8 @@ A laboratory tries one published claim at a size of minutes on one core, beside 
 `qna lab list` names them and `qna lab run NAME` repeats one. The rule of each verdict was written down before
 the first run; verdicts that lose stay.
 
-This page is made of the rows in `benchmarks/results` by `python -m qna.labs.claims`. A new laboratory is a folder
-in `src/qna/labs` with its row, named in the list of `src/qna/labs/__init__.py`."""
+This page is made of the rows in `benchmarks/results` by `python -m qna.labs.claims`. A new laboratory is a
+folder in `src/qna/labs` with its row, named in the list of `src/qna/labs/__init__.py`."""
 NOT_RUN = "not run yet"
 
 
@@ -60,10 +60,11 @@ def update(root: Path, *, write: bool = True) -> bool:
 def _section(lab: Lab, runs: list[LabRun]) -> str:
     about = lab.about
     arxiv = f", arXiv {about.arxiv}" if about.arxiv else ""
+    differs = f" What differs: {about.differs}." if about.differs else ""
     texts = [
         f"## {lab.name}",
         f"**Claim.** {lab.claim}",
-        f'<sub>{about.authors}, "{about.title}", {about.venue}{arxiv}. {about.read}</sub>',
+        f'<sub>{about.authors}, "{about.title}", {about.venue}{arxiv}. {about.read}{differs}</sub>',
         f"**Control.** {lab.control}",
         f"**Rule.** {lab.rule}",
     ]
