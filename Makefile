@@ -69,7 +69,7 @@ sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their test
 	  --config-settings=cmake.define.QNA_SANITIZE=ON --config-settings=cmake.define.QNA_LEVELS=$$level .
 	test -n "$$(find build/sanitize -path '*/learned_query/_native*.so')"  # a failed build installs qna without the kernels
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  build/sanitize/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
+	  build/sanitize/bin/python -m pytest tests/ops/learned_query/test_cpu.py -p no:cacheprovider \
 	  -k "not compile and not memory and not export"
 
 wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environment without a compiler, and test it there
@@ -79,7 +79,7 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
 	.ci/in_venv build/fresh .venv
 	build/fresh/bin/pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
-	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/test_learned_query_cpu.py -p no:cacheprovider \
+	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/learned_query/test_cpu.py -p no:cacheprovider \
 	  -m "not slow" -k "not compile"
 
 tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
@@ -92,7 +92,7 @@ no-compiler: setup ## install where no compiler is found: the layers work, and d
 	.ci/in_venv build/pure .venv
 	env -u CC -u CXX PATH=$(CURDIR)/build/pure/bin build/pure/bin/pip install --quiet --no-deps --force-reinstall .
 	PATH=$(CURDIR)/build/pure/bin build/pure/bin/qna doctor | /bin/grep "cpu  *the compiled kernels are not in this installation"
-	build/pure/bin/python -m pytest tests/ops/test_learned_query_errors.py tests/mixers/learned_query -p no:cacheprovider -m "not slow"
+	build/pure/bin/python -m pytest tests/ops/learned_query/test_inputs.py tests/mixers/learned_query -p no:cacheprovider -m "not slow"
 
 clean: ## remove what was built
 	rm -rf .venv build dist

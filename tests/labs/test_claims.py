@@ -10,7 +10,7 @@ from qna.bench.measure import rows
 from qna.labs import LABS, claims
 from qna.labs.results import LabRun, runs_in
 from qna.labs.running import run_lab
-from tests.bench.test_rows import row
+from tests.bench.measure.test_rows import row
 from tests.labs.toy import TOY, ToyConfig
 
 ROOT = Path(__file__).parents[2]

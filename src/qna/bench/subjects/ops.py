@@ -36,7 +36,7 @@ def op_rows() -> dict[str, Any]:
                 function=ops.learned_query_attention,
                 backends=module.BACKENDS,
                 cases=CASES,
-                tune=_tune_by_modules,
+                tune=None,
             )
         ]
     return {row.function.__module__.split(".")[2]: row for row in rows}
@@ -68,11 +68,3 @@ def op_inputs(scores: Tensor, value: Tensor, bias: Tensor, weight: Tensor) -> An
     # before inputs were checked where they are made
     window = op.Window.over(scores.shape[1:-2], bias.shape[:-2], **arguments)
     return op.Inputs(scores, value, bias, weight, window)
-
-
-def _tune_by_modules(case: Any, dtype: Any, path: Any, progress: Any) -> None:
-    from qna.ops.learned_query import triton
-    from qna.ops.learned_query.triton import tiles
-    from qna.ops.learned_query.triton import tune as tuning
-
-    tiles.save(tuning.tune([case], dtype, triton.DEVICE, progress=progress), path)

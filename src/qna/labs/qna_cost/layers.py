@@ -7,8 +7,8 @@ from qna.bench.measure.calls import peaks_of_calls, time_calls
 from qna.bench.measure.contender import MODES, Setting
 from qna.bench.measure.gate import WrongOutput
 from qna.bench.measure.harness import Plan
+from qna.bench.measure.work import ContenderWork
 from qna.bench.subjects.peers import PEERS
-from qna.bench.subjects.work import ContenderWork
 from qna.labs.qna_cost.config import QnACostConfig
 from qna.labs.row import Figure
 
@@ -43,7 +43,14 @@ def measure_layers(config: QnACostConfig, window: int) -> list[Figure]:
     Raises:
         InvalidInput: this system does not tell peak memory, or a layer computes something else than it shall.
     """
-    setting = Setting(config.batch, config.side, config.side, config.dim, window, config.dim // HEAD_DIM)
+    setting = Setting(
+        batch=config.batch,
+        height=config.side,
+        width=config.side,
+        dim=config.dim,
+        window=window,
+        heads=config.dim // HEAD_DIM,
+    )
     layers = {name: ContenderWork(PEERS[name].build(setting, "layer")) for name in LAYERS}
     return [figure for mode in MODES for figure in _measure(layers, setting, mode, config.seconds)]
 

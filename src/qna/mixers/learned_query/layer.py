@@ -25,8 +25,6 @@ ABOUT = About(
     status="exact",
 )
 
-EXEMPT = {"hooks_fire_on_every_module": "values and scores are one product, so `project.value` is not called"}
-
 Layer = TypeVar("Layer", bound="LearnedQueryLayer")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qna._core import checks
 from qna._core.checks import per_axis
-from qna.mixers.learned_query.layer import ABOUT, EXEMPT, LearnedQueryLayer
+from qna.mixers.learned_query.layer import ABOUT, LearnedQueryLayer
 from qna.mixers.learned_query.projection import merge_heads
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.resize import resize_table
@@ -121,5 +121,4 @@ ROW = MixerRow(
     ABOUT,
     Example((5, 7), {"num_heads": 2, "map_size": (4, 7)}, out_space=()),
     Traits(2, heads=True),
-    EXEMPT,
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qna._core import checks
 from qna._core.checks import per_axis
-from qna.mixers.learned_query.layer import ABOUT, EXEMPT, LearnedQueryLayer
+from qna.mixers.learned_query.layer import ABOUT, LearnedQueryLayer
 from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import learned_query_attention, packed_learned_query_attention
@@ -202,7 +202,7 @@ class QnA3d(QnA):
 
 
 ROWS = tuple(
-    MixerRow(build, ABOUT, Example(space, {"num_heads": 2, "kernel_size": kernel}), traits, EXEMPT)
+    MixerRow(build, ABOUT, Example(space, {"num_heads": 2, "kernel_size": kernel}), traits)
     for build, space, kernel, traits in (
         (QnA1d, (9,), 3, Traits(1, heads=True, strided=True)),
         (QnA2d, (5, 7), 3, Traits(2, heads=True, strided=True)),
