@@ -82,8 +82,10 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/learned_query/test_cpu.py -p no:cacheprovider \
 	  -m "not slow" -k "not compile"
 
-tables: setup ## make the benchmark tables of README.md and docs/ from benchmarks/results
+tables: setup ## make the tables of README.md and docs/ from benchmarks/results and the rows of systems
 	$(BIN)/python -m qna.bench.publish.tables
+	$(BIN)/python -m qna.labs.claims
+	$(BIN)/qna list --write docs/systems.md
 
 pictures: setup ## draw docs/pictures from benchmarks/results
 	$(BIN)/qna plot bench benchmarks/results/*.csv --out docs/pictures
