@@ -96,6 +96,22 @@ def test_the_hub_reads_the_same_folder(shared, monkeypatch):
         assert_same(model, timm.create_model(f"{prefix}someone/pets", pretrained=True).eval())
 
 
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_transformers_reads_the_same_folder(shared):
+    transformers = pytest.importorskip("transformers", reason="a reader of shared folders, not installed")
+    model, folder = shared
+    other = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        assert torch.equal(other(images()).logits, model(images()))
+    assert tuple(other.config.id2label.values()) == NAMES
+
+
+def test_num_classes_stands_once_in_a_shared_configuration(shared):
+    config = json.loads((shared[1] / "config.json").read_text())
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 4
+    assert "num_classes" not in config["model_args"]
+
+
 def test_other_classes_and_channels_start_from_the_shared_weights(shared):
     model, folder = shared
     own = model.state_dict()

@@ -79,8 +79,11 @@ def save_pretrained(
             )
         except (ValueError, RuntimeError) as error:  # what the configuration or safetensors cannot hold
             raise InvalidInput(f"the model cannot be shared: {' '.join(str(error).split())}") from error
-        _check_read_back(plain, temporary)
         config = json.loads((temporary / CONFIG).read_text(encoding="utf-8"))
+        # it stands beside them already, and transformers, which hands both on, would give it twice
+        config.get("model_args", {}).pop("num_classes", None)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        _check_read_back(plain, temporary)
         parameters = sum(p.numel() for p in plain.parameters())
         card = model_card(config, parameters=parameters, metrics=metrics, training=training)
         (temporary / CARD).write_text(card, encoding="utf-8")

@@ -91,3 +91,31 @@ def test_decay_exempts_the_position_table():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="window_size must be an integer of at least 1"):
         qna.WindowAttention2d(8, num_heads=2, window_size=0)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode uses it
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])  # tiled, and padded
+def test_forward_mode_derivative(size):
+    torch.manual_seed(0)
+    mixer = qna.WindowAttention2d(8, num_heads=2, window_size=(2, 3)).double()
+    torch.nn.init.normal_(mixer.position_table)
+    x, direction = torch.randn(2, 2, *size, 8, dtype=torch.float64).unbind(0)
+    _, derivative = torch.func.jvp(mixer, (x,), (direction,))
+    step = 1e-5  # the error of the difference is of the order of its square
+    difference = (mixer(x + step * direction) - mixer(x - step * direction)) / (2 * step)
+    torch.testing.assert_close(derivative, difference, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_onnx_where_one_window_covers_the_map(tmp_path):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package, reason="qna[export] brings it")
+    runtime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+    mixer, x = mixer_and_map((4, 4), 4)
+    mixer, x = mixer.float(), x.float()
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    torch.onnx.export(mixer, (x,), dynamo=True, dynamic_shapes=batch, verbose=False).save(tmp_path / "m.onnx")
+    session = runtime.InferenceSession(tmp_path / "m.onnx")
+    more = torch.randn(5, 4, 4, 8)
+    (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), mixer(more).detach(), rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,7 +53,15 @@ class WindowAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         query, key, value, mask, grid = self._windows(x)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        if fwAD._current_level >= 0 and not torch.compiler.is_compiling():
+            # torch's fused attention has no forward-mode derivative
+            logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+            attended = (logits + mask).softmax(-1) @ value
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            if torch.compiler.is_compiling():
+                # the fused kernel's order in memory is not that of its decomposition, which exporters view
+                attended = attended.clone(memory_format=torch.contiguous_format)
         return self.out(self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]])
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -136,7 +145,8 @@ class WindowAttention2d(nn.Module):
         after = (down * rows - height, across * columns - width)
         mask = self._bias(rows, columns)
         tiled = F.pad(self.qkv(x), (0, 0, 0, after[1], 0, after[0]))
-        tiled = tiled.view(
+        # exporters may leave a projected map in another order in memory, which a view would refuse
+        tiled = tiled.reshape(
             x.shape[0], down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads
         )
         # 3, B, windows, h, n, d
