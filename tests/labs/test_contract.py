@@ -80,7 +80,7 @@ def test_rows_are_one_run_and_no_table_or_picture_of_benchmarks_takes_them(stopp
     assert list(run.rows) == resumed[0].rows
     assert pictures.pictures(run.rows) == []
     for kind in ("models", "cost", "maps window=3"):
-        assert tables.table(kind, list(run.rows)) == "*Not measured yet.*"
+        assert tables.block(kind, list(run.rows)) == "*Not measured yet.*"
 
 
 def test_the_verdict_can_come_out_either_way(lab):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from qna._core.checks import positive
 from qna.models._parts.padding import pad_same, same_margins
-from qna.models._parts.shortcut import even_rows
+from qna.models._parts.shortcut import even_rows, strided_size
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import Linear
 from qna.parts.rows import PositionRows
@@ -38,6 +41,17 @@ class PatchMerging(nn.Module):
         x = pad_same(x.permute(0, 3, 1, 2), self.stride, self.stride).permute(0, 2, 3, 1)
         rows = x.unflatten(2, (-1, self.stride)).unflatten(1, (-1, self.stride))
         return self.proj(rows.transpose(2, 3).flatten(3))
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for a map of `size` = (B, H, W, dim), the zeros at its border included."""
+        out = strided_size(size, self.stride, self.out_dim)
+        return math.prod(out) * self.stride**2 * self.dim
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside the input: the patches, the map filled up where it has to be, and the output."""
+        out = strided_size(size, self.stride, self.out_dim)
+        patches = math.prod(out[:-1]) * self.stride**2 * self.dim
+        return patches * (1 if patches == math.prod(size) else 2) + math.prod(out)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Which positions each patch is made of, all alike."""

@@ -32,7 +32,7 @@ class StridedShortcut(nn.Module):
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Shape of what comes out of a map of `size`."""
-        return _strided_size(size, self.stride, self.proj)
+        return strided_size(size, self.stride, self.proj.out_features)
 
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of."""
@@ -59,7 +59,7 @@ class AveragePoolShortcut(nn.Module):
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Shape of what comes out of a map of `size`."""
-        return _strided_size(size, self.stride, self.proj)
+        return strided_size(size, self.stride, self.proj.out_features)
 
     def position_rows(self, x: Tensor) -> PositionRows:
         """Which positions of `x` each position that comes out is made of; padding is left out."""
@@ -67,9 +67,10 @@ class AveragePoolShortcut(nn.Module):
         return even_rows(x, self.window, self.stride, before)
 
 
-def _strided_size(size: Sequence[int], stride: int, proj: nn.Linear) -> tuple[int, ...]:
+def strided_size(size: Sequence[int], stride: int, out_dim: int) -> tuple[int, ...]:
+    """Shape of a map of `size` = (B, H, W, C) at a stride, rounded up, with `out_dim` channels."""
     batch, height, width, _ = size
-    return batch, -(-height // stride), -(-width // stride), proj.out_features
+    return batch, -(-height // stride), -(-width // stride), out_dim
 
 
 def even_rows(x: Tensor, kernel: int, stride: int, before: int | Sequence[int]) -> PositionRows:
