@@ -216,9 +216,8 @@ class Training:
         progress, signalled = self.progress, stop.signal or 0
         rate = self._rate(progress.step)
         try:
-            update = make_update(
-                self.learner, self.task, group, step=progress.step, rate=rate, signalled=signalled
-            )
+            step = progress.step
+            update = make_update(self.learner, self.task, group, step=step, rate=rate, signalled=signalled)
         except NotFinite as error:
             raise self.say.diverged(error, progress, rate) from None
         progress.step += 1
