@@ -160,3 +160,25 @@ def test_the_demo_reads_97_percent_of_the_held_out_digits(tmp_path):
     assert metrics["model"].startswith("qna_vit")
     assert metrics["right"] >= 0.97 * 360
     assert (tmp_path / "demo" / "attention_maps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_before_the_first_update_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qna.train.tasks.classification.load_data", interrupted)
+    arguments = ["train", "--model", "test_vit", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err.startswith("qna: interrupted; ")
+
+
+def test_a_changed_run_is_refused_unless_one_insists(tmp_path, capsys):
+    folder = tmp_path / "run"
+    options = ["--model", "test_vit", "--image-size", "32", "--epochs", "1", "--batch-size", "512"]
+    assert main(["train", *options, "--device", "cpu", "--out", str(folder)]) == 0
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(folder)]) == 2
+    assert "seed was 0 and is 1" in capsys.readouterr().err
+    assert main(["train", "--resume", str(folder), "--anyway"]) == 0

@@ -17,7 +17,7 @@ OPTIONS = shlex.split(
 RIG = """
 import os, resource, signal, sys
 from pathlib import Path
-import qna.train.checkpoint, qna.train.loop
+import qna.train.checkpoint, qna.train.learner, qna.train.loop
 from qna.cli import main
 
 place, number = sys.argv[1], int(sys.argv[2])
@@ -49,7 +49,7 @@ elif place == "write":
 elif place == "replace":
     os.replace = at(os.replace, kill)
 elif place == "disk":
-    qna.train.loop.save_checkpoint = at(qna.train.loop.save_checkpoint, fill_disk)
+    qna.train.learner.save_checkpoint = at(qna.train.learner.save_checkpoint, fill_disk)
 sys.exit(main(sys.argv[3:]))
 """
 

@@ -64,7 +64,7 @@ class Watcher(Observer):
         self.losses.append(loss)
 
     def parts(self):
-        network, state = self.run.network, self.run.optimizer.state.values()
+        network, state = self.run.learner.network, self.run.learner.optimizer.state.values()
         local = [getattr(t, "to_local", lambda t=t: t)() for t in network.parameters()]
         moments = [getattr(s["exp_avg"], "to_local", lambda s=s: s["exp_avg"])() for s in state]
         total = sum(p.numel() for p in network.parameters())
@@ -89,7 +89,7 @@ def outcome_of(config):
         "losses": watcher.losses,
         "norms": norms,
         "parts": watcher.parts(),
-        "blocks": sum(type(b).__name__.startswith("FSDP") for b in blocks(watcher.run.network)),
+        "blocks": sum(type(b).__name__.startswith("FSDP") for b in blocks(watcher.run.learner.network)),
         "loss": outcome.scores.loss,
         "confusion": outcome.scores.confusion,
     }
@@ -165,7 +165,7 @@ def not_finite(folder):
     def poisoned(self, group, stop):
         asked = original(self, group, stop)
         if self.progress.step == 4 and rank == 1:
-            self.network.head.bias.to_local().data[0] = float("nan")
+            self.learner.network.head.bias.to_local().data[0] = float("nan")
         return asked
 
     Training._update = poisoned

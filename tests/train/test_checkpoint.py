@@ -6,7 +6,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.files import write_whole
-from qna.train.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
+from qna.train.checkpoint import Progress, Saved, load_checkpoint, load_weights, save_checkpoint, save_weights
 
 
 def trained(seed=0, steps=2):
@@ -26,8 +26,7 @@ def save(path, network, optimizer, progress=None):
         network=network,
         average=None,
         optimizer=optimizer,
-        scaler={"scale": 2.0},
-        progress=progress or Progress(),
+        saved=Saved(progress or Progress(), {"scale": 2.0}, {"data": {"images": 3}}),
     )
 
 
@@ -42,9 +41,8 @@ def test_everything_comes_back_to_the_bit(tmp_path):
     )
     save(tmp_path / "c", network, optimizer, progress)
     other, other_optimizer = trained(seed=1, steps=0)
-    back, scaler = load_checkpoint(tmp_path / "c", network=other, average=None, optimizer=other_optimizer)
-    assert back == progress
-    assert scaler == {"scale": 2.0}
+    back = load_checkpoint(tmp_path / "c", network=other, average=None, optimizer=other_optimizer)
+    assert back == Saved(progress, {"scale": 2.0}, {"data": {"images": 3}})
     assert equal_states(network.state_dict(), other.state_dict())
     for a, b in zip(network.parameters(), other.parameters(), strict=True):
         assert equal_states(optimizer.state[a], other_optimizer.state[b])

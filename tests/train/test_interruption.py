@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from qna._core.errors import InvalidInput
-from qna.train import Observer, RunStopped, fit, resume
+from qna.train import Observer, RunStopped, fit, learner, resume
 from qna.train.checkpoint import load_tensors, save_tensors
 from qna.train.loop import Training
+from qna.train.tasks import Classification
 
 
 class Losses(Observer):
@@ -120,13 +121,14 @@ def test_a_run_that_ended_just_before_its_results_were_written_gets_them(varied)
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_weights_take_it(config, changed, bad, monkeypatch):
-    original = Training._loss
+    original, calls = Classification.loss, []
 
-    def poisoned(self, batch, seed):
-        loss = original(self, batch, seed)
-        return loss * bad if self.progress.step == 3 else loss
+    def poisoned(self, output, batch, seed):
+        calls.append(seed)
+        loss = original(self, output, batch, seed)
+        return loss * bad if len(calls) == 4 else loss
 
-    monkeypatch.setattr(Training, "_loss", poisoned)
+    monkeypatch.setattr(Classification, "loss", poisoned)
     where = r"at update 4 \(learning rate 0.000313, epoch 2\); .*up to update 2 of 4; try a lower --lr"
     with pytest.raises(RunStopped, match=f"the loss is {bad} {where}") as stopped:
         fit(config)
@@ -142,7 +144,7 @@ def test_weights_that_are_not_finite_are_never_saved(config, changed, monkeypatc
     def poisoned(self, group, stop):
         asked = original(self, group, stop)
         if self.progress.step == 4:
-            next(self.network.parameters()).data.view(-1)[0] = float("nan")
+            next(self.learner.network.parameters()).data.view(-1)[0] = float("nan")
         return asked
 
     monkeypatch.setattr(Training, "_update", poisoned)
@@ -160,9 +162,7 @@ def test_weights_that_are_not_finite_are_never_saved(config, changed, monkeypatc
     ],
 )
 def test_a_disk_that_is_full_stops_with_the_last_checkpoint_named(config, monkeypatch, at, said):
-    from qna.train import loop
-
-    original, calls = loop.save_checkpoint, []
+    original, calls = learner.save_checkpoint, []
 
     def full(path, **state):
         calls.append(path)
@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_stops_with_the_last_checkpoint_named(config, monkey
         original(path, **state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", full)
+        patch.setattr(learner, "save_checkpoint", full)
         with pytest.raises(RunStopped, match=rf"cannot write to .*run: .*No space left.*{said}"):
             fit(config)
     if at > 1:

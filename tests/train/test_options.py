@@ -80,7 +80,7 @@ def build_start(config):
 
     class First(Observer):
         def begin(self, run):
-            seen.update({n: t.clone() for n, t in run.network.state_dict().items()})
+            seen.update({n: t.clone() for n, t in run.learner.network.state_dict().items()})
 
     fit(config, First())
     return seen

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qna._core.errors import require
-from qna.train import Observer
-from qna.train.loop import Training
+from qna.train import Observer, RunView
+from qna.train.task import Headline
 
 
 class TerminalObserver(Observer):
@@ -19,11 +19,12 @@ class TerminalObserver(Observer):
             columns.TextColumn("epoch {task.fields[epoch]}"),
             columns.BarColumn(bar_width=20),
             columns.TimeRemainingColumn(),
-            columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[top1]}"),
+            columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[headline]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
         self.task = self.epochs = None
+        self.headline: Headline | None = None
         self.is_main = True
 
     def __enter__(self) -> TerminalObserver:
@@ -33,15 +34,16 @@ class TerminalObserver(Observer):
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def begin(self, run: Training) -> None:
+    def begin(self, run: RunView) -> None:
         """Say what is trained on what, and start the bar."""
-        self.is_main = run.accelerator.is_main_process
+        self.is_main = run.learner.accelerator.is_main_process
         if not self.is_main:  # one process of several speaks
             self.console.quiet = True
-        self.epochs = run.config.optim.epochs
+        self.epochs, self.headline = run.config.optim.epochs, run.task.headline
         self.console.print(
-            f"{run.config.network.model} ({run.parameters:,} parameters) on {run.data.name}: "
-            f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, {run.device}"
+            f"{run.config.network.model} ({run.learner.parameters:,} parameters) on {run.data.name}: "
+            f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, "
+            f"{run.learner.device}"
         )
         wanted = run.config.run.out
         if run.progress.step:
@@ -54,7 +56,7 @@ class TerminalObserver(Observer):
             completed=run.progress.step,
             epoch=self._epoch(1),
             loss="-",
-            top1="-",
+            headline="-",
         )
 
     def update(self, step: int, epoch: int, loss: float) -> None:
@@ -62,12 +64,12 @@ class TerminalObserver(Observer):
         self.bar.update(self.task, completed=step, epoch=self._epoch(epoch), loss=f"{loss:.3f}")
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Show the held-out accuracy."""
-        self.bar.update(self.task, top1=f"{record['top1']:.2%}")
+        """Show the figure of the held-out examples."""
+        self.bar.update(self.task, headline=self._held_out(record))
         if not self.console.is_terminal and (10 * record["epoch"]) % self.epochs < 10:
             self.console.print(
                 f"epoch {self._epoch(record['epoch'])}  loss {record['train_loss']:.3f}  "
-                f"held out {record['top1']:.2%}",
+                f"held out {self._held_out(record)}",
                 highlight=False,
             )
 
@@ -84,6 +86,10 @@ class TerminalObserver(Observer):
         for name, value in rows.items():
             table.add_row(name, value, style="bold" if name.startswith("held out") else None)
         self.console.print(table, highlight=False)
+
+    def _held_out(self, record: dict[str, Any]) -> str:
+        assert self.headline is not None
+        return self.headline.text(record[self.headline.name])
 
     def _epoch(self, number: int) -> str:
         return f"{number:>{len(str(self.epochs))}}/{self.epochs}"

@@ -12,7 +12,7 @@ from qna.analysis import attention_received
 from qna.data import Batch, Images, Preparation
 from qna.plots import plot_attention, plot_confusion, plot_learning
 from qna.train import Outcome
-from qna.train.setup import plain_view
+from qna.train.tasks.classification import plain_view
 
 SHOWN = 8
 

@@ -16,12 +16,15 @@ weights, the metrics, pictures and a report.
 
 Every data set brings a recipe; each option below overrides one of its values. Three more options choose where
 the values come from: --recipe NAME takes another recipe, --config FILE the config.json of an earlier run, and
---resume FOLDER, alone, goes on with a run that was stopped."""
+--resume FOLDER, alone, goes on with a run that was stopped; it refuses if data or configuration have changed
+since, unless --anyway goes with it."""
 
 
 def main(arguments: list[str]) -> int:
     """Train as told and write the report."""
     unfinished, rest = _take(arguments, "--resume")
+    anyway = unfinished is not None and "--anyway" in rest
+    rest = [word for word in rest if not (anyway and word == "--anyway")]
     if unfinished is not None and rest:
         raise InvalidInput(f"--resume goes on with a run as it was begun, so it takes no {rest[0]}")
     config = parse(rest) if unfinished is None else None
@@ -34,7 +37,16 @@ def main(arguments: list[str]) -> int:
     observer = TerminalObserver()
     try:
         with observer:
-            outcome = fit(config, observer) if config else resume(Path(unfinished or ""), observer)
+            if config is not None:
+                outcome = fit(config, observer)
+            else:
+                outcome = resume(Path(unfinished or ""), observer, anyway=anyway)
+    except KeyboardInterrupt:
+        # once updates are made, a signal waits for the one that is under way; this came before or insisted
+        print(
+            "qna: interrupted; `qna train --resume FOLDER` goes on with a run that had begun", file=sys.stderr
+        )
+        return 130
     except RunStopped as stop:
         if observer.is_main:
             print(f"qna: {stop}", file=sys.stderr)

@@ -2,8 +2,18 @@
 
 from qna.train.config import TrainConfig
 from qna.train.loop import fit, resume
-from qna.train.outcome import Observer, Outcome
+from qna.train.outcome import Observer, Outcome, RunView
 from qna.train.recipes import RECIPES, recipe
 from qna.train.stop import RunStopped
 
-__all__ = ["TrainConfig", "RECIPES", "recipe", "fit", "resume", "RunStopped", "Observer", "Outcome"]
+__all__ = [
+    "TrainConfig",
+    "RECIPES",
+    "recipe",
+    "fit",
+    "resume",
+    "RunStopped",
+    "Observer",
+    "Outcome",
+    "RunView",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, require
 from qna._core.files import write_whole
+from qna._core.typed_json import from_json_value, parse_json
 
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -28,7 +30,7 @@ class Progress:
         step: updates made.
         step_in_epoch: of them, in the epoch that is under way.
         loss_sum: training loss summed over the images of the epoch under way, in this process.
-        images: images in that sum.
+        images: images, or whatever the task's examples are, in that sum.
         seconds: time spent so far.
         history: one record per complete epoch.
         processes: that share the work; the order of the images follows from it.
@@ -42,6 +44,26 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     processes: int = 1
+
+    def __post_init__(self):
+        counts = (self.epoch, self.step - self.step_in_epoch, self.step_in_epoch, self.images, self.seconds)
+        if min(counts) < 0 or self.processes < 1 or len(self.history) != self.epoch:
+            raise InvalidInput(f"no run can be in epoch {self.epoch}, update {self.step} in this way")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside tensors.
+
+    Attributes:
+        progress: how far the run is.
+        scaler: state of the gradient scaler of fp16.
+        fingerprint: of data and configuration; older checkpoints have none.
+    """
+
+    progress: Progress
+    scaler: dict[str, Any] | None = None
+    fingerprint: dict[str, Any] | None = None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -73,7 +95,9 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     safetensors = require("safetensors", extra="models", purpose="loading weights")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["qna"])
+            about = parse_json((file.metadata() or {})["qna"], "its header")
+            if not isinstance(about, dict):
+                raise InvalidInput("its header is not an object")
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
@@ -85,8 +109,7 @@ def save_checkpoint(
     network: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
-    scaler: dict[str, Any] | None,
-    progress: Progress,
+    saved: Saved,
 ) -> None:
     """Write the state of a run.
 
@@ -95,21 +118,32 @@ def save_checkpoint(
         network: as it is trained.
         average: the running average of its weights, if there is one.
         optimizer: its state per parameter is kept; rates follow from the step.
-        scaler: state of the gradient scaler of fp16.
-        progress: how far the run is.
+        saved: all else.
     """
     tensors = {f"network/{name}": t for name, t in network.state_dict().items()}
     if average is not None:
         tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
-    save_tensors(path, tensors, {"progress": asdict(progress), "scaler": scaler})
+    save_tensors(path, tensors, asdict(saved))
 
 
 def load_checkpoint(
-    path: Path, *, network: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Any] | None]:
-    """Put the state of a run back and return how far it was and the scaler's state.
+    path: Path,
+    *,
+    network: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    check: Callable[[Saved], None] = lambda saved: None,
+) -> Saved:
+    """Put the state of a run back and return what else the checkpoint holds.
+
+    Args:
+        path: of the file.
+        network: is given its weights.
+        average: likewise.
+        optimizer: is given its state.
+        check: is shown what is returned before anything is put back; it may raise.
 
     Raises:
         InvalidInput: if the file is not a checkpoint, or of another network.
@@ -120,18 +154,27 @@ def load_checkpoint(
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
     try:
+        saved = from_json_value(Saved, about, "its header")
+    except (InvalidInput, TypeError) as error:
+        raise InvalidInput(f"{path} is not a checkpoint of this run: {error}") from None
+    check(saved)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition("/")
+            if tensor.ndim and tensor.shape != trained[int(index)].shape:
+                raise ValueError(f"the shape of {name!r} in the optimizer is {tuple(tensor.shape)}")
+            # a copy: a view into the file would keep its room on the disk when it is replaced
+            state.setdefault(int(index), {})[key] = tensor.clone()
         network.load_state_dict(parts["network"])
         if average is not None:
             average.load_state_dict(parts["average"])
-        progress = Progress(**about["progress"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{path} is not a checkpoint of this run: {error}") from None
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress, about["scaler"]
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (RuntimeError, KeyError, TypeError, ValueError, IndexError) as error:
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{path} is not a checkpoint of this run: {cause}") from None
+    return saved
 
 
 def save_weights(path: Path, network: nn.Module, about: dict[str, Any]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from qna._core.errors import InvalidInput
-from qna._core.typed_json import from_json_value
+from qna._core.typed_json import from_json_value, parse_json
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,10 @@ class OptimOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how exactly it runs.
+    """What is learned, where, and how exactly.
 
     Attributes:
+        task: what is learned, a name in `qna.train.tasks.TASKS`.
         out: folder for the results, numbered anew if it holds some already; None for runs/DATA-MODEL.
         seed: of all random draws; equal seeds give equal runs on one machine.
         device: where to compute; auto takes the first accelerator.
@@ -175,6 +177,7 @@ class RunOptions:
         tensorboard: write TensorBoard's event files too, if it is installed.
     """
 
+    task: str = "classification"
     out: Path | None = None
     seed: int = 0
     device: Literal["auto", "cpu"] = "auto"
@@ -205,6 +208,8 @@ _AT_LEAST = {
     "mixup": 0,
     "cutmix": 0,
 }
+# beyond these nothing can be meant, and what takes the number would fail in its own words
+_AT_MOST = {"image_size": 2**16, "workers": 2**12, "threads": 2**12}
 # parts of a whole; 1 is no value for them
 _PARTS = ("ema", "smoothing", "drop_path")
 
@@ -221,9 +226,16 @@ class TrainConfig:
 
     def __post_init__(self):
         values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
+        for name, value in values.items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise InvalidInput(f"{name} must be finite, got {value}")
         for name, low in _AT_LEAST.items():
             if not values[name] >= low:
                 raise InvalidInput(f"{name} must be at least {low}, got {values[name]}")
+        for name, high in _AT_MOST.items():
+            if values[name] > high:
+                raise InvalidInput(f"{name} must be at most {high:,}, got {values[name]:,}")
         for name in _PARTS:
             if values[name] is not None and not 0 <= values[name] < 1:
                 raise InvalidInput(f"{name} must be in [0, 1), got {values[name]}")
@@ -241,23 +253,21 @@ class TrainConfig:
         return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> TrainConfig:
+    def from_json(cls, text: str | bytes) -> TrainConfig:
         """Read a configuration; fields that are not there take their defaults.
 
         Raises:
             InvalidInput: if it is not JSON, or a value does not fit its field's type.
             UnknownName: for a field that does not exist, with the nearest names.
         """
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InvalidInput(f"the configuration is not JSON: {error}") from None
-        return from_json_value(cls, raw, "the configuration")
+        return from_json_value(cls, parse_json(text, "the configuration"), "the configuration")
 
     @classmethod
     def from_file(cls, path: Path) -> TrainConfig:
         """Read a configuration from a JSON file."""
         try:
-            return cls.from_json(path.read_text())
+            return cls.from_json(path.read_bytes())
         except OSError as error:
             raise InvalidInput(f"cannot read the configuration {path}: {error.strerror}") from None
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {error}") from None

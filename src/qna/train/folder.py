@@ -74,19 +74,27 @@ class Journal:
             self._board.close()
 
 
-def cut_log(path: Path, step: int) -> list[dict[str, Any]]:
+def cut_log(path: Path, step: int, epochs: int) -> list[dict[str, Any]]:
     """Leave in a log only what happened up to update `step`, and no line that was cut short by a crash.
+
+    Args:
+        path: of the log.
+        step: updates that the checkpoint holds.
+        epochs: complete epochs that it holds; the last update of one may be saved before its evaluation.
 
     Returns:
         What is left.
     """
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:
+            is_past = event["step"] <= step and not (event["event"] == "epoch" and event["epoch"] > epochs)
+            if event["event"] == "unreadable":
+                event["image"] += ""  # text, or it is no line of ours
+        except (ValueError, RecursionError, KeyError, TypeError):
             continue
-        if event.get("step", 0) <= step:
+        if is_past:
             kept.append(event)
     write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
     return kept

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from qna.data import ImageData
-from qna.eval import Scores
+from qna.train.checkpoint import Progress
 from qna.train.config import TrainConfig
+from qna.train.learner import Learner
+from qna.train.task import Task
 
-if TYPE_CHECKING:
-    from qna.train.loop import Training
+
+class RunView(Protocol):
+    """What an observer may look at.
+
+    Attributes:
+        config: what the run is told.
+        task: what it learns.
+        data: what it learns from, as the task has loaded it.
+        learner: network, optimizer and average.
+        progress: how far it is.
+        folder: where the results go.
+        total_steps: updates of the whole run.
+    """
+
+    config: TrainConfig
+    task: Task
+    data: Any
+    learner: Learner
+    progress: Progress
+    folder: Path
+    total_steps: int
 
 
 class Observer:
     """Told what happens in a run; this one does nothing."""
 
-    def begin(self, run: Training) -> None:
+    def begin(self, run: RunView) -> None:
         """The run has been set up."""
 
     def update(self, step: int, epoch: int, loss: float) -> None:
@@ -29,7 +49,7 @@ class Observer:
         """An epoch is complete and evaluated."""
 
     def unreadable(self, line: str) -> None:
-        """An image could not be read; told once for each."""
+        """An example could not be read; told once for each."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +60,9 @@ class Outcome:
         folder: where everything is.
         config: what it was told.
         network: as evaluated: the running average if there is one.
-        data: the images.
-        scores: on the held-out images.
+        task: what was learned.
+        data: as the task loaded it.
+        scores: on the held-out examples, as the task counts them.
         history: one record per epoch.
         metrics: what metrics.json holds.
     """
@@ -49,7 +70,8 @@ class Outcome:
     folder: Path
     config: TrainConfig
     network: nn.Module
-    data: ImageData
-    scores: Scores
+    task: Task
+    data: Any
+    scores: Any
     history: list[dict[str, Any]]
     metrics: dict[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import json
 import os
 import time
 import weakref
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput, require
-from qna.data import ImageData, Jitter, Photo, Preparation, TensorImages
 from qna.train.config import TrainConfig
 
 
@@ -97,37 +95,6 @@ def build_average(network: nn.Module, decay: float) -> Any:
     timm_utils = require("timm.utils", extra="train", purpose="training")
     # the warm-up lets the average follow the first, fast steps: decay 1 - (1 + step)^(-2/3), at most `decay`
     return timm_utils.ModelEmaV3(network, decay=decay, use_warmup=True)
-
-
-def training_view(config: TrainConfig, data: ImageData) -> Preparation:
-    """How images are prepared to be trained on."""
-    a, size = config.augment, config.images.image_size
-    photo = None
-    if a.crop is not None or a.color or a.policy is not None or not isinstance(data.train, TensorImages):
-        crop_pct = 1.0 if isinstance(data.train, TensorImages) else config.images.crop_pct
-        photo = Photo(size, crop_pct, a.crop, a.color, a.policy, data.mean)
-    jitter = Jitter(a.rotate, a.shift, a.zoom, a.flip)
-    return Preparation(size, data.mean, data.std, photo, jitter, replace=True)
-
-
-def plain_view(config: TrainConfig, data: ImageData) -> Preparation:
-    """How images are prepared to be judged."""
-    size = config.images.image_size
-    photo = None if isinstance(data.held_out, TensorImages) else Photo(size, config.images.crop_pct)
-    return Preparation(size, data.mean, data.std, photo)
-
-
-def about_weights(config: TrainConfig, data: ImageData) -> dict[str, Any]:
-    """What a file of weights says of itself: enough to read an image and to name what is on it."""
-    whole = isinstance(data.held_out, TensorImages)  # as `plain_view` frames them
-    return {
-        "config": json.loads(config.to_json()),
-        "classes": data.classes,
-        "mean": data.mean,
-        "std": data.std,
-        "crop_pct": 1.0 if whole else config.images.crop_pct,
-        "interpolation": "bilinear" if whole else "bicubic",
-    }
 
 
 @contextmanager

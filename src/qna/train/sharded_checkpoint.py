@@ -11,7 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,25 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import sync_folder, write_text
-from qna.train.checkpoint import Progress
+from qna._core.typed_json import from_json_value, parse_json
+from qna.train.checkpoint import Saved
 from qna.train.setup import from_main_process
 
 # the parts of the current checkpoint are in one of them, those of the next are written to the other
 FOLDERS = ("shards-0", "shards-1")
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which parts count.
+
+    Attributes:
+        folder: of the parts.
+        files: bytes of each by name.
+    """
+
+    folder: str
+    files: dict[str, int]
 
 
 def save_sharded(
@@ -38,7 +52,7 @@ def save_sharded(
     network: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    saved: Saved,
 ) -> None:
     """Write the state of a sharded run; all processes must call it together.
 
@@ -47,7 +61,7 @@ def save_sharded(
         network: as it is trained.
         average: the running average of its weights, if there is one.
         optimizer: its state per parameter is kept.
-        progress: how far the run is.
+        saved: all else.
 
     Raises:
         OSError: in every process, if any cannot write; the checkpoint before is still current.
@@ -63,7 +77,8 @@ def save_sharded(
     def make_current() -> None:
         sync_folder(folder)
         files = {part.name: part.stat().st_size for part in sorted(folder.iterdir())}
-        pointer = {"folder": name, "files": files, "progress": asdict(progress)}
+        about = {name: value for name, value in asdict(saved).items() if name != "scaler"}
+        pointer = {"folder": name, "files": files, **about}
         write_text(path, json.dumps(pointer, indent=2) + "\n")
         _remove(path.with_name(_other(name)))
 
@@ -71,17 +86,23 @@ def save_sharded(
 
 
 def load_sharded(
-    path: Path, *, network: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
-) -> Progress:
-    """Put the state of a sharded run back and return how far it was; all processes must call it together.
+    path: Path,
+    *,
+    network: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    check: Callable[[Saved], None] = lambda saved: None,
+) -> Saved:
+    """Put the state of a sharded run back, as `load_checkpoint`; all processes must call it together.
 
     Raises:
         InvalidInput: if the file is not a checkpoint, a part is missing or cut short, or it is of another
             network.
     """
-    pointer = _read_pointer(path)
-    reader = HuggingFaceStorageReader(str(path.with_name(pointer["folder"])))
-    saved = _saved(reader)
+    pointer, about = _read_pointer(path)
+    check(about)
+    reader = HuggingFaceStorageReader(str(path.with_name(pointer.folder)))
+    saved = _saved(reader, pointer)
     for name, parameter in network.named_parameters():
         prefix = f"optimizer/{name}/"
         for key in [k for k in saved if k.startswith(prefix)]:
@@ -96,7 +117,7 @@ def load_sharded(
         load(state, storage_reader=reader)
     except CheckpointException as error:
         raise InvalidInput(f"{path} is not a checkpoint of this run: {_cause(error)}") from None
-    return pointer["progress"]
+    return about
 
 
 def read_shards(path: Path) -> dict[str, Tensor]:
@@ -105,8 +126,9 @@ def read_shards(path: Path) -> dict[str, Tensor]:
     Raises:
         InvalidInput: if the file is not a checkpoint, or a part is missing or cut short.
     """
-    reader = HuggingFaceStorageReader(str(path.with_name(_read_pointer(path)["folder"])))
-    saved = _saved(reader)
+    pointer, _ = _read_pointer(path)
+    reader = HuggingFaceStorageReader(str(path.with_name(pointer.folder)))
+    saved = _saved(reader, pointer)
     tensors = {name: torch.empty(about.size, dtype=about.properties.dtype) for name, about in saved.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # says that this is one process
@@ -127,24 +149,36 @@ def _state(
     return state
 
 
-def _saved(reader: HuggingFaceStorageReader) -> dict[str, TensorStorageMetadata]:
-    """Shape and type of every tensor, whole."""
+def _saved(reader: HuggingFaceStorageReader, pointer: Pointer) -> dict[str, TensorStorageMetadata]:
+    """Shape and type of every tensor, whole.
+
+    Raises:
+        InvalidInput: if the files cannot hold as much; nothing is allocated then.
+    """
     about = reader.read_metadata().state_dict_metadata
-    return {name: tensor for name, tensor in about.items() if isinstance(tensor, TensorStorageMetadata)}
+    saved = {name: tensor for name, tensor in about.items() if isinstance(tensor, TensorStorageMetadata)}
+    told = sum(tensor.size.numel() * tensor.properties.dtype.itemsize for tensor in saved.values())
+    if told > sum(pointer.files.values()):
+        raise InvalidInput(f"{pointer.folder} is damaged: its headers tell of {told:,} bytes of tensors")
+    return saved
 
 
-def _read_pointer(path: Path) -> dict[str, Any]:
+def _read_pointer(path: Path) -> tuple[Pointer, Saved]:
     try:
-        pointer = json.loads(path.read_text(encoding="utf-8"))
-        pointer["progress"] = Progress(**pointer["progress"])
-        check_choice("folder of shards", pointer["folder"], FOLDERS)
-        for name, size in pointer["files"].items():
-            part = path.with_name(pointer["folder"]) / name
+        raw = parse_json(path.read_bytes(), "it")
+        if not isinstance(raw, dict):
+            raise InvalidInput("it is not an object")
+        names = {field.name for field in fields(Pointer)}
+        pointer = from_json_value(Pointer, {k: v for k, v in raw.items() if k in names}, "it")
+        saved = from_json_value(Saved, {k: v for k, v in raw.items() if k not in names}, "it")
+        check_choice("folder of shards", pointer.folder, FOLDERS)
+        for name, size in pointer.files.items():
+            part = path.with_name(pointer.folder) / Path(name).name
             if part.stat().st_size != size:
                 raise OSError(f"{part} has {part.stat().st_size} bytes instead of {size}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
-    return pointer
+    return pointer, saved
 
 
 def _by_first(act: Callable[[], Any]) -> Any:
@@ -168,7 +202,7 @@ def _cause(error: CheckpointException) -> BaseException:
 
 def _empty_folder(path: Path) -> str:
     """The folder that the current checkpoint does not need, emptied of what a killed process left there."""
-    current = _read_pointer(path)["folder"] if path.exists() else FOLDERS[1]
+    current = _read_pointer(path)[0].folder if path.exists() else FOLDERS[1]
     name = _other(current)
     _remove(path.with_name(name))
     path.with_name(name).mkdir()

@@ -1,0 +1,23 @@
+"""What a network returns in training if it has losses of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class WithLosses(NamedTuple):
+    """An output and losses that are added to the task's.
+
+    A tuple with names, so that what wraps a network (DDP, FSDP2, autocast) finds the tensors in it.
+
+    Attributes:
+        output: what the task's loss reads.
+        losses: by name; each is one number, weighted already.
+    """
+
+    output: Any
+    losses: Mapping[str, Tensor]
