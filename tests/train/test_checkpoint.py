@@ -1,4 +1,7 @@
+import gc
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +9,17 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.files import write_whole
-from qna.train.checkpoint import Progress, Saved, load_checkpoint, load_weights, save_checkpoint, save_weights
+from qna.train.checkpoint import (
+    Progress,
+    Saved,
+    load_checkpoint,
+    load_tensors,
+    load_weights,
+    save_checkpoint,
+    save_tensors,
+    save_weights,
+)
+from qna.train.folder import cut_log
 
 
 def trained(seed=0, steps=2):
@@ -98,3 +111,41 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_whole(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
+def test_what_is_loaded_does_not_hold_the_file(tmp_path):
+    network, optimizer = trained()
+    save(tmp_path / "held", network, optimizer)
+    load_checkpoint(tmp_path / "held", network=network, average=None, optimizer=optimizer)
+    gc.collect()
+    assert str(tmp_path / "held") not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("seconds", float("nan"), "seconds must be finite, got nan"),
+        ("epoch", float("nan"), "epoch must be int, got nan"),
+        ("epoch", 9, "no run can be in epoch 9"),
+        ("step", -1, "no run can be in epoch 0, update -1"),
+        ("history", {}, "history must be list"),
+        ("steps", 1, "unknown field of progress 'steps'"),
+    ],
+)
+def test_progress_that_no_run_makes_is_refused(tmp_path, part, value, said):
+    network, optimizer = trained()
+    save(tmp_path / "c", network, optimizer)
+    tensors, about = load_tensors(tmp_path / "c")
+    about["progress"][part] = value
+    save_tensors(tmp_path / "c", tensors, about)
+    with pytest.raises(InvalidInput, match=f"c is not a checkpoint of this run: .*{said}"):
+        load_checkpoint(tmp_path / "c", network=network, average=None, optimizer=optimizer)
+
+
+def test_an_epoch_that_the_checkpoint_does_not_hold_is_cut_from_the_log(tmp_path):
+    """Its last update may be saved, and the process killed between the epoch's line and its checkpoint."""
+    events = [{"event": "update", "step": 4, "epoch": 2}, {"event": "epoch", "step": 4, "epoch": 2}]
+    (tmp_path / "log").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"event": "upd')
+    assert cut_log(tmp_path / "log", 4, 2) == events
+    assert cut_log(tmp_path / "log", 4, 1) == events[:1]

@@ -74,7 +74,7 @@ def _plain(kind: Any, raw: Any, where: str) -> Any:
     if type(value) is not kind:
         shown = repr(raw) if len(repr(raw)) < 100 else f"{repr(raw)[:100]}..."
         raise InvalidInput(f"{where} must be {getattr(kind, '__name__', kind)}, got {shown}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInput(f"{where} must be finite, got {value}")
     return value
 

@@ -175,8 +175,8 @@ def _digest(images: Images) -> str:
     """Of pixels and labels in memory; of files only names and labels, for reading all would take too long."""
     digest = hashlib.blake2b(digest_size=8)
     if isinstance(images, TensorImages):
-        digest.update(memoryview(images.pixels.contiguous().numpy()))
-        digest.update(memoryview(images.labels.contiguous().numpy()))
+        digest.update(images.pixels.contiguous().numpy().data)
+        digest.update(images.labels.contiguous().numpy().data)
     elif isinstance(images, FileImages) and len(images):
         names = list(images.names)
         # a folder may be moved as a whole
