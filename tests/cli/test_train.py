@@ -54,7 +54,7 @@ def test_a_written_configuration_is_read_and_overridden(tmp_path):
         (["--config", "a", "--recipe", "digits"], "--recipe and --config exclude each other"),
         (
             ["--batch-size", "4000"],
-            "an update of 1 (processes) x 1 (batches) x 4000 images needs more",
+            "an update of 1 (processes) x 1 (batches) x 4000 examples needs more",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -120,7 +120,7 @@ def test_a_run_tells_where_everything_is(tmp_path, capsys):
     for name in ("report.md", "model.safetensors", "metrics.json", "config.json", "log.jsonl"):
         assert (folder / name).exists()
         assert name in said
-    assert "is in use" in out_of_terminal.replace("\n", " ")
+    assert "is in use" in " ".join(out_of_terminal.split())
     report = (folder / "report.md").read_text()
     right = json.loads((folder / "metrics.json").read_text())["right"]
     assert f"| {right} of 360 (" in report

@@ -129,7 +129,7 @@ def blocks(model):
 
 
 EVERY = sorted(
-    name for name, row in MIXERS.items() if len(row.space) == 2 and row.out_space is None
+    name for name, row in MIXERS.items() if row.traits.axes == 2 and row.example.out_space is None
 )  # fmt: skip
 
 
