@@ -292,6 +292,34 @@ def test_windows_outside_the_map_give_zero_and_no_gradient(instruction_set):
         check(lay_out(case.make(), layout), case.window, case)
 
 
+FAR = (
+    Case("1d", (5,), (3,), batch=1, queries=1, heads=1, head_dim=1, window={"padding": 1500}),
+    Case("1d-strided-dilated", (9,), (4,), window={"padding": 5000, "stride": 3, "dilation": 2}),
+    Case("1d-runs-in-parts", (9,), (10,), heads=8, head_dim=8, window={"padding": 2100}),
+    Case("right-and-left", (3, 5), (3, 3), heads=8, head_dim=8, window={"padding": (1, 1500)}),
+    Case("above-and-below", (5, 3), (3, 3), heads=8, head_dim=8, window={"padding": (1500, 1)}),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", FAR, ids=lambda c: c.name)
+def test_tiles_of_windows_outside_the_map_give_zero_and_no_gradient(case, dtype, instruction_set):
+    inputs = case.make(dtype)
+    sums = learned_query_attention(
+        torch.zeros_like(inputs["scores"]),
+        torch.ones_like(inputs["value"]),
+        torch.zeros_like(inputs["bias"]),
+        **case.window,
+        backend="reference",
+    )
+    outside = sums == 0  # a window that holds a position gives 1 for each query
+    actual, _ = run(inputs, case.window, "cpu")
+    assert outside.float().mean() > 0.9
+    assert (actual["out"][outside] == 0).all()
+    check(inputs, case.window, case)
+    check(lay_out(inputs, "packed"), case.window, case)
+
+
 @pytest.fixture
 def poisoned_memory(monkeypatch):
     """Uninitialised memory full of NaN."""

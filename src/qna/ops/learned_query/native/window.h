@@ -184,9 +184,10 @@ template <class T> struct Window {
             if (z < 0 || z >= geo.in[0] || y < 0 || y >= geo.in[1]) continue;
             const int64_t line = ((z - lo[0]) * n[1] + (y - lo[1])) * n[2] - lo[2];
             for (int64_t c = 0; c < geo.kernel[2]; c += run()) {
+              // positions of all the line's pixels; where none is in the map there may be no cells
               const int64_t x = olo[2] * geo.stride[2] - geo.pad[2] + c * geo.dilation[2];
-              const bool seen = x < geo.in[2] && x + (width - 1) * geo.stride[2] >= 0;
-              if (seen || runs) taps.push_back({line + x, (t + c) * lay.lanes});
+              const int64_t end = x + (width - 1) * geo.stride[2] + run();
+              if (x < geo.in[2] && end > 0) taps.push_back({line + x, (t + c) * lay.lanes});
             }
           }
         }
