@@ -37,9 +37,11 @@ def learned_query_attention(
         out[i,h] = sum_l ( sum_t weight[t,l,h] e^(scores[j,l,h] + bias[t,l,h]) value[j,h] )
                        / ( sum_t               e^(scores[j,l,h] + bias[t,l,h])            )
 
-    Taps outside the map count in neither sum; a window that lies outside altogether gives 0. It is exact for
-    any finite scores and biases; a score of -inf masks its position. Half precision is summed in fp32; on a
-    GPU shares of bf16 maps, and their products with values, are rounded to bf16 as matrix units take them.
+    Taps outside the map count in neither sum; a window that lies outside altogether gives 0. The CPU kernels
+    are exact for any finite scores and biases. The reference adds the two in one number of its precision:
+    their sum must be finite, and what it rounds off is lost. A score of -inf masks its position. Half
+    precision is summed in fp32; on a GPU shares of bf16 maps, and their products with values, are rounded to
+    bf16 as matrix units take them.
 
     Args:
         scores: (B, *space, L, h), one score per position, query and head; one to three space axes.
