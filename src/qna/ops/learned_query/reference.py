@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.layout import split
+from qna.ops.learned_query.layout import unpack
 
 
 def attend(
@@ -18,8 +18,7 @@ def attend(
     A loop over the taps, each a strided view of the padded maps. Half precision is computed in fp32. Score
     and bias are added in one number: their sum must be finite, and what it rounds off is lost.
     """
-    if scores is None:
-        scores, value = split(value, bias.shape[-2])
+    scores, value = unpack(scores, value, bias)
     dtype = torch.promote_types(value.dtype, torch.float32)
     margins = window.margins(scores.shape[1:-2])
     # outside the map: e^-inf = 0 counts in neither sum
