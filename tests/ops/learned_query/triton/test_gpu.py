@@ -1,5 +1,9 @@
 """The Triton backend on a GPU."""
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -202,23 +206,12 @@ def test_on_a_stream_and_a_device_that_are_not_current():
     assert torch.equal(actual.cpu(), expected.cpu())
 
 
-def test_the_compute_sanitizer_finds_nothing(tmp_path):
-    import shutil
-    import subprocess
-    import sys
-
+def test_the_compute_sanitizer_finds_nothing():
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         pytest.skip("compute-sanitizer, of the CUDA toolkit, is not on the path")
-    script = tmp_path / "short_run.py"
-    script.write_text(
-        "from qna.ops.learned_query.cases import CASES\n"
-        "from qna.ops import learned_query_attention\n"
-        "for case in CASES[:12]:\n"
-        "    inputs = {k: t.requires_grad_() for k, t in case.make(device='cuda').items()}\n"
-        "    learned_query_attention(**inputs, **case.window, backend='triton').sum().backward()\n"
-    )
+    program = [sys.executable, "-m", "tests.ops.learned_query.triton.short_run"]
     for tool in ("memcheck", "racecheck"):
-        command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, str(script)]
+        command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *program]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
