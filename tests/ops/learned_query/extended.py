@@ -32,11 +32,10 @@ class Terms(NamedTuple):
 def places(size, kernel, stride, padding, dilation):
     """(windows, taps) numbers of the positions under each window, -1 outside the map."""
     axes = []
-    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+    margins = [None] * len(size) if padding == "same" else padding
+    for n, k, s, d, p in zip(size, kernel, stride, dilation, margins, strict=True):
         span = d * (k - 1)
-        before, out = (
-            (span // 2, -(-n // s)) if padding == "same" else (padding, (n + 2 * padding - span - 1) // s + 1)
-        )
+        before, out = (span // 2, -(-n // s)) if p is None else (p, (n + 2 * p - span - 1) // s + 1)
         axes.append([[i * s + t * d - before for t in range(k)] for i in range(out)])
     rows = []
     for window in itertools.product(*axes):

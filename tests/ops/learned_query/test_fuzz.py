@@ -46,6 +46,10 @@ class Config:
         if not any(self.needs):
             self.needs = [True] * 4
         self._draw_numbers()
+        if draw.random() < 0.5:
+            self._push_out()
+        self.at = extended.places(self.size, self.kernel, **self.window)
+        self.seen = (self.at >= 0).any(1)  # windows that hold a position
 
     def _draw_window(self):
         """Whether a window fits and the oracle has little enough to do."""
@@ -58,7 +62,8 @@ class Config:
         padding = draw.choice(("same", draw.randint(0, max(span) + 1)))
         if padding != "same" and min(n + 2 * padding - s for n, s in zip(size, span, strict=True)) < 1:
             return False
-        self.window = {"stride": stride, "padding": padding, "dilation": dilation}
+        before = padding if padding == "same" else (padding,) * axes
+        self.window = {"stride": stride, "padding": before, "dilation": dilation}
         self.size, self.kernel = size, kernel
         windows = math.prod(
             -(-n // t) if padding == "same" else (n + 2 * padding - s - 1) // t + 1
@@ -66,6 +71,19 @@ class Config:
         )
         meetings = windows * math.prod(kernel)
         return meetings <= 2000 and meetings * self.heads * (4 * self.queries + self.depth) <= 60_000
+
+    def _push_out(self):
+        """Pad one axis so far that whole tiles of windows lie outside the map, if these are not too many."""
+        stride, padding, dilation = self.window.values()
+        span = [d * (k - 1) for d, k in zip(dilation, self.kernel, strict=True)]
+        far = list(span if padding == "same" else padding)
+        axis = self.draw.randrange(len(far))
+        far[axis] += stride[axis] * self.draw.randint(100, 1000)
+        windows = math.prod(
+            (n + 2 * p - s - 1) // t + 1 for n, p, s, t in zip(self.size, far, span, stride, strict=True)
+        )
+        if windows * max(math.prod(self.kernel), self.heads * self.depth // 4) <= 30_000:
+            self.window["padding"] = tuple(far)
 
     def _draw_numbers(self):
         draw = self.draw
@@ -149,7 +167,6 @@ class Config:
 
     def expected(self, upstream):
         """(results, magnitudes) by name."""
-        at = extended.places(self.size, self.kernel, **self.window)
         weight = torch.ones_like(self.bias) if self.weight is None else self.weight
         bias, weight = (_real(t).reshape(-1, self.queries, self.heads) for t in (self.bias, weight))
         items = []
@@ -157,12 +174,14 @@ class Config:
             scores, value, g = (
                 _real(t[b]).reshape(-1, *t.shape[-2:]) for t in (self.scores, self.value, upstream)
             )
-            call = extended.Call(scores, value, bias, weight, g, at)
+            call = extended.Call(scores, value, bias, weight, g[self.seen], self.at[self.seen])
             items.append(extended.attend(call, torch.finfo(self.arithmetic).eps))
         gathered = []
         for kind in zip(*items, strict=True):
-            out, scores, value, bias, weight = zip(*kind, strict=True)
-            gathered.append((*map(np.stack, (out, scores, value)), sum(bias), sum(weight)))
+            seen, scores, value, bias, weight = zip(*kind, strict=True)
+            out = np.zeros((self.batch, len(self.seen), self.heads, self.depth), extended.REAL)
+            out[:, self.seen] = seen
+            gathered.append((out, *map(np.stack, (scores, value)), sum(bias), sum(weight)))
         return [dict(zip(NAMES, kind, strict=True)) for kind in gathered]
 
     def limits(self, results, magnitudes):
@@ -173,7 +192,7 @@ class Config:
         Half precision is computed in fp32 and rounded once.
         """
         taps = math.prod(self.kernel)
-        windows = self.batch * results["out"].shape[1]
+        windows = self.batch * self.seen.sum()
         terms = {
             "out": taps * self.queries,
             "scores": taps * self.depth,  # channels, and the taps of the inner sum
