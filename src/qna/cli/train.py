@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qna._core.errors import InvalidInput, require
+from qna._core.outside import as_line
 
 if TYPE_CHECKING:
     from qna.train import TrainConfig
@@ -49,14 +50,15 @@ def main(arguments: list[str]) -> int:
         return 130
     except RunStopped as stop:
         if observer.is_main:
-            print(f"qna: {stop}", file=sys.stderr)
+            print(f"qna: {as_line(str(stop))}", file=sys.stderr)
         return stop.status
     if observer.is_main:
         try:
             observer.table(write_report(outcome))
         except OSError as error:
             text = f"the run is complete in {outcome.folder}, but its report cannot be written: {error}"
-            print(f"qna: {text}; `qna train --resume {outcome.folder}` writes it anew", file=sys.stderr)
+            said = f"{text}; `qna train --resume {outcome.folder}` writes it anew"
+            print(f"qna: {as_line(said)}", file=sys.stderr)
             return 1
     return 0
 

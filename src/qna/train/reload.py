@@ -20,10 +20,8 @@ from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.fitting import check_fit, load_whole
 from qna.train.folder import CONFIG
-from qna.train.network import create_network, try_network
+from qna.train.network import LOCAL, create_network, try_network
 from qna.train.weights import classifier_names, read_weights
-
-LOCAL = "local-dir:"
 
 
 @dataclass(frozen=True)
