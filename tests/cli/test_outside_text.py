@@ -20,7 +20,7 @@ def test_a_class_and_a_folder_of_any_name_go_through_everything(tmp_path, monkey
     run, out = tmp_path / "[bold]run", tmp_path / "[/bold]out"
     options = ["--model", "test_vit", "--image-size", "32", "--batch-size", "8", "--epochs", "1"]
     options += ["--workers", "0", "--device", "cpu", "--precision", "fp32", "--out", str(run)]
-    assert main(["train", "--data", NAME, *options]) == 0
+    assert main(["train", "--data", NAME, "--recipe", "digits", *options]) == 0
     assert f"{run}/report.md" in "".join(capsys.readouterr().out.split())
     title, *_ = (run / "report.md").read_text().splitlines()
     assert r"\$\$\[red\]x\[/\] \| \<b\>: " in title

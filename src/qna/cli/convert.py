@@ -33,9 +33,9 @@ def main(arguments: list[str]) -> int:
 
     from qna.models.convert import convert
 
-    arguments = {name: value for name, value in options.items() if value is not None}
+    changes = {name: value for name, value in options.items() if value is not None}
     try:
-        count = convert(source, target, model, arguments)
+        count = convert(source, target, model, changes)
     except OSError as error:
         raise InvalidInput(f"cannot write {target}: {error}") from None
     print(as_line(f"{target}: {count} tensors of {model}"))

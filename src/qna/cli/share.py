@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CardMetrics:
     """What a model card says of a run, as metrics.json has it."""
 
     model: str
@@ -84,9 +84,9 @@ def _read_metrics(run: Path, name: str) -> dict[str, Any]:
         raw = parse_json((run / name).read_bytes(), "it")
         if not isinstance(raw, dict):
             raise InvalidInput("it is not an object")
-        names = {field.name for field in fields(Measured)}
+        names = {field.name for field in fields(CardMetrics)}
         known = {key: value for key, value in raw.items() if key in names}
-        return asdict(from_json_value(Measured, known, "it"))
+        return asdict(from_json_value(CardMetrics, known, "it"))
     except (OSError, InvalidInput) as error:
         cause = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{run} is not the folder of a complete run: {name}: {cause}") from None

@@ -105,7 +105,7 @@ def parse(arguments: list[str]) -> TrainConfig:
         prog="qna train",
         description="",
     )
-    return _cast(told, lambda kind: kind.__base__)
+    return _cast(told, lambda kind: kind.__bases__[0])
 
 
 @cache
