@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +14,21 @@ from pathlib import Path
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, then put it in `path`'s place.
 
+    A link stays one: what it names is written. A pipe or a device such as /dev/stdout is never replaced but
+    written through, when all is known.
+
     Raises:
-        OSError: from writing, a full disk for example; `path` is then as it was, with nothing beside it.
+        OSError: from writing, a full disk for example, or because `path` is a folder, a disk or a socket;
+            `path` is then as it was, with nothing beside it.
     """
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            with open(temporary, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
@@ -27,6 +42,35 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether `path` must be written through: a pipe, a character device, or a file that is open already.
+
+    Raises:
+        OSError: if it cannot be written as a file at all.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        raise OSError(errno.EINVAL, "a disk or a socket is no place for a file", str(path))
+    return not stat.S_ISREG(mode) or _through_descriptor(path)
+
+
+def _through_descriptor(path: Path) -> bool:
+    """Whether a chain of links leads through /dev or /proc, as /dev/stdout does to where output goes."""
+    for _ in range(40):  # as many as Linux follows
+        path = Path(os.path.abspath(path))
+        if path.parts[1:2] in (("dev",), ("proc",)) and path.parts[2:3] != ("shm",):
+            return True
+        if not path.is_symlink():
+            return False
+        path = path.parent / os.readlink(path)
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         module = importlib.import_module(f"qna.cli.{arguments[0]}")
         return module.main(arguments[1:])
     except (InvalidInput, MissingExtra) as error:
-        print(f"qna: {error}", file=sys.stderr)
+        from qna._core.outside import as_line
+
+        print(f"qna: {as_line(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qna._core.errors import require
+from qna._core.outside import as_line
 from qna.train import Observer, RunView
 from qna.train.task import Headline
 
@@ -14,12 +15,13 @@ class TerminalObserver(Observer):
 
     def __init__(self):
         self.console = require("rich.console", extra="train", purpose="`qna train`").Console()
+        self._text = require("rich.text", extra="train", purpose="`qna train`").Text
         columns = require("rich.progress", extra="train", purpose="`qna train`")
         self.bar = columns.Progress(
-            columns.TextColumn("epoch {task.fields[epoch]}"),
+            columns.TextColumn("epoch {task.fields[epoch]}", markup=False),
             columns.BarColumn(bar_width=20),
             columns.TimeRemainingColumn(),
-            columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[headline]}"),
+            columns.TextColumn("loss {task.fields[loss]}  held out {task.fields[headline]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -40,16 +42,16 @@ class TerminalObserver(Observer):
         if not self.is_main:  # one process of several speaks
             self.console.quiet = True
         self.epochs, self.headline = run.config.optim.epochs, run.task.headline
-        self.console.print(
+        self._say(
             f"{run.config.network.model} ({run.learner.parameters:,} parameters) on {run.data.name}: "
             f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, "
             f"{run.learner.device}"
         )
         wanted = run.config.run.out
         if run.progress.step:
-            self.console.print(f"going on after update {run.progress.step} of {run.total_steps}")
+            self._say(f"going on after update {run.progress.step} of {run.total_steps}")
         elif wanted is not None and wanted != run.folder:
-            self.console.print(f"{wanted} is in use, so the results go to {run.folder}", highlight=False)
+            self._say(f"{wanted} is in use, so the results go to {run.folder}")
         self.task = self.bar.add_task(
             "train",
             total=run.total_steps,
@@ -67,15 +69,14 @@ class TerminalObserver(Observer):
         """Show the figure of the held-out examples."""
         self.bar.update(self.task, headline=self._held_out(record))
         if not self.console.is_terminal and (10 * record["epoch"]) % self.epochs < 10:
-            self.console.print(
+            self._say(
                 f"epoch {self._epoch(record['epoch'])}  loss {record['train_loss']:.3f}  "
-                f"held out {self._held_out(record)}",
-                highlight=False,
+                f"held out {self._held_out(record)}"
             )
 
     def unreadable(self, line: str) -> None:
         """Name the image."""
-        self.console.print(f"skipped an image that cannot be read: {line}", highlight=False)
+        self._say(f"skipped an image that cannot be read: {line}")
 
     def table(self, rows: dict[str, str]) -> None:
         """Print the closing table."""
@@ -84,8 +85,14 @@ class TerminalObserver(Observer):
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")  # a path must be whole to be copied
         for name, value in rows.items():
-            table.add_row(name, value, style="bold" if name.startswith("held out") else None)
+            table.add_row(
+                name, self._text(as_line(value)), style="bold" if name.startswith("held out") else None
+            )
         self.console.print(table, highlight=False)
+
+    def _say(self, line: str) -> None:
+        """Print a line that may hold names from outside."""
+        self.console.print(self._text(as_line(line)), highlight=False)
 
     def _held_out(self, record: dict[str, Any]) -> str:
         assert self.headline is not None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qna._core.errors import InvalidInput
+from qna._core.outside import as_line
+
 _DESCRIPTION = """\
 Convert a checkpoint of the authors (Flax msgpack) to safetensors, or back: the suffix of OUT says which.
 It needs no JAX. The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
@@ -30,8 +33,10 @@ def main(arguments: list[str]) -> int:
 
     from qna.models.convert import convert
 
-    count = convert(
-        source, target, model, {name: value for name, value in options.items() if value is not None}
-    )
-    print(f"{target}: {count} tensors of {model}")
+    changes = {name: value for name, value in options.items() if value is not None}
+    try:
+        count = convert(source, target, model, changes)
+    except OSError as error:
+        raise InvalidInput(f"cannot write {target}: {error}") from None
+    print(as_line(f"{target}: {count} tensors of {model}"))
     return 0

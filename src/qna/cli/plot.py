@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from qna._core.errors import InvalidInput
+from qna._core.outside import as_line
 
 
 def main(arguments: list[str]) -> int:
@@ -33,10 +34,16 @@ def _bench(options: argparse.Namespace) -> int:
     if not found:
         files = ", ".join(map(str, options.csv))
         raise InvalidInput(f"{files}: no picture, which needs two windows, three maps, models, costs or runs")
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"cannot make the folder {options.out}: {error.strerror}") from None
     draw = {"lines": plot_lines, "bars": plot_bars, "table": plot_table, "dots": plot_dots}
     for picture in found:
         path = options.out / f"{picture.name}.png"
-        draw[picture.kind](path, **picture.arguments)
-        print(f"{path} and .svg")
+        try:
+            draw[picture.kind](path, **picture.arguments)
+        except OSError as error:
+            raise InvalidInput(f"cannot write {path}: {error}") from None
+        print(as_line(f"{path} and .svg"))
     return 0

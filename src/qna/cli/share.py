@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qna._core.errors import InvalidInput
+from qna._core.outside import as_line
+from qna._core.typed_json import from_json_value, parse_json
 
 if TYPE_CHECKING:
     from qna.train import TrainConfig
@@ -53,17 +54,40 @@ def main(arguments: list[str]) -> int:
         )
     except OSError as error:
         raise InvalidInput(f"cannot write {out}: {error}") from None
-    print(
-        f"{out}: {metrics['model']}, {metrics['top1']:.2%} of {metrics['held_out']:,} held-out images right"
-    )
-    print(f'timm.create_model("local-dir:{out}", pretrained=True)  # after import qna.models')
+    right = f"{metrics['top1']:.2%} of {metrics['held_out']:,} held-out images right"
+    print(as_line(f"{out}: {metrics['model']}, {right}"))
+    print(as_line(f'timm.create_model("local-dir:{out}", pretrained=True)  # after import qna.models'))
     return 0
+
+
+@dataclass(frozen=True)
+class CardMetrics:
+    """What a model card says of a run, as metrics.json has it."""
+
+    model: str
+    data: str
+    trained_on: int
+    held_out: int
+    unreadable: int
+    right: int
+    top1: float
+    top5: float
+    loss: float
+    epochs: int
+    seconds: float
+    device: str
+    torch: str
 
 
 def _read_metrics(run: Path, name: str) -> dict[str, Any]:
     try:
-        return json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        raw = parse_json((run / name).read_bytes(), "it")
+        if not isinstance(raw, dict):
+            raise InvalidInput("it is not an object")
+        names = {field.name for field in fields(CardMetrics)}
+        known = {key: value for key, value in raw.items() if key in names}
+        return asdict(from_json_value(CardMetrics, known, "it"))
+    except (OSError, InvalidInput) as error:
         cause = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{run} is not the folder of a complete run: {name}: {cause}") from None
 

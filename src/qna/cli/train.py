@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import sys
+import textwrap
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from qna._core.errors import InvalidInput, require
+from qna._core.outside import as_line
 
 if TYPE_CHECKING:
     from qna.train import TrainConfig
@@ -49,14 +55,15 @@ def main(arguments: list[str]) -> int:
         return 130
     except RunStopped as stop:
         if observer.is_main:
-            print(f"qna: {stop}", file=sys.stderr)
+            print(f"qna: {as_line(str(stop))}", file=sys.stderr)
         return stop.status
     if observer.is_main:
         try:
             observer.table(write_report(outcome))
         except OSError as error:
             text = f"the run is complete in {outcome.folder}, but its report cannot be written: {error}"
-            print(f"qna: {text}; `qna train --resume {outcome.folder}` writes it anew", file=sys.stderr)
+            said = f"{text}; `qna train --resume {outcome.folder}` writes it anew"
+            print(f"qna: {as_line(said)}", file=sys.stderr)
             return 1
     return 0
 
@@ -86,13 +93,42 @@ def parse(arguments: list[str]) -> TrainConfig:
         default = recipe(name)
     else:
         default = recipe_for(data)
-    return tyro.cli(
-        tyro.conf.OmitArgPrefixes[TrainConfig],
+    if "-h" in arguments or "--help" in arguments:
+        # tyro would not wrap it
+        text = f"{DESCRIPTION}\n\nData sets: {', '.join(DATA)}. Recipes: {', '.join(RECIPES)}."
+        width = shutil.get_terminal_size().columns
+        print("\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n")), end="\n\n")
+    told = tyro.cli(
+        tyro.conf.OmitArgPrefixes[_shown(TrainConfig, tyro)],
         args=arguments,
-        default=default,
+        default=_cast(default, lambda kind: _shown(kind, tyro)),
         prog="qna train",
-        description=f"{DESCRIPTION}\n\nData sets: {', '.join(DATA)}. Recipes: {', '.join(RECIPES)}.",
+        description="",
     )
+    return _cast(told, lambda kind: kind.__bases__[0])
+
+
+@cache
+def _shown(kind: type, tyro: Any) -> type:
+    """The dataclass `kind` with names for the values of its options that a reader need not decipher."""
+    hints, members = get_type_hints(kind), []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            hint = _shown(hint, tyro)
+        elif type(None) in get_args(hint):
+            (plain,) = (part for part in get_args(hint) if part is not type(None))
+            names = " ".join(part.__name__.upper() for part in get_args(plain) or (plain,))
+            hint = Annotated[hint, tyro.conf.arg(metavar=names)]
+        members.append((field.name, hint, dataclasses.field(default=field.default)))
+    named = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+    return dataclasses.make_dataclass(kind.__name__, members, bases=(kind,), namespace=named, frozen=True)
+
+
+def _cast(value: Any, to: Callable[[type], type]) -> Any:
+    """A dataclass, and those in it, as the kind that `to` makes of its own."""
+    inner = {name: _cast(v, to) if dataclasses.is_dataclass(v) else v for name, v in vars(value).items()}
+    return to(type(value))(**inner)
 
 
 def _take(arguments: list[str], option: str) -> tuple[str | None, list[str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qna._core.outside import as_code, as_markdown
+
 _USE = """\
 import timm
 import torch
@@ -38,9 +40,10 @@ def model_card(
     data = config["pretrained_cfg"]
     channels, height, width = data["input_size"]
     rows = {
-        "model": f"`{config['architecture']}`, {parameters:,} parameters, {config['num_classes']:,} classes",
-        "reads": f"{channels} x {height} x {width}, {data['interpolation']}, crop {data['crop_pct']:.4g}, "
-        f"mean {_numbers(data['mean'])}, std {_numbers(data['std'])}",
+        "model": f"{as_code(config['architecture'])}, {parameters:,} parameters, "
+        f"{config['num_classes']:,} classes",
+        "reads": f"{channels} x {height} x {width}, {as_markdown(data['interpolation'])}, "
+        f"crop {data['crop_pct']:.4g}, mean {_numbers(data['mean'])}, std {_numbers(data['std'])}",
     }
     title, result = config["architecture"], "Nothing that was measured came with it."
     if metrics is not None:
@@ -60,7 +63,7 @@ tags:
 - timm
 - qna
 ---
-# {title}
+# {as_markdown(title)}
 
 {result}
 
@@ -82,9 +85,9 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, str]:
     if metrics["unreadable"]:
         images += f"; {metrics['unreadable']:,} could not be read"
     epochs = "1 epoch" if metrics["epochs"] == 1 else f"{metrics['epochs']:,} epochs"
-    where = f"{metrics['device']}, torch {metrics['torch']}"
+    where = as_markdown(f"{metrics['device']}, torch {metrics['torch']}")
     return {
-        "data": f"{metrics['data']}: {images}",
+        "data": f"{as_markdown(metrics['data'])}: {images}",
         "top-1": f"{metrics['top1']:.2%}",
         "top-5": f"{metrics['top5']:.2%}",
         "cross entropy": f"{metrics['loss']:.4f} nats",

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from qna._core.errors import InvalidInput, check_choice, require
-from qna._core.files import write_whole
+from qna._core.errors import InvalidInput, check_choice
+from qna._core.tensor_file import read_tensors, write_tensors
+from qna._core.typed_json import parse_json
 from qna.models.registry import FAMILIES
 
 
@@ -32,6 +33,7 @@ def convert(source: Path, target: Path, model: str, arguments: Mapping[str, Any]
         InvalidInput: its family has no checkpoints that can be read, or written; a file that cannot be read
             or is something else, or the first tensor that is missing, left over or of another shape. Nothing
             is written then.
+        OSError: if `target` cannot be written; what was there still is.
     """
     families = {name: family for family in FAMILIES.values() for name in family.variants}
     check_choice("model", model, families)
@@ -53,30 +55,45 @@ def convert(source: Path, target: Path, model: str, arguments: Mapping[str, Any]
         raise InvalidInput(f"there is no folder {target.parent} to write {target.name} in")
     if target.suffix == ".safetensors":
         weights = authors.read(source, model, arguments)
-        _write_safetensors(target, weights, model, arguments)
+        metadata = {"format": "pt", "model": model, "arguments": json.dumps(arguments)}
+        write_tensors(target, weights, metadata)
         return len(weights)
     weights, metadata = _read_safetensors(source)
     written = metadata.get("model", model)
     if written != model:
         raise InvalidInput(f"{source} holds a {written}, not a {model}")
-    arguments = {**json.loads(metadata.get("arguments", "{}")), **arguments}
+    arguments = {**_told_arguments(source, metadata, family.arguments(model)), **arguments}
     assert authors.write is not None
-    authors.write(target, weights, model, arguments, source=str(source))
+    try:
+        authors.write(target, weights, model, arguments, source=str(source))
+    except (TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{model} cannot be built with {given}: {cause}") from error
     return len(weights)
 
 
-def _write_safetensors(path: Path, weights: dict[str, Tensor], model: str, arguments: dict[str, Any]) -> None:
-    safetensors = require("safetensors.torch", extra="models", purpose="writing weights")
-    metadata = {"format": "pt", "model": model, "arguments": json.dumps(arguments)}
-    write_whole(path, lambda temporary: safetensors.save_file(weights, temporary, metadata=metadata))
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    safetensors = require("safetensors", extra="models", purpose="reading weights")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        weights, metadata = read_tensors(path)
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
-    except safetensors.SafetensorError as error:
+    except InvalidInput as error:
         raise InvalidInput(f"{path} is no safetensors file, or a truncated one: {error}") from None
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InvalidInput(f"{path}: {name!r} is {dtype}, a weight must be of floating point")
+    return weights, metadata
+
+
+def _told_arguments(path: Path, metadata: Mapping[str, str], known: set[str]) -> dict[str, Any]:
+    """Arguments of the model that `convert` wrote beside the weights."""
+    told = parse_json(metadata.get("arguments", "{}"), f"the header of {path}")
+    if not isinstance(told, dict):
+        raise InvalidInput(f"the header of {path} does not tell arguments by name")
+    for name, value in told.items():
+        check_choice(f"argument in the header of {path}", name, known)
+        if not isinstance(value, str | int | float | None):
+            raise InvalidInput(f"the header of {path} gives {name} as a {type(value).__name__}")
+    return told

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from qna._core.errors import InvalidInput, require
 from qna._core.files import write_whole
+from qna._core.outside import as_line
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _CHUNK_BYTES = 2**30
+# Flax nests by modules, and writes maps where lists could be; a list is made before its items are seen
+_LEVELS, _LIST = 64, 1024
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 
 
@@ -61,22 +64,35 @@ def read_flax(path: Path) -> Any:
 
     def extension(code: int, data: bytes) -> Any:
         if code in (_ARRAY, _SCALAR):
-            shape, dtype, content = msgpack.unpackb(data)
-            return PackedArray(tuple(shape), dtype, content)
-        return complex(*msgpack.unpackb(data)) if code == _COMPLEX else None
+            shape, dtype, content = msgpack.unpackb(data, max_array_len=_LIST)
+            return _array(shape, dtype, content)
+        return complex(*msgpack.unpackb(data, max_array_len=_LIST)) if code == _COMPLEX else None
 
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
     try:
-        tree = msgpack.unpackb(content, ext_hook=extension, raw=False, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        why = str(error) or type(error).__name__
+        tree = msgpack.unpackb(
+            content, ext_hook=extension, raw=False, strict_map_key=False, max_array_len=_LIST
+        )
+    except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
+        why = as_line(str(error)) or type(error).__name__
         raise InvalidInput(f"{path} is no Flax checkpoint, or a truncated one: {why}") from None
     if not isinstance(tree, dict):
         raise InvalidInput(f"{path} is no Flax checkpoint: it holds a {type(tree).__name__}, not a map")
     return tree
+
+
+def _array(shape: Any, dtype: Any, data: Any) -> PackedArray:
+    """The array that a file describes; ValueError where it cannot be one."""
+    if not isinstance(dtype, str) or not isinstance(data, bytes):
+        raise ValueError(f"an array of {type(data).__name__} with {type(dtype).__name__} as its type")
+    if not isinstance(shape, list | tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise ValueError(f"an array of shape {str(shape)[:100]}")
+    if dtype in _DTYPES and len(data) != math.prod(shape) * _DTYPES[dtype].itemsize:
+        raise ValueError(f"an array of {len(data)} bytes, which do not fill {tuple(shape)} {dtype}")
+    return PackedArray(tuple(shape), dtype, data)
 
 
 def write_flax(path: Path, tree: Mapping[str, Any]) -> None:
@@ -100,15 +116,21 @@ def write_flax(path: Path, tree: Mapping[str, Any]) -> None:
     write_whole(path, lambda temporary: temporary.write_bytes(packed))
 
 
-def flatten(node: Any, path: str = "") -> Iterator[tuple[str, PackedArray]]:
-    """Arrays of nested maps by their path, "params/StemBlock_0/conv_1x1/kernel"; pieces are joined."""
+def flatten(node: Any, path: str = "", level: int = 0) -> Iterator[tuple[str, PackedArray]]:
+    """Arrays of nested maps by their path, "params/StemBlock_0/conv_1x1/kernel"; pieces are joined.
+
+    Raises:
+        InvalidInput: for what is neither map nor array, an array that lacks a piece, or too many levels.
+    """
+    if level > _LEVELS:
+        raise InvalidInput(f"{path[:100]}... lies deeper than {_LEVELS} levels")
     if isinstance(node, PackedArray):
         yield path, node
     elif isinstance(node, dict) and _CHUNKED in node:
         yield path, _joined(node, path)
     elif isinstance(node, dict):
         for name, child in node.items():
-            yield from flatten(child, f"{path}/{name}".lstrip("/"))
+            yield from flatten(child, f"{path}/{as_line(str(name))[:200]}".lstrip("/"), level + 1)
     else:
         raise InvalidInput(f"{path} is a {type(node).__name__}, not an array")
 
@@ -117,8 +139,10 @@ def _joined(node: dict[str, Any], path: str) -> PackedArray:
     try:
         shape = tuple(node["shape"][str(i)] for i in range(len(node["shape"])))
         pieces = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
-        return PackedArray(shape, pieces[0].dtype, b"".join(piece.data for piece in pieces))
-    except (KeyError, IndexError, TypeError, AttributeError):
+        if len({piece.dtype for piece in pieces}) != 1:
+            raise TypeError("pieces of several types")
+        return _array(shape, pieces[0].dtype, b"".join(piece.data for piece in pieces))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise InvalidInput(f"{path} is an array in pieces of which some are missing") from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qna._core.outside import as_line
 from qna.plots._style import INK, QUIET, figure
 
 FORMATS = ("png", "svg")
@@ -58,7 +59,7 @@ def plot_lines(
             _ticks_of_a_short_axis(axes)
             axes.minorticks_off()
             axes.yaxis.set_major_formatter(lambda y, _: _plain(y))
-            axes.set_title(panel["title"])
+            axes.set_title(as_line(panel["title"]))
             axes.set_xlabel(xlabel)
             axes.grid(axis="y", color=QUIET, alpha=0.2)
             _name_at_the_end(axes, panel["lines"], names, log_x=log_x)
@@ -88,10 +89,12 @@ def plot_bars(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
                     _plain(bar["value"]), (max(bar["value"], bar["high"]), place),
                     xytext=(5, 0), textcoords="offset points", va="center",
                 )  # fmt: skip
-            axes.set_yticks(range(len(names)), names if axes is every[0] else [""] * len(names))
+            axes.set_yticks(
+                range(len(names)), list(map(as_line, names)) if axes is every[0] else [""] * len(names)
+            )
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.15)
-            axes.set_title(panel["title"])
+            axes.set_title(as_line(panel["title"]))
             axes.set_xlabel(xlabel)
             axes.tick_params(axis="y", length=0)
 
@@ -122,10 +125,12 @@ def plot_dots(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
                     f"{middle:.1f}", (max(dots["values"]), place),
                     xytext=(8, 0), textcoords="offset points", va="center",
                 )  # fmt: skip
-            axes.set_yticks(range(len(names)), names if axes is every[0] else [""] * len(names))
+            axes.set_yticks(
+                range(len(names)), list(map(as_line, names)) if axes is every[0] else [""] * len(names)
+            )
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.18)
-            axes.set_title(panel["title"])
+            axes.set_title(as_line(panel["title"]))
             axes.set_xlabel(xlabel)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", color=QUIET, alpha=0.2)
@@ -149,7 +154,8 @@ def plot_table(
             for row, text in enumerate(column):
                 side = {"x": left, "ha": "left"} if place == 0 else {"x": left + width - 1, "ha": "right"}
                 axes.text(
-                    side["x"], row, text, ha=side["ha"], va="center", color=QUIET if row == 0 else INK
+                    side["x"], row, as_line(text), ha=side["ha"], va="center",
+                    color=QUIET if row == 0 else INK,
                 )  # fmt: skip
             left += width
         axes.axhline(0.5, color=QUIET, linewidth=0.8)
@@ -157,8 +163,10 @@ def plot_table(
 
 def _head(canvas: Any, title: str, note: str) -> None:
     # constrained layout leaves room for a suptitle; the note is its second, smaller line
-    canvas.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=13, linespacing=1.5)
-    canvas.text(0.01, 1 - 0.36 / canvas.get_figheight(), note, fontsize=8, color=QUIET, va="top", ha="left")
+    canvas.suptitle(f"{as_line(title)}\n", x=0.01, ha="left", fontsize=13, linespacing=1.5)
+    canvas.text(
+        0.01, 1 - 0.36 / canvas.get_figheight(), as_line(note), fontsize=8, color=QUIET, va="top", ha="left"
+    )
 
 
 def _draw(axes: Any, line: Mapping[str, Any], place: int) -> None:
@@ -189,7 +197,7 @@ def _name_at_the_end(
         colour = QUIET if line.get("floor") else _COLOURS[place % len(_COLOURS)]
         at = (math.log(x / first) / math.log(last / first)) if log_x else (x - first) / (last - first)
         axes.annotate(
-            line["name"], xy=(at, height), xytext=(1.05, shown), xycoords="axes fraction",
+            as_line(line["name"]), xy=(at, height), xytext=(1.05, shown), xycoords="axes fraction",
             textcoords="axes fraction", color=colour, va="center", fontsize=9,
             fontweight="bold" if place == 0 else "normal", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.55, "shrinkB": 4},

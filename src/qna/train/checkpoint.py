@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from qna._core.errors import InvalidInput, require
-from qna._core.files import write_whole
+from qna._core.errors import InvalidInput
+from qna._core.tensor_file import read_tensors, write_tensors
 from qna._core.typed_json import from_json_value, parse_json
+from qna.train.fitting import check_fit
 
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -72,18 +73,8 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, 
     Raises:
         OSError: if the disk is full or not writable; what was in `path` is still there.
     """
-    safetensors = require("safetensors", extra="models", purpose="saving weights")
-    torch_format = require("safetensors.torch", extra="models", purpose="saving weights")
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    header = {"format": "pt", "qna": json.dumps(about)}
-
-    def write(temporary: Path) -> None:
-        try:
-            torch_format.save_file(contiguous, temporary, metadata=header)
-        except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-
-    write_whole(path, write)
+    write_tensors(path, contiguous, {"format": "pt", "qna": json.dumps(about)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -92,15 +83,14 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         InvalidInput: if the file is not there, cut short, or not ours.
     """
-    safetensors = require("safetensors", extra="models", purpose="loading weights")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = parse_json((file.metadata() or {})["qna"], "its header")
-            if not isinstance(about, dict):
-                raise InvalidInput("its header is not an object")
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        tensors, metadata = read_tensors(path)
+        about = parse_json(metadata["qna"], "its header")
+        if not isinstance(about, dict):
+            raise InvalidInput("its header is not an object")
+    except (OSError, KeyError, ValueError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
+    return tensors, about
 
 
 def save_checkpoint(
@@ -163,10 +153,17 @@ def load_checkpoint(
     try:
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition("/")
+            if not index.isdecimal() or not tensor.is_floating_point():
+                raise ValueError(f"{name!r} in the optimizer holds {tensor.dtype}")
             if tensor.ndim and tensor.shape != trained[int(index)].shape:
                 raise ValueError(f"the shape of {name!r} in the optimizer is {tuple(tensor.shape)}")
             # a copy: a view into the file would keep its room on the disk when it is replaced
             state.setdefault(int(index), {})[key] = tensor.clone()
+        if len({frozenset(of_one) for of_one in state.values()}) > 1:
+            raise ValueError("the optimizer lacks a part of its state")
+        check_fit(network.state_dict(), parts["network"], "its network")
+        if average is not None:
+            check_fit(average.state_dict(), parts["average"], "its average")
         network.load_state_dict(parts["network"])
         if average is not None:
             average.load_state_dict(parts["average"])

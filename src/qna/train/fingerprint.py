@@ -36,7 +36,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs, in words; a fact that only one of them has does not."""
     found = []
     for kind in ("options", "data"):
-        old, new = before.get(kind) or {}, now[kind]
+        old, new = before.get(kind), now[kind]
+        old = old if isinstance(old, dict) else {}
         for name in new:
             if name in old and old[name] != new[name]:
                 is_short = all(isinstance(v, int | float | str | None) for v in (old[name], new[name]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from qna._core.errors import InvalidInput
 from qna.train import setup, sharding
 from qna.train.checkpoint import CHECKPOINT, SHARDED_CHECKPOINT, Saved, load_checkpoint, save_checkpoint
 from qna.train.config import NetworkOptions, TrainConfig
@@ -107,7 +108,10 @@ class Learner:
             return load_sharded(path, **self._state(), check=check)
         saved = load_checkpoint(path, **self._state(), check=check)
         if saved.scaler is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved.scaler)
+            try:
+                self.accelerator.scaler.load_state_dict(saved.scaler)
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise InvalidInput(f"{path} is not a checkpoint of this run: its scaler: {error}") from None
         return saved
 
     def _state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ What is learned is the task's; checkpoints, signals, logs and going on bit for b
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -143,9 +144,9 @@ class Training:
         names = ("epoch", "step", "lr", "train_loss", "loss", self.task.headline.name)
         for record in progress.history:
             for name in names:
-                if not isinstance(record.get(name), int | float):
+                if type(record.get(name)) not in (int, float) or not math.isfinite(record[name]):
                     raise InvalidInput(
-                        f"an epoch's record of the checkpoint in {self.folder} has no {name!r}"
+                        f"an epoch's record of the checkpoint in {self.folder} has no number {name!r}"
                     )
         if anyway:
             return

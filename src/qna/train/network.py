@@ -7,12 +7,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from qna._core.errors import InvalidInput, check_choice, require
+from qna._core.errors import InvalidInput, check_choice
+from qna._core.tensor_file import read_tensors
 from qna.models import create
 from qna.models.registry import takes
-from qna.train.checkpoint import SHARDED_CHECKPOINT
+from qna.models.sharing import WEIGHTS, read_config
 from qna.train.config import NetworkOptions
+from qna.train.fitting import check_numbers
+from qna.train.weights import load_start
 
+# what timm calls a folder with a model by
+LOCAL = "local-dir:"
 # arguments of models that options of their own or the data set -> what does
 ELSEWHERE = {
     "num_classes": "it follows from the data",
@@ -67,12 +72,33 @@ def create_network(
         # others read any size
         "img_size": image_size if takes(options.model, "img_size") else None,
     }
+    if options.model.startswith(LOCAL):
+        _check_folder(Path(options.model.removeprefix(LOCAL)), with_weights=options.pretrained)
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
             raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
     arguments = {name: value for name, value in wanted.items() if value is not None} | own
     return create(options.model, **arguments)
+
+
+def _check_folder(folder: Path, *, with_weights: bool) -> None:
+    """Refuse a folder of timm's whose files are damaged, before timm reads them without a limit."""
+    config, path = read_config(folder), folder / WEIGHTS
+    if not with_weights or not path.is_file():
+        return
+    try:
+        tensors, _ = read_tensors(path)
+    except (OSError, InvalidInput) as error:
+        raise InvalidInput(f"{path} cannot be read as weights: {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or tensor.dtype is torch.int8:
+            raise InvalidInput(f"{path}: {name!r} holds {str(tensor.dtype).removeprefix('torch.')}")
+    check_numbers(tensors, path)
+    # one number per class is the least that a classifier holds
+    classes = config.num_classes or 0
+    if classes > sum(tensor.numel() for tensor in tensors.values()):
+        raise InvalidInput(f"{path} cannot hold a classifier of {classes:,} classes")
 
 
 def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:
@@ -115,69 +141,3 @@ def train_mode(network: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
-
-
-def load_start(network: nn.Module, path: Path) -> None:
-    """Start from the weights in `path`; a classifier for another number of classes keeps its fresh weights.
-
-    Args:
-        network: changed in place.
-        path: a safetensors file, a run's checkpoint among them (with shards: its checkpoint.json), or a torch
-            file that holds tensors only.
-
-    Raises:
-        InvalidInput: if the file cannot be read, or its first tensor that does not fit.
-    """
-    given, own = read_weights(path), network.state_dict()
-    heads = classifier_names(network)
-    for name in own:
-        is_head = any(name.startswith(f"{head}.") for head in heads)
-        if is_head and (name not in given or given[name].shape != own[name].shape):
-            given[name] = own[name]
-    for name in [*own, *given]:
-        if name not in given:
-            raise InvalidInput(f"{path} has no tensor {name!r}")
-        if name not in own:
-            raise InvalidInput(f"{path} has a tensor {name!r} that the network does not have")
-        if given[name].shape != own[name].shape:
-            shapes = f"{tuple(given[name].shape)}, the network's is {tuple(own[name].shape)}"
-            raise InvalidInput(f"{path}: the shape of {name!r} is {shapes}")
-    network.load_state_dict(given)
-
-
-def classifier_names(network: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that end in the logits, as timm's configuration of the network tells."""
-    named = getattr(network, "default_cfg", {}).get("classifier") or ()
-    return (named,) if isinstance(named, str) else tuple(named)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file by name; of a run's checkpoint, those that it would evaluate.
-
-    Raises:
-        InvalidInput: if the file cannot be read, or holds anything else.
-    """
-    torch_format = require("safetensors.torch", extra="train", purpose="loading weights")
-    try:
-        if path.suffix == ".safetensors":
-            return _of_checkpoint(torch_format.load_file(path))
-        if path.name == SHARDED_CHECKPOINT:
-            from qna.train.sharded_checkpoint import read_shards
-
-            return _of_checkpoint(read_shards(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
-        raise InvalidInput(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from None
-    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(v, torch.Tensor) for v in loaded.values()):
-        raise InvalidInput(f"{path} must hold tensors by name, got {type(loaded).__name__}")
-    return loaded
-
-
-def _of_checkpoint(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights that a run's checkpoint would evaluate; any other file's tensors as they are."""
-    for part in ("average/", "network/"):
-        found = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
-        if found:
-            return found
-    return tensors

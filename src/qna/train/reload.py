@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from qna._core.errors import InvalidInput, require
+from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
+from qna._core.tensor_file import read_metadata
 from qna._core.third_party import import_vision
+from qna._core.typed_json import from_json_value, parse_json
 from qna.eval import Classifier, ImageView
 from qna.models.resolve import check_model
 from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.fitting import check_fit, load_whole
 from qna.train.folder import CONFIG
-from qna.train.network import (
-    classifier_names,
-    create_network,
-    load_start,
-    read_weights,
-    try_network,
-)
-
-LOCAL = "local-dir:"
+from qna.train.network import LOCAL, create_network, try_network
+from qna.train.weights import classifier_names, read_weights
 
 
 @dataclass(frozen=True)
@@ -113,47 +109,89 @@ def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
             what += f"; if it was stopped, `qna train --resume {path.parent}` goes on with it"
         raise InvalidInput(what)
     tensors, about = load_tensors(path)
-    seen = _header(about)
+    seen = _header(about, path)
     if seen is None:
         raise InvalidInput(
             f"{path} does not say what it was trained on; `qna train --resume {path.parent}` on the complete "
             "run writes it anew, or give the model's name with --weights"
         )
-    config, classes, view = seen
-    network = create_network(
+    config, view = seen.config, seen.view
+    network = _made_of(
+        tensors,
+        f"{path} has the weights of another network: it",
         NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
-        classes=len(classes),
+        classes=len(seen.classes),
         channels=view.channels,
         image_size=view.size,
     )
-    _load(network, tensors, path)
     view = _resized(network, config.network.model, view, options)
     data_dir = None if config.images.data_dir is None else str(config.images.data_dir)
-    return Classifier(source, network, classes, view, config.network.model, config.images.data, data_dir)
+    return Classifier(source, network, seen.classes, view, config.network.model, config.images.data, data_dir)
 
 
-def _header(about: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...], ImageView] | None:
-    """Configuration, class names and view in the header of a run's weights; None if they are not there."""
-    needed = ("config", "classes", "mean", "std", "crop_pct", "interpolation")
-    if not all(name in about for name in needed):
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a run's weights say of it in their header.
+
+    Attributes:
+        config: of the run.
+        classes: names of the logits.
+        mean: per channel.
+        std: per channel.
+        crop_pct: part of a photograph's shorter side that was kept.
+        interpolation: of resizing.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    interpolation: str
+
+    @property
+    def view(self) -> ImageView:
+        """How the network sees images."""
+        size = self.config.images.image_size
+        return ImageView(size, self.mean, self.std, self.crop_pct, self.interpolation)
+
+
+def _header(about: dict[str, Any], path: Path) -> TrainedOn | None:
+    """What the header of the weights in `path` says; None if it is not there."""
+    names = [field.name for field in fields(TrainedOn)]
+    if not all(name in about for name in names):
         return None
-    config = TrainConfig.from_json(json.dumps(about["config"]))
-    view = ImageView(
-        config.images.image_size,
-        tuple(about["mean"]),
-        tuple(about["std"]),
-        about["crop_pct"],
-        about["interpolation"],
-    )
-    return config, tuple(about["classes"]), view
-
-
-def _load(network: nn.Module, tensors: dict[str, Any], path: Path) -> None:
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        cause = " ".join(str(error).split())
-        raise InvalidInput(f"{path} has the weights of another network: {cause}") from None
+        seen = from_json_value(TrainedOn, {name: about[name] for name in names}, "the header")
+        assert seen.view.channels  # the view checks its numbers when it is made
+    except InvalidInput as error:
+        raise InvalidInput(f"{path} is damaged: {error}") from None
+    return seen
+
+
+def _made_of(tensors: dict[str, Any], source: object, options: NetworkOptions, **arguments: Any) -> nn.Module:
+    """The network that `options` name with the weights `tensors`, which come from `source`.
+
+    Names and shapes are compared before anything is allocated: a header may name a network of any size.
+
+    Raises:
+        InvalidInput: if the model refuses its arguments, or the first tensor that does not fit.
+    """
+    try:
+        # what is drawn for them is thrown away
+        with seeded(0), torch.device("meta"):
+            plan = create_network(options, **arguments).state_dict()
+    except InvalidInput as error:
+        # some of timm's models read numbers while they are built
+        if "meta" not in str(error):
+            raise
+    except NotImplementedError:
+        pass
+    else:
+        check_fit(plan, tensors, source)
+    network = create_network(options, **arguments)
+    load_whole(network, tensors, source)
+    return network
 
 
 def _from_timm(  # noqa: PLR0917 - as load_classifier has them
@@ -179,42 +217,41 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
         network, seen = _with_weights(network_options, weights, channels, options.image_size)
     config = _timm_data().resolve_data_config({}, model=network)
     if seen is not None:
-        view = seen[2]
+        view = seen.view
     else:
         read = getattr(network, "in_chans", None) or channels or len(config["mean"])
         size = config["input_size"][-1]
         mean, std = _spread(config["mean"], read), _spread(config["std"], read)
         view = ImageView(size, mean, std, config["crop_pct"], config["interpolation"])
     view = _resized(network, name, view, options)
-    classes = seen[1] if seen is not None else _class_names(network)
+    classes = seen.classes if seen is not None else _class_names(network)
     return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view, name)
 
 
 def _with_weights(
     options: NetworkOptions, path: Path, channels: int | None, image_size: int | None
-) -> tuple[nn.Module, tuple[TrainConfig, tuple[str, ...], ImageView] | None]:
+) -> tuple[nn.Module, TrainedOn | None]:
     """The network with the weights in `path`, and what their header says, if a run wrote it."""
-    seen = None
-    if path.suffix == ".safetensors" and path.is_file():
-        safetensors = require("safetensors", extra="train", purpose="loading weights")
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                seen = _header(json.loads((file.metadata() or {}).get("qna", "{}")))
-        except (safetensors.SafetensorError, ValueError) as error:
-            raise InvalidInput(f"{path} cannot be read as weights: {error}") from None
-    if seen is not None and seen[0].network.model == options.model:
-        options = replace(options, model_kwargs=seen[0].network.model_kwargs)
-    heads = classifier_names(create_network(replace(options, weights=None), channels=channels))
-    tensors = read_weights(path)
-    kernels = [tensors[f"{head}.weight"] for head in heads if f"{head}.weight" in tensors]
-    if seen is not None:
-        channels, image_size = seen[2].channels, image_size or seen[2].size
-    network = create_network(
-        options, classes=len(kernels[0]) if kernels else None, channels=channels, image_size=image_size
-    )
+    tensors, seen = read_weights(path), None
+    if path.suffix == ".safetensors":
+        about = parse_json(read_metadata(path).get("qna", "{}"), f"the header of {path}")
+        seen = _header(about, path) if isinstance(about, dict) else None
+    if seen is not None and seen.config.network.model == options.model:
+        options = replace(options, model_kwargs=seen.config.network.model_kwargs)
+    plain = create_network(replace(options, weights=None), channels=channels)
+    heads, own = classifier_names(plain), plain.state_dict()
+    kernels = [f"{head}.weight" for head in heads if f"{head}.weight" in tensors and f"{head}.weight" in own]
     if not kernels:
         raise InvalidInput(f"{path} has no classifier of {options.model!r} ({', '.join(heads) or 'none'})")
-    load_start(network, path)
+    for name in kernels:
+        shape, wanted = tuple(tensors[name].shape), tuple(own[name].shape)
+        # beside the number of classes
+        if shape[1:] != wanted[1:] or not shape:
+            raise InvalidInput(f"{path}: the shape of {name!r} is {shape}, the network's is {wanted}")
+    if seen is not None:
+        channels, image_size = seen.view.channels, image_size or seen.view.size
+    classes = len(tensors[kernels[0]])
+    network = _made_of(tensors, path, options, classes=classes, channels=channels, image_size=image_size)
     return network, seen
 
 
@@ -261,7 +298,7 @@ def _timm_data() -> Any:
 def _is_timm_folder(path: Path) -> bool:
     """Whether `path` is a folder as timm saves them, not one of a run."""
     try:
-        about = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        about = parse_json((path / CONFIG).read_bytes(), CONFIG)
+    except (OSError, InvalidInput):
         return False
     return isinstance(about, dict) and "architecture" in about

@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import sync_folder, write_text
+from qna._core.tensor_file import check_header
 from qna._core.typed_json import from_json_value, parse_json
 from qna.train.checkpoint import Saved
 from qna.train.setup import from_main_process
@@ -155,7 +156,11 @@ def _saved(reader: HuggingFaceStorageReader, pointer: Pointer) -> dict[str, Tens
     Raises:
         InvalidInput: if the files cannot hold as much; nothing is allocated then.
     """
-    about = reader.read_metadata().state_dict_metadata
+    try:
+        about = reader.read_metadata().state_dict_metadata
+    except Exception as error:  # what a damaged header makes of torch's reader is not listed anywhere
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{pointer.folder} is damaged: {type(error).__name__}: {cause}") from None
     saved = {name: tensor for name, tensor in about.items() if isinstance(tensor, TensorStorageMetadata)}
     told = sum(tensor.size.numel() * tensor.properties.dtype.itemsize for tensor in saved.values())
     if told > sum(pointer.files.values()):
@@ -176,6 +181,7 @@ def _read_pointer(path: Path) -> tuple[Pointer, Saved]:
             part = path.with_name(pointer.folder) / Path(name).name
             if part.stat().st_size != size:
                 raise OSError(f"{part} has {part.stat().st_size} bytes instead of {size}")
+            check_header(part)
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
     return pointer, saved

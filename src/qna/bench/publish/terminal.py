@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qna._core.errors import require
+from qna._core.outside import as_line
 from qna.bench.measure.harness import Measurement
 from qna.bench.subjects.comparison import Group
 from qna.bench.subjects.cost import Cost
@@ -33,7 +34,7 @@ class Terminal:
             progress.BarColumn(),
             progress.TaskProgressColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -49,7 +50,7 @@ class Terminal:
     def progress(self, what: str) -> None:
         """One step further."""
         self.taken = min(self.taken + 1, self.steps)
-        self.bar.update(self.task, description=what, completed=self.done + self.taken / self.steps)
+        self.bar.update(self.task, description=as_line(what), completed=self.done + self.taken / self.steps)
 
     def shown(self, groups: Iterable[Group]) -> Iterator[list[Measurement]]:
         """Print each group's table and pass its outcomes on."""
@@ -59,7 +60,7 @@ class Terminal:
             shown, remarks = grid_of(title, outcomes)
             self.console.print(shown)
             for remark in remarks:
-                self.console.print(f"  {remark}", style="dim", highlight=False, markup=False)
+                self.console.print(_text(f"  {remark}"), style="dim", highlight=False)
             self.console.print()
             yield outcomes
 
@@ -70,7 +71,9 @@ def grid_of(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
     box = require("rich.box", extra="train", purpose="`qna bench`")
     modes = list(dict.fromkeys(o.mode for o in outcomes))
     models = outcomes[0].case.startswith("model")
-    result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result = rich_table.Table(
+        title=_text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     result.add_column("provider", no_wrap=True)
     for mode in modes:
         unit = "images/s" if models else "ms"
@@ -92,7 +95,7 @@ def grid_of(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
         }
         wrong = any(r.startswith("WRONG") for r in reasons)
         if any(o.seconds for o in of_one.values()) or wrong:
-            result.add_row(label, *cells, style="red" if wrong else None)
+            result.add_row(_text(label), *cells, style="red" if wrong else None)
     return result, list(remarks)
 
 
@@ -111,6 +114,11 @@ def print_layers(title: str, layers: list[tuple[str, str, int, int, int]]) -> No
     _print(title, headings, [(name, kind, *_amounts(*numbers)) for name, kind, *numbers in layers])
 
 
+def _text(line: str, style: str = "") -> Any:
+    """A line that may hold names from outside, which rich reads no markup in."""
+    return require("rich.text", extra="train", purpose="`qna bench`").Text(as_line(line), style=style)
+
+
 def _amounts(macs: int, moved: int, peak: int) -> tuple[str, str, str]:
     return f"{macs / 1e9:.3g}", f"{moved / 2**20:.1f}", f"{peak / 2**20:.1f}"
 
@@ -118,12 +126,14 @@ def _amounts(macs: int, moved: int, peak: int) -> tuple[str, str, str]:
 def _print(title: str, headings: list[str], lines: list[tuple[str, ...]]) -> None:
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
-    result = rich_table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result = rich_table.Table(
+        title=_text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for i, heading in enumerate(headings):
         left = i == 0 or heading == "kind"
         result.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for line in lines:
-        result.add_row(*line)
+        result.add_row(*map(_text, line))
     require("rich.console", extra="train", purpose="`qna bench`").Console().print(result)
 
 

@@ -39,7 +39,7 @@ def from_flax(
     """State dict of `model` from a decoded Flax checkpoint; errors as for `qna.models.convert`."""
     found = dict(flatten(_collections(tree, name)))
     head = found.get("params/ClassificationHead_0/head_logits/bias")
-    classes = head.shape[0] if head is not None and len(head.shape) == 1 else 1000
+    classes = head.shape[0] if head is not None and len(head.shape) == 1 and head.shape[0] else 1000
     skeleton = _skeleton(model, classes, arguments)
     expected = authors_tensors(skeleton)
     _compare(name, model, {t.path: t.shape for t in expected}, {p: a.shape for p, a in found.items()})
@@ -57,7 +57,8 @@ def to_flax(
 ) -> dict[str, Any]:
     """Nested {"params": ..., "batch_stats": ...} of tensors from a state dict; errors as above."""
     weights = {key: t for key, t in weights.items() if not key.endswith(_COUNTER)}
-    classes = len(weights["head.fc.bias"]) if "head.fc.bias" in weights else 1000
+    bias = weights.get("head.fc.bias")
+    classes = len(bias) if bias is not None and bias.ndim == 1 and len(bias) else 1000
     expected = authors_tensors(_skeleton(model, classes, arguments))
     _compare(name, model, {t.key: t.ours for t in expected}, {k: tuple(t.shape) for k, t in weights.items()})
     tree: dict[str, Any] = {}
