@@ -146,7 +146,16 @@ def test_a_report_that_cannot_be_written_says_how_to_get_it(tmp_path, capsys, mo
     assert (tmp_path / "run" / "report.md").exists()
 
 
-@pytest.mark.slow
+def test_one_epoch_of_the_demo_learns_and_shows_its_attention(run_folder):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert metrics["model"].startswith("qna_vit")
+    assert metrics["held_out"] == 360
+    # a tenth is chance
+    assert metrics["right"] > 0.2 * 360
+    assert (run_folder / "attention_maps.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
 def test_the_demo_reads_97_percent_of_the_held_out_digits(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "qna", "train", "--data", "digits", "--out", str(tmp_path / "demo")],

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 # 11 updates in each of 2 epochs, checkpoints after every third; all that is random takes part
 OPTIONS = shlex.split(
@@ -54,12 +55,6 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-def qna(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "qna", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
 def rigged(place, number, *arguments):
     command = [sys.executable, "-c", RIG, place, str(number), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -80,5 +75,6 @@ def torchrun(*arguments, **environment):
         capture_output=True,
         text=True,
         check=False,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )

@@ -1,7 +1,12 @@
-"""Started by torchrun with a folder: short runs on the digits with and without shards, and what they gave."""
+"""Started by torchrun with a folder: short runs in two processes with and without shards, and what they gave.
 
+All of them share the start of the two processes, which takes longer than the runs.
+"""
+
+import atexit
 import dataclasses
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -10,16 +15,21 @@ import accelerate
 import torch
 
 from qna._core.errors import InvalidInput
+from qna.data import DATA, DataSpec
 from qna.train import Observer, RunStopped, fit, recipe, resume
 from qna.train import sharded_checkpoint as checkpoints
 from qna.train.loop import Training
 from qna.train.sharding import blocks, shard
+from tests.train.conftest import few
 
+# 4 updates of 4 images in each of 2 epochs
 BASE = {
+    "data": "few",
     "model": "test_vit",
+    "model_kwargs": ("depth=2",),
     "image_size": 32,
-    "epochs": 1,
-    "batch_size": 128,
+    "epochs": 2,
+    "batch_size": 2,
     "warmup_epochs": 0,
     "lr": 1e-3,
     "ema": 0.0,
@@ -33,9 +43,9 @@ PAIRS = {
     ),
     "frozen parts": ({"freeze": ("patch_embed", "blocks.0", "blocks.1.norm1")}, {}),
     "bf16": ({"precision": "bf16"}, {}),
-    "qna": ({"model": "qna_vit_nano_16", "image_size": 16}, {}),
+    "qna": ({"model": "qna_vit_nano_16", "model_kwargs": (), "image_size": 16}, {}),
     "gradient checkpointing": ({}, {"grad_checkpointing": True}),
-    "accumulation": ({"batch_size": 64, "accumulate": 2}, {}),
+    "accumulation": ({"batch_size": 1, "accumulate": 2}, {}),
     # AdamW hardly sees the scale of a gradient unless its elements are near its eps, 1e-8
     "clipping": ({"clip": 1e-6}, {}),
 }
@@ -51,17 +61,27 @@ def configure(**options):
     return config
 
 
-class Watcher(Observer):
-    """Keeps the losses, and what part of the parameters and of the optimizer's state is in this process."""
+class Killed(BaseException):
+    pass
 
-    def __init__(self):
-        self.losses, self.run = [], None
+
+class Watcher(Observer):
+    """Keeps the losses, and what part of the parameters and of the optimizer's state is in this process.
+
+    Args:
+        dies: the update after which the run breaks off, as if the process were gone.
+    """
+
+    def __init__(self, dies=None):
+        self.losses, self.run, self.dies = [], None, dies
 
     def begin(self, run):
         self.run = run
 
     def update(self, step, epoch, loss):
         self.losses.append(loss)
+        if step == self.dies:
+            raise Killed
 
     def parts(self):
         network, state = self.run.learner.network, self.run.learner.optimizer.state.values()
@@ -109,6 +129,19 @@ def pairs(folder):
     return found
 
 
+def broken_off(folder):
+    """Both processes break off in the middle of the second epoch; then the run goes on."""
+    options, found = PAIRS["everything random"][0], {}
+    for sharding in ("none", "fsdp"):
+        out, rest = folder / f"broken-{sharding}", Watcher()
+        try:
+            fit(configure(out=out, sharding=sharding, save_every=3, **options), Watcher(dies=7))
+        except Killed:
+            resume(out, rest)
+        found[sharding] = rest.losses
+    return found
+
+
 def photos(folder):
     """Evaluation on images that do not deal out evenly, some of them unreadable."""
     for sharding in ("none", "fsdp"):
@@ -147,7 +180,7 @@ def full_disk(folder):
             checkpoints.write_text = full(write_text, 0, 100)
         first, rest, said = Watcher(), Watcher(), None
         try:
-            fit(configure(out=folder / place, sharding="fsdp", save_every=2), first)
+            fit(configure(out=folder / place, sharding="fsdp", save_every=3), first)
         except RunStopped as stop:
             said = str(stop)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -159,12 +192,12 @@ def full_disk(folder):
 
 
 def not_finite(folder):
-    """A weight in the second process's shard becomes NaN after four updates."""
+    """A weight in the second process's shard becomes NaN after six updates."""
     original, rank = Training._update, torch.distributed.get_rank()
 
     def poisoned(self, group, stop):
         asked = original(self, group, stop)
-        if self.progress.step == 4 and rank == 1:
+        if self.progress.step == 6 and rank == 1:
             self.learner.network.head.bias.to_local().data[0] = float("nan")
         return asked
 
@@ -194,11 +227,24 @@ def refused():
     return said
 
 
+def tell_what_is_left(path):
+    """Write whether there is a process group, when all handlers that a run has registered are through."""
+    left = torch.distributed.is_initialized()
+    path.write_text(f"group: {left}")
+    if left:
+        torch.distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
     to = Path(sys.argv[1])
+    atexit.register(tell_what_is_left, to / f"left-{os.environ['RANK']}")
+    DATA["few"] = DataSpec("two classes of light", few)
     photos(to)
+    # the caller may keep the group that the first run has made
+    kept = torch.distributed.group.WORLD
     results = {
         "pairs": pairs(to),
+        "broken off": broken_off(to),
         "full disk": full_disk(to),
         "not finite": not_finite(to),
         "refused": refused(),

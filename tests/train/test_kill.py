@@ -1,4 +1,7 @@
-"""Real processes of `qna train` on real images, killed at bad moments; each goes on bit for bit."""
+"""Real processes of `qna train` on real images, killed at bad moments; each goes on bit for bit.
+
+The undisturbed run and what goes on run in the process of the tests: a start costs more than the updates.
+"""
 
 import os
 import signal
@@ -9,8 +12,9 @@ import time
 import pytest
 import torch
 
+from qna.cli import main
 from qna.train.checkpoint import load_tensors
-from tests.train.processes import OPTIONS, log, qna, rigged
+from tests.train.processes import OPTIONS, log, rigged
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +23,7 @@ pytestmark = pytest.mark.slow
 def whole(tmp_path_factory):
     """The run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    run = qna(*OPTIONS, "--out", folder)
-    assert run.returncode == 0, run.stderr
+    assert main([*OPTIONS, "--out", str(folder)]) == 0
     assert len([line for line in log(folder) if line["event"] == "update"]) == 22
     return folder
 
@@ -29,8 +32,7 @@ def assert_goes_on_to_the_same_end(folder, whole, *, after):
     tensors, about = load_tensors(folder / "checkpoint.safetensors")
     assert about["progress"]["step"] in after
     assert all(t.isfinite().all() for t in tensors.values())
-    run = qna("train", "--resume", folder)
-    assert run.returncode == 0, run.stderr
+    assert main(["train", "--resume", str(folder)]) == 0
     assert log(folder) == log(whole)
     for name in ("model.safetensors", "checkpoint.safetensors"):
         ours, theirs = load_tensors(folder / name)[0], load_tensors(whole / name)[0]
@@ -43,11 +45,11 @@ def assert_goes_on_to_the_same_end(folder, whole, *, after):
 @pytest.mark.parametrize(
     ("place", "number", "after"),
     [
-        ("update", 14, {12}),
+        pytest.param("update", 14, {12}, marks=pytest.mark.long),
         # a file and its folder are synced one after the other: the configuration, then the checkpoints after
         # 0, 3, 6 and 9 updates; the last of them is complete but still has its temporary name
         ("write", 9, {6}),
-        ("replace", 6, {9}),
+        pytest.param("replace", 6, {9}, marks=pytest.mark.long),
     ],
 )
 def test_kill_9(tmp_path, whole, place, number, after):
@@ -57,6 +59,7 @@ def test_kill_9(tmp_path, whole, place, number, after):
     assert_goes_on_to_the_same_end(folder, whole, after=after)
 
 
+@pytest.mark.long
 def test_interrupted_from_the_keyboard(tmp_path, whole):
     folder = tmp_path / "run"
     process = subprocess.Popen(
@@ -83,6 +86,7 @@ def test_interrupted_from_the_keyboard(tmp_path, whole):
     assert_goes_on_to_the_same_end(folder, whole, after={done})
 
 
+@pytest.mark.long
 def test_a_full_disk(tmp_path, whole):
     folder = tmp_path / "run"
     run = rigged("disk", 3, *OPTIONS, "--out", folder)

@@ -37,7 +37,7 @@ for _ in range(3):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long  # that a group ends is seen where runs are, in test_two_processes.py
 @pytest.mark.parametrize(("case", "left"), [("ours", False), ("kept", False), ("caller's", True)])
 def test_a_process_ends_without_the_group_of_its_runs(tmp_path, case, left):
     (tmp_path / "script.py").write_text(SCRIPT)

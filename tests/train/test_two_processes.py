@@ -1,10 +1,8 @@
-"""Two real processes that train on real images, without shards (DDP) and with them (FSDP2)."""
+"""Two real processes that train, without shards (DDP) and with them (FSDP2)."""
 
-import dataclasses
 import json
 import shlex
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +10,9 @@ import torch
 from PIL import Image
 
 from qna._core.errors import InvalidInput
-from qna.train import recipe, resume
+from qna.train import resume
 from qna.train.checkpoint import load_tensors
+from qna.train.config import NetworkOptions
 from qna.train.network import build_network, load_start
 from tests.train.processes import OPTIONS, RIG, log, torchrun
 from tests.train.sharded_runs import PAIRS
@@ -41,92 +40,6 @@ def rig(tmp_path_factory):
     return path
 
 
-def test_ddp_goes_on_bit_for_bit(tmp_path, rig):
-    options = [*OPTIONS, "--batch-size", "32", "--accumulate", "2"]
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    run = torchrun("-m", "qna", *options, "--out", whole)
-    assert run.returncode == 0, run.stderr
-    assert json.loads((whole / "metrics.json").read_text())["held_out"] == 360
-    assert not (tmp_path / "whole-2").exists()
-    # both processes die in the middle of the second epoch
-    run = torchrun(rig, "update", "14", *options, "--out", folder)
-    assert run.returncode != 0
-    run = torchrun("-m", "qna", "train", "--resume", folder)
-    assert run.returncode == 0, run.stderr
-    assert log(folder) == log(whole)
-    assert_same_weights(folder, whole)
-
-
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """A sharded run that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    run = torchrun("-m", "qna", *SHARDED, "--out", folder)
-    assert run.returncode == 0, run.stderr
-    return folder
-
-
-def test_fsdp_goes_on_bit_for_bit_after_a_process_is_killed_while_it_writes(tmp_path, rig, sharded):
-    folder = tmp_path / "run"
-    # files and folders synced by the first process: the configuration (2), then for each of the checkpoints
-    # after 0, 3 and 5 updates its shard, the shards' folder, checkpoint.json (2). It dies before that is new
-    run = torchrun(rig, "write", "13", *SHARDED, "--out", folder, ONLY_RANK="0")
-    assert run.returncode != 0
-    assert json.loads((folder / "checkpoint.json").read_text())["progress"]["step"] == 3
-    assert len([path for path in folder.glob("shards-*") if len(list(path.iterdir())) == 2]) == 2
-    run = torchrun("-m", "qna", "train", "--resume", folder)
-    assert run.returncode == 0, run.stderr
-    assert log(folder) == log(sharded)
-    assert_same_weights(folder, sharded)
-    ours, theirs = (dict(without_clock(f / "checkpoint.json")) for f in (folder, sharded))
-    assert ours["progress"] == theirs["progress"]
-    assert not list(folder.glob(".*"))
-    assert [path.name for path in folder.glob("shards-*")] == [ours["folder"]]
-
-
-def without_clock(path):
-    pointer = json.loads(path.read_text())
-    for record in (pointer["progress"], *pointer["progress"]["history"]):
-        record.pop("seconds")
-    return pointer
-
-
-def copy_of(run, to):
-    shutil.copytree(run, to)
-    pointer = json.loads((to / "checkpoint.json").read_text())
-    return pointer, [to / pointer["folder"] / name for name in pointer["files"]]
-
-
-def test_a_sharded_checkpoint_starts_another_run_and_is_checked(tmp_path, sharded):
-    options = recipe("digits").network
-
-    def start(path):
-        network = build_network(
-            dataclasses.replace(options, model="test_vit"), classes=10, channels=1, image_size=32
-        )
-        load_start(network, path)
-        return network.state_dict()
-
-    # the average of the whole run, read in one process
-    kept, started = load_tensors(sharded / "model.safetensors")[0], start(sharded / "checkpoint.json")
-    assert all(torch.equal(kept[name], started[name]) for name in kept)
-    pointer, (_, second) = copy_of(sharded, tmp_path / "short")
-    second.write_bytes(second.read_bytes()[:-1])
-    with pytest.raises(InvalidInput, match=r"is not a checkpoint of qna: .*00002.* bytes instead of"):
-        start(tmp_path / "short" / "checkpoint.json")
-    second.unlink()
-    with pytest.raises(InvalidInput, match=r"is not a checkpoint of qna: FileNotFoundError: .*00002"):
-        start(tmp_path / "short" / "checkpoint.json")
-    (tmp_path / "short" / "checkpoint.json").write_text(json.dumps({**pointer, "folder": "../elsewhere"}))
-    with pytest.raises(InvalidInput, match=r"unknown folder of shards '../elsewhere'"):
-        start(tmp_path / "short" / "checkpoint.json")
-
-
-def test_a_sharded_run_does_not_go_on_in_one_process(sharded):
-    with pytest.raises(InvalidInput, match=r"sharding fsdp .* this is the only one; start it with `torchrun"):
-        resume(sharded)
-
-
 def draw_photos(folder):
     """Two classes; evaluation deals images out in turn: one process has five in two batches, the other four.
 
@@ -149,7 +62,7 @@ def compared(tmp_path_factory):
     """What each of two processes saw of the same runs with and without shards."""
     folder = tmp_path_factory.mktemp("compared")
     bad = draw_photos(folder / "photos")
-    run = torchrun(Path(__file__).with_name("sharded_runs.py"), folder)
+    run = torchrun("-m", "tests.train.sharded_runs", folder)
     assert run.returncode == 0, run.stderr
     return SimpleNamespace(folder=folder, bad=bad, seen=json.loads((folder / "results.json").read_text()))
 
@@ -169,17 +82,30 @@ def test_shards_change_no_number(compared, name):
     for process in compared.seen:
         pair = process["pairs"][name]
         ddp, fsdp = pair["ddp"], pair["fsdp"]
-        assert fsdp["blocks"] == 6
-        assert len(fsdp["losses"]) == 5
-        assert sum(map(sum, fsdp["confusion"])) == 360
-        if name == "accumulation":
-            # four gradients are summed in another order
+        assert fsdp["blocks"] == (6 if name == "qna" else 2)
+        assert len(fsdp["losses"]) == 8
+        assert sum(map(sum, fsdp["confusion"])) == 11
+        if name in ("accumulation", "clipping"):
+            # four gradients, or the squares of which the norm is made, are summed in another order
             assert fsdp["losses"] == pytest.approx(ddp["losses"], rel=1e-5)
             continue
         # halves of two gradients are added, in either order, and all else is done element by element
         assert fsdp["losses"] == ddp["losses"]
         assert (fsdp["loss"], fsdp["confusion"]) == (ddp["loss"], ddp["confusion"])
         assert pair["equal_weights"]
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_a_run_that_breaks_off_goes_on_bit_for_bit(compared, sharding):
+    way = {"none": "ddp", "fsdp": "fsdp"}[sharding]
+    whole, folder = compared.folder / "everything random" / way, compared.folder / f"broken-{sharding}"
+    for process in compared.seen:
+        # checkpoints after every third update; the last one before the seventh is the sixth
+        assert process["broken off"][sharding] == process["pairs"]["everything random"][way]["losses"][6:]
+    assert log(folder) == log(whole)
+    assert_same_weights(folder, whole)
+    # one process writes
+    assert not (compared.folder / f"broken-{sharding}-2").exists()
 
 
 def test_each_process_has_half_of_the_network(compared):
@@ -208,9 +134,9 @@ def test_a_full_disk_in_one_process_ends_both_and_the_run_goes_on(compared, plac
     for process in compared.seen:
         found = process["full disk"][place]
         assert "File too large" in found["said"]
-        assert "checkpoint.json is whole and holds the run up to update 2 of 5; go on with" in found["said"]
+        assert "checkpoint.json is whole and holds the run up to update 3 of 8; go on with" in found["said"]
         assert found["first"] == whole[:4]
-        assert found["rest"] == whole[2:]
+        assert found["rest"] == whole[3:]
     left = compared.seen[0]["full disk"][place]["left"]
     assert len([name for name in left if name.startswith("shards")]) == 1
     assert not [name for name in left if name.startswith(".")]
@@ -219,8 +145,12 @@ def test_a_full_disk_in_one_process_ends_both_and_the_run_goes_on(compared, plac
 def test_a_weight_that_is_not_finite_in_one_process_ends_both(compared):
     for process in compared.seen:
         said = process["not finite"]
-        assert said.startswith("a weight is not finite at update 5 ")
-        assert "checkpoint.json is whole and holds the run up to update 2 of 5" in said
+        assert said.startswith("a weight is not finite at update 7 ")
+        assert "checkpoint.json is whole and holds the run up to update 4 of 8" in said
+
+
+def test_the_processes_end_without_the_group_of_their_runs(compared):
+    assert [(compared.folder / f"left-{rank}").read_text() for rank in (0, 1)] == ["group: False"] * 2
 
 
 def test_networks_that_cannot_be_sharded_are_refused(compared):
@@ -229,3 +159,90 @@ def test_networks_that_cannot_be_sharded_are_refused(compared):
         assert "cannot keep the running statistics of '0' equal over processes" in said["batch norm"]
         assert "sharding fsdp cannot take this network" in said["scalar"]
         assert said["scalar"].endswith("; leave --sharding out")
+
+
+def copy_of(run, to):
+    shutil.copytree(run, to)
+    pointer = json.loads((to / "checkpoint.json").read_text())
+    return pointer, [to / pointer["folder"] / name for name in pointer["files"]]
+
+
+def test_a_sharded_checkpoint_starts_another_run_and_is_checked(tmp_path, compared):
+    sharded = compared.folder / "everything random" / "fsdp"
+    options = NetworkOptions(model="test_vit", model_kwargs=("depth=2",))
+
+    def start(path):
+        network = build_network(options, classes=2, channels=1, image_size=32)
+        load_start(network, path)
+        return network.state_dict()
+
+    # the average of the whole run, read in one process
+    kept, started = load_tensors(sharded / "model.safetensors")[0], start(sharded / "checkpoint.json")
+    assert all(torch.equal(kept[name], started[name]) for name in kept)
+    pointer, (_, second) = copy_of(sharded, tmp_path / "short")
+    second.write_bytes(second.read_bytes()[:-1])
+    with pytest.raises(InvalidInput, match=r"is not a checkpoint of qna: .*00002.* bytes instead of"):
+        start(tmp_path / "short" / "checkpoint.json")
+    second.unlink()
+    with pytest.raises(InvalidInput, match=r"is not a checkpoint of qna: FileNotFoundError: .*00002"):
+        start(tmp_path / "short" / "checkpoint.json")
+    (tmp_path / "short" / "checkpoint.json").write_text(json.dumps({**pointer, "folder": "../elsewhere"}))
+    with pytest.raises(InvalidInput, match=r"unknown folder of shards '../elsewhere'"):
+        start(tmp_path / "short" / "checkpoint.json")
+
+
+def test_a_sharded_run_does_not_go_on_in_one_process(compared):
+    with pytest.raises(InvalidInput, match=r"sharding fsdp .* this is the only one; start it with `torchrun"):
+        resume(compared.folder / "everything random" / "fsdp")
+
+
+@pytest.mark.long
+def test_ddp_goes_on_bit_for_bit_after_both_processes_are_killed(tmp_path, rig):
+    options = [*OPTIONS, "--batch-size", "32", "--accumulate", "2"]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    run = torchrun("-m", "qna", *options, "--out", whole)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((whole / "metrics.json").read_text())["held_out"] == 360
+    assert not (tmp_path / "whole-2").exists()
+    # both processes die in the middle of the second epoch
+    run = torchrun(rig, "update", "14", *options, "--out", folder)
+    assert run.returncode != 0
+    run = torchrun("-m", "qna", "train", "--resume", folder)
+    assert run.returncode == 0, run.stderr
+    assert log(folder) == log(whole)
+    assert_same_weights(folder, whole)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A sharded run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run = torchrun("-m", "qna", *SHARDED, "--out", folder)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.mark.long
+def test_fsdp_goes_on_bit_for_bit_after_a_process_is_killed_while_it_writes(tmp_path, rig, sharded):
+    folder = tmp_path / "run"
+    # files and folders synced by the first process: the configuration (2), then for each of the checkpoints
+    # after 0, 3 and 5 updates its shard, the shards' folder, checkpoint.json (2). It dies before that is new
+    run = torchrun(rig, "write", "13", *SHARDED, "--out", folder, ONLY_RANK="0")
+    assert run.returncode != 0
+    assert json.loads((folder / "checkpoint.json").read_text())["progress"]["step"] == 3
+    assert len([path for path in folder.glob("shards-*") if len(list(path.iterdir())) == 2]) == 2
+    run = torchrun("-m", "qna", "train", "--resume", folder)
+    assert run.returncode == 0, run.stderr
+    assert log(folder) == log(sharded)
+    assert_same_weights(folder, sharded)
+    ours, theirs = (dict(without_clock(f / "checkpoint.json")) for f in (folder, sharded))
+    assert ours["progress"] == theirs["progress"]
+    assert not list(folder.glob(".*"))
+    assert [path.name for path in folder.glob("shards-*")] == [ours["folder"]]
+
+
+def without_clock(path):
+    pointer = json.loads(path.read_text())
+    for record in (pointer["progress"], *pointer["progress"]["history"]):
+        record.pop("seconds")
+    return pointer
