@@ -45,9 +45,23 @@ def test_a_kind_without_rows_says_so(capsys, monkeypatch):
 NOTHING = {}
 
 
+@pytest.mark.parametrize("system", [s for kind in listing.REGISTRIES for s in listing.systems(kind)])
+def test_every_row_says_what_it_is_and_fits_a_table(system):
+    about = system.about
+    told = [system.text] if about is None else [about.title, about.authors, about.venue, about.read]
+    assert all(told), f"{system.kind} {system.name}"
+    assert not set("|\n") & set("".join(told))
+    assert about is None or about.status in listing.STATUS
+
+
 def test_write(tmp_path):
     assert main(["list", "--write", str(tmp_path / "page.md")]) == 0
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == listing.page()
+
+
+def test_a_page_that_cannot_be_written_is_said(tmp_path, capsys):
+    assert main(["list", "--write", str(tmp_path / "none" / "page.md")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_an_unknown_kind_is_refused(capsys):

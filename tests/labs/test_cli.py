@@ -40,6 +40,16 @@ def test_a_stopped_run_says_how_to_go_on(toy, tmp_path, capsys, monkeypatch):
     assert "the same command goes on in" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_work(toy, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "note.csv"
+    file.write_text("mine")
+    assert main(["lab", "run", "toy-dice", "--out", str(file / "run")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    monkeypatch.setitem(LABS, toy.name, replace(toy, run=lambda config, folder: pytest.fail("it ran")))
+    assert main(["lab", "run", "toy-dice", "--out", str(tmp_path / "run"), "--csv", str(file)]) == 2
+    assert "note.csv has columns ['mine']" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -67,6 +77,9 @@ def test_options_are_those_of_the_configuration(capsys):
         main(["lab", "run", "qna-cost", "--windows", "4"])
     assert ended.value.code == 2
     assert "windows must be odd and ascending" in capsys.readouterr().err
+    for odd in (["--minutes", "nan"], ["--rates", "nan"], ["--seconds", "inf"]):
+        with pytest.raises(SystemExit):
+            main(["lab", "run", "qna-cost", *odd])
     for nothing in ([], ["--help"], ["run"]):
         assert main(["lab", *nothing]) == 0
         assert "qna lab run NAME" in capsys.readouterr().out

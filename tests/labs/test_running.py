@@ -38,6 +38,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["note.txt"]
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", '{"data": "digits"}'])
+def test_a_configuration_of_something_else_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidInput, match="name another folder with --out"):
+        run_lab(TOY, ToyConfig(), tmp_path)
+    assert (tmp_path / "config.json").read_text() == text
+
+
 def test_a_part_that_fails_leaves_those_before_it(tmp_path):
     def fails():
         raise RuntimeError("no luck")

@@ -48,7 +48,7 @@ def case(ours, control):
 
 TOY = Lab(
     name="toy-dice",
-    about=About("On Dice", "A. Toy, B. Toy", "Toys 2001", None, "Read: nothing.", "", "formula"),
+    about=About("On Dice", "A. Toy, B. Toy", "Toys 2001", None, "nothing", "", "formula"),
     claim="More sides win.",
     control="A die with three sides.",
     rule="Held when all rolls win.",

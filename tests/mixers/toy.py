@@ -9,8 +9,8 @@ from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
 
 
-class Shift1d(nn.Module):
-    """Each position gets a linear map of the one before it; (B, N, dim) -> (B, N, dim)."""
+class Shift2d(nn.Module):
+    """Each position gets a linear map of the one before it; (B, H, W, dim) -> (B, H, W, dim)."""
 
     def __init__(self, dim, *, steps=1):
         super().__init__()
@@ -19,7 +19,7 @@ class Shift1d(nn.Module):
         self.map = nn.Linear(dim, dim)
 
     def forward(self, x):
-        checks.channels_last_map("Shift1d", x, self.dim, 1)
+        checks.channels_last_map("Shift2d", x, self.dim, 2)
         return self.map(x).roll(self.steps, 1)
 
     def macs(self, size):
@@ -30,8 +30,8 @@ class Shift1d(nn.Module):
 
 
 ROW = MixerRow(
-    Shift1d,
+    Shift2d,
     About("A toy", "Nobody", "nowhere", None, read="nothing", differs="", status="after"),
-    Example((9,)),
-    Traits(1),
+    Example((5, 6)),
+    Traits(2),
 )

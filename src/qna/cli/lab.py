@@ -57,6 +57,8 @@ def _run(arguments: list[str]) -> int:
     from qna.labs.running import run_lab
     from qna.train import RunStopped
 
+    if csv is not None and csv.exists():
+        rows.read(csv)  # what cannot be added to is said now, not when the work is done
     folder = out or Path("runs") / "labs" / name
     try:
         with _Bar(name) as bar:
@@ -64,6 +66,8 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, RunStopped):
         print(f"qna: stopped; finished parts are kept, the same command goes on in {folder}", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be written: {error}; finished parts are kept") from None
     if csv is not None:
         there = rows.read(csv) if csv.exists() else []
         new = [row for row in rows.read(folder / "rows.csv") if row not in there]

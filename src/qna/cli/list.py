@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from qna._core.about import About
+from qna._core.errors import InvalidInput
+from qna._core.files import write_text
 
 # kind -> module and name of its registry, a mapping from names to rows
 REGISTRIES = {
@@ -126,7 +128,10 @@ def main(arguments: list[str]) -> int:
     form.add_argument("--write", type=Path, metavar="FILE", help="write the page of the documentation")
     options = parser.parse_args(arguments)
     if options.write is not None:
-        options.write.write_text(page(), encoding="utf-8")
+        try:
+            write_text(options.write, page())
+        except OSError as error:
+            raise InvalidInput(f"cannot write {options.write}: {error}") from None
         return 0
     kinds = REGISTRIES if options.kind is None else [options.kind]
     if options.json:

@@ -64,7 +64,7 @@ def _section(lab: Lab, runs: list[LabRun]) -> str:
     texts = [
         f"## {lab.name}",
         f"**Claim.** {lab.claim}",
-        f'<sub>{about.authors}, "{about.title}", {about.venue}{arxiv}. {about.read}{differs}</sub>',
+        f'<sub>{about.authors}, "{about.title}", {about.venue}{arxiv}. Read: {about.read}.{differs}</sub>',
         f"**Control.** {lab.control}",
         f"**Rule.** {lab.rule}",
     ]

@@ -128,7 +128,14 @@ class PartsFolder:
         }  # type: ignore[arg-type]
         config, kept = self.path / "config.json", self.path / "rows.csv"
         if config.exists():
-            before = json.loads(config.read_text(encoding="utf-8"))
+            try:
+                before = dict(json.loads(config.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                raise InvalidInput(f"{config} is not a run's; name another folder with --out") from None
+            if before.get("lab") is None:
+                raise InvalidInput(
+                    f"{self.path} holds no run of a laboratory; name another folder with --out"
+                )
             # a budget may grow on the way
             other = [k for k in {**before, **told} if k != "minutes" and before.get(k) != told.get(k)]
             if other:

@@ -214,7 +214,7 @@ def test_it_is_any_backbones_mixer():
     assert network(torch.randn(2, 3, 33, 30)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("kernel_sizes", [(3, 4), (0,), (-3,), (3.0,)])
+@pytest.mark.parametrize("kernel_sizes", [(3, 4), (0,), (-3,), (3.0,), 3])
 def test_kernel_sizes_are_checked(kernel_sizes):
     with pytest.raises(InvalidInput, match="kernel_sizes must be odd and positive"):
         FocalModulation2d(8, kernel_sizes=kernel_sizes)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from qna._core.errors import InvalidInput, check_choice
 
-LEVELS = ("op", "layer")
 FORWARD, BACKWARD = "forward", "forward+backward"
 MODES = (FORWARD, BACKWARD)
 DTYPES = ("float32", "float64", "bfloat16", "float16")

@@ -28,10 +28,10 @@ LAB = Lab(
     name="qna-cost",
     about=About(
         title="Learned Queries for Efficient Local Attention",
-        authors="Moab Arar, Ariel Shamir, Amit H. Bermano",
+        authors="Arar, Shamir, Bermano",
         venue="CVPR 2022",
         arxiv="2112.11435",
-        read="Read: the abstract, and the authors' code at 1f8e8e3 (MIT).",
+        read="the abstract; the authors' JAX code, moabarar/qna at 1f8e8e3 (MIT)",
         differs="the paper measured on a GPU, at other sizes, with its own code; here it is one CPU core",
         status="after",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -52,9 +53,13 @@ class QnACostConfig:
             raise InvalidInput(f"dim must be a multiple of 32, got {self.dim}")
         if not any(self.side % block == 0 for block in (4, 5, 6, 7, 8)):
             raise InvalidInput(f"side must be a multiple of 4, 5, 6, 7 or 8, got {self.side}")
-        if not self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) <= 0:
+        if (
+            not self.rates
+            or len(set(self.rates)) < len(self.rates)
+            or not all(0 < r < inf for r in self.rates)
+        ):
             raise InvalidInput(f"rates must be positive and differ, got {self.rates}")
-        if self.seconds <= 0 or self.minutes <= 0:
+        if not (0 < self.seconds < inf and self.minutes > 0):
             raise InvalidInput(
                 f"seconds and minutes must be above 0, got {self.seconds:g} and {self.minutes:g}"
             )

@@ -50,11 +50,12 @@ class FocalModulation2d(nn.Module):
         super().__init__()
         checks.positive(type(self).__name__, dim=dim)
         self.dim = self.out_dim = dim
-        self.kernel_sizes = tuple(kernel_sizes)
-        if not all(isinstance(k, int) and k > 0 and k % 2 for k in self.kernel_sizes):
+        sizes = kernel_sizes if isinstance(kernel_sizes, Sequence) else (None,)
+        if not all(isinstance(k, int) and k > 0 and k % 2 for k in sizes):
             raise InvalidInput(
-                f"FocalModulation2d: kernel_sizes must be odd and positive, got {self.kernel_sizes}"
+                f"FocalModulation2d: kernel_sizes must be odd and positive, one a level, got {kernel_sizes!r}"
             )
+        self.kernel_sizes = tuple(kernel_sizes)
         self.normalize_modulator = normalize_modulator
         # two projections, not one of three parts: the convolutions then read the context as it lies
         self.query_gates = nn.Linear(dim, dim + len(self.kernel_sizes) + 1)

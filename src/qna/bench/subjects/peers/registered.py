@@ -85,10 +85,13 @@ def _example(name: str) -> Any:
     return getattr(row, "example", row)
 
 
-PEERS = tuple(
-    Peer(
+def peer_of(name: str) -> Peer:
+    """The mixer `name` as a peer."""
+    return Peer(
         name, f"{name} of the registry", partial(build, name=name), partial(declines, name=name), of_all=False
     )
-    for name in MIXERS
-    if len(_example(name).space) == 2 and _example(name).out_space is None
+
+
+PEERS = tuple(
+    peer_of(name) for name in MIXERS if len(_example(name).space) == 2 and _example(name).out_space is None
 )
