@@ -6,7 +6,7 @@ Hassani et al., "Generalized Neighborhood Attention", arXiv 2504.16922, with the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,24 +15,6 @@ from qna._core.checks import per_axis
 from qna._core.errors import InvalidInput, check_choice
 
 BORDERS = ("clamp", "mask", "zero")
-
-
-class WindowOptions(TypedDict, total=False):
-    """How windows lie on the map, beside their size; each but the border is one value or one per axis.
-
-    Attributes:
-        stride: queries in a row that share one window, at most `kernel_size`; 1 where it is not given.
-        dilation: positions between neighbouring keys of a window; 1.
-        is_causal: whether a query sees only itself and what is before it on the axis; False.
-        border: what a window does that hangs over the map. "clamp" (the default): it moves inwards. "mask":
-            it stays, and what lies outside is not attended. "zero": it stays, and what lies outside are keys
-            and values of zeros, which take their part of the softmax.
-    """
-
-    stride: int | Sequence[int]
-    dilation: int | Sequence[int]
-    is_causal: bool | Sequence[bool]
-    border: str
 
 
 class WindowAxis(NamedTuple):
@@ -53,7 +35,8 @@ class WindowAxis(NamedTuple):
         stride: queries of one group that share a window.
         dilation: positions between neighbouring taps.
         causal: whether a query sees nothing after itself.
-        border: one of `BORDERS`.
+        border: what a window does that hangs over the map. "clamp": it moves inwards. "mask": it stays, and
+            what lies outside is not attended. "zero": it stays, and what lies outside are keys of zeros.
     """
 
     size: int
@@ -137,6 +120,6 @@ def window_axes(
             smaller = f"kernel_size of at most {size // d}" if d <= size else f"dilation of at most {size}"
             raise InvalidInput(
                 f"{owner}: on axis {number} kernel_size {k}{dilated} is larger than the map, which has "
-                f"{size} positions; use a {smaller}, or border='mask', whose windows may hang over the map"
+                f"{size} positions; use a {smaller}"
             )
     return axes
