@@ -58,7 +58,8 @@ DOORS = {
         "bench/subjects/peers/from_timm.py",
     ),
     "torchvision": ("models/timm_entry.py", "data/images/*"),
-    "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py"),  # which ask for it before the work
+    # commands ask for it before the work
+    "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "msgpack": ("models/flax_file.py",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),

@@ -3,15 +3,19 @@
 from qna.analysis.attention import AttentionMaps, attention_received
 from qna.analysis.receptive_field import ReceptiveField, receptive_field
 from qna.analysis.rollout import Rollout, attention_rollout
+from qna.analysis.tile_simulator import TileSimulation, search_gna, simulate_gna
 from qna.analysis.token_attention import TokenAttention, token_attention
 
 __all__ = [
     "AttentionMaps",
     "ReceptiveField",
     "Rollout",
+    "TileSimulation",
     "TokenAttention",
     "attention_received",
     "attention_rollout",
     "receptive_field",
+    "search_gna",
+    "simulate_gna",
     "token_attention",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-# sub-command -> what it does; each is the module of that name here, with main(arguments) -> exit status
+# sub-command -> what it does; each is a module here, "_" for "-", with main(arguments) -> exit status
 COMMANDS = {
     "train": "train a model on images, evaluate it and write a report",
     "eval": "judge trained networks on held-out images, also corrupted ones, side by side",
@@ -14,6 +14,7 @@ COMMANDS = {
     "share": "put a trained model in a folder that timm and the Hugging Face hub read",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "lab": "try a published claim in minutes, beside a control that can win",
+    "simulate-gna": "count what a strided neighbourhood attention can gain on tiled hardware",
     "bench": "measure time and memory beside other operators and models",
     "plot": "draw pictures of measurements",
     "list": "list mixers, models, tasks and laboratories with their papers",
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise UnknownName("command", arguments[0], COMMANDS)
-        module = importlib.import_module(f"qna.cli.{arguments[0]}")
+        module = importlib.import_module(f"qna.cli.{arguments[0].replace('-', '_')}")
         return module.main(arguments[1:])
     except (InvalidInput, MissingExtra) as error:
         from qna._core.outside import as_line

@@ -7,6 +7,7 @@ from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
 from qna.plots.learning import plot_learning
 from qna.plots.robustness import plot_robustness
+from qna.plots.tile_pattern import plot_tile_pattern
 
 __all__ = [
     "HeatMap",
@@ -20,4 +21,5 @@ __all__ = [
     "plot_lines",
     "plot_robustness",
     "plot_table",
+    "plot_tile_pattern",
 ]

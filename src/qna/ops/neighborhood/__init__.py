@@ -1,0 +1,1 @@
+"""Neighbourhood attention: each query attends the window of keys around it."""
