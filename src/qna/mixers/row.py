@@ -41,6 +41,7 @@ class Traits:
         strided: it takes `stride`.
         any_size: maps of any size and aspect ratio, 1 x 1 included.
         batch_coupled: what comes out of one image depends on the others in the batch.
+        pools: its maps become one vector, (B, C').
     """
 
     axes: int
@@ -48,6 +49,7 @@ class Traits:
     strided: bool = False
     any_size: bool = True
     batch_coupled: bool = False
+    pools: bool = False
 
 
 @dataclass(frozen=True)

@@ -120,5 +120,5 @@ ROW = MixerRow(
     QnAPool2d,
     ABOUT,
     Example((5, 7), {"num_heads": 2, "map_size": (4, 7)}, out_space=()),
-    Traits(2, heads=True),
+    Traits(2, heads=True, pools=True),
 )

@@ -52,14 +52,12 @@ class BlockSpec:
         strided = {} if self.stride == 1 else {"stride": self.stride}
         if strided and "stride" not in known:
             raise InvalidInput(f"{name} keeps the size of its map and cannot have stride={self.stride}")
-        lacks = [
-            n
-            for n, p in known.items()
-            if p.default is p.empty and n != "dim" and n not in {**self.arguments, **strided}
-        ]
-        if lacks:
-            raise InvalidInput(f"{name} needs {' and '.join(lacks)}: give it among the mixer's arguments")
-        return build(dim, **self.arguments, **strided)
+        if not isinstance(self.mixer, str):
+            return build(dim, **self.arguments, **strided)
+        row = MIXERS[self.mixer]
+        if row.traits.pools:
+            raise InvalidInput(f"{name} pools its map into one vector and cannot be a block's mixer")
+        return row.create(dim, **self.arguments, **strided)
 
 
 def mixer_builder(mixer: str | Callable[..., nn.Module]) -> tuple[Callable[..., nn.Module], str]:
