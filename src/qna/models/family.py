@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,7 +71,6 @@ class Family:
         task: what the models are for.
         authors: how the authors' checkpoints are read; None where there are none that can be.
         leaves: kinds of modules that torch.fx must not look into, beside the mixers.
-        exempt: name of a contract test -> why it does not hold; the test then has to fail.
     """
 
     name: str
@@ -83,7 +82,6 @@ class Family:
     task: str = "classification"
     authors: Authors | None = None
     leaves: tuple[type[nn.Module], ...] = ()
-    exempt: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, variant: Variant, **arguments: Any) -> nn.Module:
         """The model of a variant, changed by `arguments`."""
