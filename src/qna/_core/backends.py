@@ -96,6 +96,8 @@ def short(dtype: torch.dtype) -> str:
 
 def _seen_through(inputs: OpInputs) -> list[str]:
     """What of torch wants to see all that is computed of these inputs, and would be wrong without."""
+    if torch.onnx.is_in_onnx_export():
+        return ["torch.onnx.export is recording, and ONNX has no such operation but what the reference uses"]
     # torch.compile has transforms and traces of its own, and cannot trace the questions
     if torch.compiler.is_compiling():
         return []

@@ -21,7 +21,7 @@ def window_softmax(scores: Tensor, bias: Tensor, window: Window) -> Tensor:
         (B, *space', L, h, *kernel), at least fp32; 0 outside the map. Its memory grows with the window.
     """
     dtype = torch.promote_types(scores.dtype, torch.float32)
-    margins = window.margins(scores.shape[1:-2])
+    margins = window.margins()
     padded = F.pad(scores.to(dtype), [0, 0, 0, 0, *margins], value=float("-inf"))
     bias = bias.to(dtype)
     taps = torch.stack([padded[(slice(None), *place)] + bias[tap] for tap, place in window.taps()], dim=-1)

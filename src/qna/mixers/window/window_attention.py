@@ -122,8 +122,14 @@ class WindowAttention2d(nn.Module):
         return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
 
     def _window(self, size: Sequence[int]) -> tuple[int, int]:
-        """The window, or the map (B, H, W, C) where it is smaller: the offsets inside are the same."""
-        return min(self.window_size[0], size[1]), min(self.window_size[1], size[2])
+        """The window, or the map (B, H, W, C) where it is smaller: the offsets inside are the same.
+
+        A graph that is recorded for maps of any size takes the whole window, padded and masked.
+        """
+        rows, columns = self.window_size
+        return rows if _is_open(size[1]) else min(rows, size[1]), (
+            columns if _is_open(size[2]) else min(columns, size[2])
+        )
 
     def _padded(self, size: Sequence[int]) -> int:
         """Positions of one map (B, H, W, C) that is padded to whole windows."""
@@ -141,7 +147,7 @@ class WindowAttention2d(nn.Module):
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         height, width = x.shape[1:3]
         rows, columns = self._window(x.shape)
-        down, across = -(-height // rows), -(-width // columns)
+        down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
         after = (down * rows - height, across * columns - width)
         mask = self._bias(rows, columns)
         tiled = F.pad(self.qkv(x), (0, 0, 0, after[1], 0, after[0]))
@@ -151,7 +157,7 @@ class WindowAttention2d(nn.Module):
         )
         # 3, B, windows, h, n, d
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
-        if any(after):
+        if any(_is_open(n) or n for n in after):
             mask = (mask + self._outside(x, after, mask.dtype)).flatten(0, 1)
             tiled = tiled.flatten(2, 3)
         else:
@@ -176,7 +182,7 @@ class WindowAttention2d(nn.Module):
         inside = F.pad(
             x.new_zeros(x.shape[1:3], dtype=dtype), (0, after[1], 0, after[0]), value=float("-inf")
         )
-        tiled = inside.view(-1, rows, inside.shape[1] // columns, columns).transpose(1, 2)
+        tiled = inside.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
         return tiled.reshape(-1, 1, 1, rows * columns)
 
     def _untile(self, windows: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
@@ -186,6 +192,11 @@ class WindowAttention2d(nn.Module):
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         return tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def _is_open(size: object) -> bool:
+    """Whether a graph is recorded in which this size may be another: exporters then give no integer."""
+    return type(size) is not int
 
 
 ROW = MixerRow(

@@ -18,6 +18,9 @@ def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
 
 def same_margins(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Positions that `pad_same` puts before and after an axis of `size`."""
-    windows = -(-size // stride)
-    total = max((windows - 1) * stride + kernel - size, 0)
+    # one form of "rounded up" for all maps: exporters have to see that sizes of two paths are equal
+    total = (size + stride - 1) // stride * stride - stride + kernel - size
+    if kernel < stride:
+        # only then can the map end between two windows
+        total = max(total, 0)
     return total // 2, total - total // 2

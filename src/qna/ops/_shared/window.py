@@ -55,7 +55,7 @@ class Window(NamedTuple):
             if padding != "same":
                 raise InvalidInput(f"padding must be 'same', an integer or one per axis, got {padding!r}")
             before = tuple([s // 2 for s in span])
-            out = tuple([(n - 1) // s + 1 for n, s in zip(size, stride_, strict=True)])
+            out = tuple([(n + s - 1) // s for n, s in zip(size, stride_, strict=True)])
             return cls(kernel, stride_, dilation_, before, out)
         before = per_axis("padding", padding, axes, minimum=0)
         room = [n + 2 * p - s for n, p, s in zip(size, before, span, strict=True)]
@@ -79,15 +79,15 @@ class Window(NamedTuple):
         """Stride, dilation, before and out in a row: what a kernel needs beside the shapes."""
         return self.stride + self.dilation + self.before + self.out
 
-    def margins(self, size: Sequence[int]) -> list[int]:
-        """Positions that the windows hang over a map of `size`, as `F.pad` takes them: last axis first."""
+    def margins(self) -> list[int]:
+        """Positions that the windows hang over a map at most, as `F.pad` takes them: last axis first.
+
+        At least as many behind the map as before it, whatever its size, so that graphs which are recorded for
+        maps of any size hold no comparison of sizes.
+        """
         margins = []
-        for o, s, d, k, before, n in zip(
-            self.out, self.stride, self.dilation, self.kernel, self.before, size, strict=True
-        ):
-            over = (o - 1) * s + d * (k - 1) + 1 - before - n
-            # the larger of this and 0, in arithmetic that torch.jit.trace records for other sizes
-            margins = [before, (over + abs(over)) // 2, *margins]
+        for d, k, before in zip(self.dilation, self.kernel, self.before, strict=True):
+            margins = [before, max(before, d * (k - 1) - before), *margins]
         return margins
 
     def taps(self) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:

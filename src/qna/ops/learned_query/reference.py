@@ -21,7 +21,7 @@ def attend(
     if scores is None:
         scores, value = split(value, bias.shape[-2])
     dtype = torch.promote_types(value.dtype, torch.float32)
-    margins = window.margins(scores.shape[1:-2])
+    margins = window.margins()
     # outside the map: e^-inf = 0 counts in neither sum
     s = F.pad(scores.to(dtype), [0, 0, 0, 0, *margins], value=float("-inf"))
     v = F.pad(value.to(dtype), [0, 0, 0, 0, *margins])

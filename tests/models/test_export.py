@@ -1,0 +1,107 @@
+"""Whole networks as graphs for any batch, height and width: torch.export, ONNX, torch.jit.trace."""
+
+import warnings
+
+import pytest
+import timm
+import torch
+from torch.export import Dim
+
+from qna import use_backend
+from qna.models import FAMILIES
+
+FAST = "qna_vit_nano_16"
+NAMES = sorted(name for family in FAMILIES.values() for name in family.variants)
+EACH = [n if n == FAST else pytest.param(n, marks=pytest.mark.long) for n in NAMES]
+each_model = pytest.mark.parametrize("name", EACH)
+# kernels decline while ONNX records, so that both write one graph
+each_backend = pytest.mark.parametrize("backend", [None, pytest.param("reference", marks=pytest.mark.long)])
+OPEN = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+
+
+def build(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # tables and biases start at zero and would hide errors
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def images(*size, batch=2):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def several_windows(model):
+    """An image on which every layer has several windows on each axis: exporters take 1 for a constant."""
+    reductions = [info["reduction"] for info in model.feature_info]
+    steps = [
+        max(getattr(block.mixer, "window_size", (2, 2))) * reduction + 1
+        for stage, reduction in zip(model.stages, reductions, strict=True)
+        for block in stage
+    ]
+    return images(max(steps), max(steps) + 2 * reductions[-1])
+
+
+def others(model):
+    """A smaller image of odd size, and one that is longer, in other batches."""
+    height, width = several_windows(model).shape[2:]
+    return images(height // 2 - 1, width // 3, batch=1), images(height, 2 * width + 1, batch=3)
+
+
+@each_backend
+@each_model
+def test_onnx_of_any_size(name, backend, tmp_path):
+    pytest.importorskip("onnxscript", reason="torch.onnx.export needs the extra 'export'")
+    runtime = pytest.importorskip("onnxruntime", reason="what runs the graph is in the extra 'export'")
+    model = build(name)
+    with use_backend(backend), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            model,
+            (several_windows(model),),
+            tmp_path / "model.onnx",
+            dynamo=True,
+            dynamic_shapes=(OPEN,),
+            verbose=False,
+        )
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for x in others(model):
+        (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), model(x), rtol=1e-4, atol=1e-4)
+
+
+@each_model
+def test_torch_export_of_any_size(name):
+    """No size becomes a constant; what is refused is a map of one window where the example had several."""
+    model = build(name)
+    exported = torch.export.export(model, (several_windows(model),), dynamic_shapes=(OPEN,))
+    assert len({s for s in exported.range_constraints if exported.range_constraints[s].upper > 10**6}) == 3
+    height, width = several_windows(model).shape[2:]
+    run = exported.module()
+    for x in (images(height + 3, width + 2, batch=3), images(height, 2 * width + 1)):
+        with torch.no_grad():
+            torch.testing.assert_close(run(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_is_made_and_run_of_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        model = timm.create_model(FAST, num_classes=7).eval()
+        logits = model(torch.empty(2, 3, 33, 47))
+    assert logits.shape == (2, 7)
+    assert {type(p.data).__name__ for p in model.parameters()} == {"FakeTensor"}
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own: the checks of shapes are not recorded
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("size", [(40, 72), (16, 16)])
+def test_a_traced_graph_is_right_for_other_sizes(size, backend):
+    model = build(FAST)
+    with torch.no_grad(), use_backend(backend):
+        traced = torch.jit.trace(model, images(*size), check_trace=False)
+        for x in (images(33, 47, batch=1), images(16, 16, batch=3), images(90, 9)):
+            torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
