@@ -9,7 +9,7 @@ from qna.models import QNA_VIT, QnAViT
 NAMES = sorted(QNA_VIT)
 # every kind of block is in the smallest one
 FAST = "qna_vit_nano_16"
-EACH = [n if n == FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+EACH = [n if n == FAST else pytest.param(n, marks=pytest.mark.long) for n in NAMES]
 each_model = pytest.mark.parametrize("name", EACH)
 
 

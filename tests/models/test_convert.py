@@ -61,7 +61,7 @@ def nano(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", [c if c == "tiny" else pytest.param(c, marks=pytest.mark.slow) for c in LOGITS]
+    "case", [c if c == "tiny" else pytest.param(c, marks=pytest.mark.long) for c in LOGITS]
 )
 def test_logits_of_the_authors_model(case, tmp_path):
     golden = LOGITS[case]
