@@ -93,6 +93,17 @@ def test_a_family_whose_checkpoints_nobody_reads_is_named(a_toy, tmp_path):
         convert(tmp_path / "a", tmp_path / "b.safetensors", "toy_of_five")
 
 
+def test_a_name_is_a_string():
+    with pytest.raises(InvalidInput, match="by its name, a string, got None"):
+        create(None)
+
+
+def test_a_family_may_be_registered_again():
+    entry = timm.models.model_entrypoint("qna_vit_tiny")
+    register(FAMILIES["qna_vit"])
+    assert timm.models.model_entrypoint("qna_vit_tiny") is entry
+
+
 def test_the_door_does_not_shadow_a_name_of_timm():
     entry = timm.models.model_entrypoint("resnet18")
     with pytest.raises(
@@ -172,6 +183,7 @@ def test_a_mixer_of_its_own_per_stage_with_arguments():
         ),
         ({"mixers": (("QnA2d", {"stride": 2}), None, None)}, "unknown argument of QnA2d 'stride'"),
         ({"mixers": (("QnA2d", {"out_dim": 64}), None, None)}, "QnA2d makes 64 channels of 32"),
+        ({"mixers": "QnA1d"}, "QnA1d mixes maps of 1 axes and cannot be the mixer of a block on images"),
         ({"mixers": "QnAPool2d"}, "QnAPool2d pools its map into one vector and cannot be a block's mixer"),
         ({"downsample": "pool"}, "unknown downsample 'pool'"),
         ({"in_chans": 0}, "in_chans must be an integer of at least 1, got 0"),

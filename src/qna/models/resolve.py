@@ -16,6 +16,8 @@ from qna.models.timm_entry import FAMILY_OF, timm
 
 def check_model(name: str) -> None:
     """Refuse a name that timm, which knows ours too, does not know, with the nearest names."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"a model is created by its name, a string, got {name!r}")
     if ":" not in name:  # hf-hub:... and local-dir:... are not in the registry
         check_choice("model", name.split(".", maxsplit=1)[0], timm.list_models())
 

@@ -18,6 +18,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_folder
 from qna._core.typed_json import from_json_value, parse_json
 from qna.models.card import model_card
+from qna.models.resolve import check_model
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -111,7 +112,7 @@ def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:
         InvalidInput: if a file is missing, damaged or of another model.
     """
     folder = Path(folder)
-    check_choice("model", read_config(folder).architecture, timm.list_models())
+    check_model(read_config(folder).architecture)
     if not (folder / WEIGHTS).is_file():
         raise InvalidInput(f"there is no model in {folder}: {WEIGHTS} is missing")
     try:

@@ -28,7 +28,8 @@ def register(family: Family) -> None:
         InvalidInput: timm has a model of such a name; it would be replaced for the whole process.
     """
     for name in family.variants:
-        if timm.is_model(name):
+        # ours from an import that was broken off may be registered again
+        if timm.is_model(name) and getattr(FAMILY_OF.get(name), "name", None) != family.name:
             raise InvalidInput(
                 f"timm has a model {name!r} already, which that of {family.name} would replace: "
                 f"call ours 'qna_{name}'"
@@ -38,8 +39,9 @@ def register(family: Family) -> None:
     for leaf in (*family.leaves, *(row.build for row in MIXERS.values())):
         timm.models.register_notrace_module(leaf)
     for name, variant in family.variants.items():
+        if name not in FAMILY_OF:
+            timm.models.register_model(_entry(family, name, variant))
         FAMILY_OF[name] = family
-        timm.models.register_model(_entry(family, name, variant))
 
 
 def _cfg(family: Family, variant: Variant) -> dict[str, Any]:

@@ -55,6 +55,10 @@ class BlockSpec:
         if not isinstance(self.mixer, str):
             return build(dim, **self.arguments, **strided)
         row = MIXERS[self.mixer]
+        if row.traits.axes != 2:
+            raise InvalidInput(
+                f"{name} mixes maps of {row.traits.axes} axes and cannot be the mixer of a block on images"
+            )
         if row.traits.pools:
             raise InvalidInput(f"{name} pools its map into one vector and cannot be a block's mixer")
         return row.create(dim, **self.arguments, **strided)
