@@ -34,8 +34,8 @@ def vision_mismatch() -> str | None:
     if built is None:
         return None
     return (
-        f"torchvision is a CUDA build ({built[1]}) and torch is for CPUs alone, so `import timm` fails before "
-        "`import qna.models`: import qna.models first, or install torchvision's CPU build"
+        f"torchvision is a CUDA build ({built[1]}) and torch is for CPUs alone, so `import timm` fails "
+        "before `import qna.models`: import qna.models first, or install torchvision's CPU build"
     )
 
 
