@@ -7,7 +7,6 @@ from torch import nn
 from qna._core import checks
 from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
-from qna.parts.linear import Linear
 
 
 class Shift1d(nn.Module):
@@ -17,7 +16,7 @@ class Shift1d(nn.Module):
         super().__init__()
         self.dim = self.out_dim = dim
         self.steps = steps
-        self.map = Linear(dim, dim)
+        self.map = nn.Linear(dim, dim)
 
     def forward(self, x):
         checks.channels_last_map("Shift1d", x, self.dim, 1)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from qna.parts.linear import Linear, linear
+from qna.parts.linear import apply_linear, linear
 
 NAMES = ("x", "weight", "bias")
 
@@ -54,7 +55,7 @@ def test_a_large_map_is_convolved_in_place_and_a_small_one_is_not():
     for positions, name in ((16 * 16, "convolution"), (64, "mm")):
         with torch.profiler.profile() as profile:
             linear(torch.randn(positions, 4), weight)
-        assert any(name in event.name for event in profile.events()), positions
+        assert any(name in event.name for event in profile.events()), positions  # pyright: ignore[reportOptionalIterable]
 
 
 def test_strided_maps_and_other_dtypes():
@@ -66,16 +67,42 @@ def test_strided_maps_and_other_dtypes():
 
 
 def test_autocast_is_obeyed():
-    layer = Linear(16, 8)
+    layer = nn.Linear(16, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.randn(4, 16, 16, 16)).dtype == torch.bfloat16
+        assert apply_linear(layer, torch.randn(4, 16, 16, 16)).dtype == torch.bfloat16
 
 
-def test_a_compiled_graph_holds_a_product():
-    program = torch.export.export(Linear(16, 8), (torch.randn(4, 16, 16, 16),))
-    names = {str(node.target) for node in program.graph.nodes}
-    assert any("linear" in name for name in names)
-    assert not any("conv" in name for name in names)
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map: nn.Module = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return apply_linear(self.map, x)
+
+
+def test_a_layer_is_convolved_unless_somebody_watches():
+    network, x, seen = Mapped(), torch.randn(4, 16, 16, 16), []
+    weight, bias = network.map.parameters()
+    expected = linear(x, weight, bias)
+    assert torch.equal(network(x), expected)
+    assert not torch.equal(F.linear(x, weight, bias), expected)  # told by rounding
+    network.map.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    torch.testing.assert_close(network(x), expected)
+    assert len(seen) == 1
+    network.map = nn.Identity()
+    assert network(x) is x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_graphs_hold_the_module_and_its_product():
+    network, x = Mapped(), torch.randn(4, 16, 16, 16)
+    exported = {str(node.target) for node in torch.export.export(network, (x,)).graph.nodes}
+    traced = {node.kind() for node in torch.jit.trace(network, x, check_trace=False).inlined_graph.nodes()}  # pyright: ignore[reportAttributeAccessIssue]
+    for names in (exported, traced):
+        assert any("linear" in name for name in names)
+        assert not any("conv" in name for name in names)
+    assert "map" in {node.target for node in torch.fx.symbolic_trace(network).graph.nodes}
 
 
 def test_second_derivatives():

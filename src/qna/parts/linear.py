@@ -8,10 +8,12 @@ it lies, so that no copy is made either way.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 # below this many positions a call costs more than its product
@@ -22,6 +24,9 @@ _BATCH = 16
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, equal to rounding: x (..., C), weight (C', C), bias (C') -> (..., C')."""
+    # a traced graph would keep the sizes that it was traced at
+    if torch._C._get_tracing_state() is not None:
+        return F.linear(x, weight, bias)
     positions = x.numel() // max(x.shape[-1], 1)
     if not _prefers_convolution(x, weight, positions):
         return F.linear(x, weight, bias)
@@ -30,26 +35,39 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` by `linear`: the same parameters, the same values to rounding."""
+def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)``, by `linear` where that is quicker and nobody would see the difference.
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        return linear(input, self.weight, self.bias)
+    Layers are plain `nn.Linear`, so that what other tools know by type (to quantise, adapt, prune, count) is
+    what they find; the way to compute one is the choice of who calls it.
+
+    Args:
+        layer: a linear map, or what a tool has put in its place.
+        x: (..., in_features).
+
+    Returns:
+        (..., out_features).
+    """
+    # compilers and tracers are to see the module itself
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and is_plain(layer):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
 
 
-def is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether calling `layer` is `linear` with its weight and bias, and nothing that others see or change.
 
     It is not where a tool has put another module in its place (adapters, quantised layers, parametrizations),
-    hung a hook on it (pruning does), replaced its `forward`, or given it a weight that is no plain tensor.
+    hung a hook on it (pruning does) or on all modules (counters do), replaced its `forward`, or given it a
+    weight that is no plain tensor.
     """
     return (
-        type(layer) is Linear
+        type(layer) is nn.Linear
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
         and not layer._backward_hooks
         and not layer._backward_pre_hooks
+        and not _has_any_global_hook()
         and "forward" not in layer.__dict__
         and not is_traceable_wrapper_subclass(layer.weight)
     )

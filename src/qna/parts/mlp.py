@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
+from qna.parts.linear import apply_linear
 
 
 class ChannelMlp(nn.Module):
@@ -13,12 +13,12 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU(approximate="tanh")
-        self.fc2 = Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim)
         init_linear_(self.fc1)
         init_linear_(self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return self.fc2(self.act(self.fc1(x)))
+        return apply_linear(self.fc2, self.act(apply_linear(self.fc1, x)))

@@ -110,11 +110,15 @@ def test_fuse_refuses_what_it_cannot_fold(mixer):
 def test_what_is_plain(mixer):
     value = mixer.project.value
     assert is_plain(value)
-    assert not is_plain(nn.Linear(8, 8))
+    assert type(value) is nn.Linear  # what other tools know by its type
+    assert not is_plain(nn.Bilinear(8, 8, 8))
     value.forward = value.forward
     assert not is_plain(value)
     del value.forward
     handle = value.register_full_backward_hook(lambda *_: None)
+    assert not is_plain(value)
+    handle.remove()
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda *_: None)  # on all modules
     assert not is_plain(value)
     handle.remove()
     assert is_plain(value)

@@ -14,7 +14,7 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import truncated_normal_
-from qna.parts.linear import Linear
+from qna.parts.linear import apply_linear
 
 
 class FocalModulation2d(nn.Module):
@@ -57,15 +57,15 @@ class FocalModulation2d(nn.Module):
             )
         self.normalize_modulator = normalize_modulator
         # two projections, not one of three parts: the convolutions then read the context as it lies
-        self.query_gates = Linear(dim, dim + len(self.kernel_sizes) + 1)
-        self.context = Linear(dim, dim)
+        self.query_gates = nn.Linear(dim, dim + len(self.kernel_sizes) + 1)
+        self.context = nn.Linear(dim, dim)
         # the trap of copies in the wild: these convolutions have neither bias nor norm
         self.levels = nn.ModuleList(
             nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim, bias=False) for k in self.kernel_sizes
         )
-        self.modulator = Linear(dim, dim)
+        self.modulator = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.out = Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
         for linear in (self.query_gates, self.context, self.modulator, self.out):
             truncated_normal_(linear.weight, 0.02)
             nn.init.zeros_(linear.bias)
@@ -74,10 +74,16 @@ class FocalModulation2d(nn.Module):
         """(B, H, W, dim) -> (B, H, W, dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         # gates are what the projection gives, without an activation
-        query, gates = self.query_gates(x).split([self.dim, len(self.levels) + 1], -1)
+        query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.levels) + 1], -1)
         if self.normalize_modulator:
             gates = gates / gates.shape[-1]
-        return self.out(self.norm(query * self.modulator(self._gather(self.context(x), gates))))
+        # nothing is named that would then live longer than it is needed
+        return apply_linear(
+            self.out,
+            self.norm(
+                query * apply_linear(self.modulator, self._gather(apply_linear(self.context, x), gates))
+            ),
+        )
 
     def _gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """The gated sum of all levels, (B, H, W, dim)."""

@@ -12,7 +12,6 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape
 from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
 
 ABOUT = About(
     title="Learned Queries for Efficient Local Attention",
@@ -78,15 +77,15 @@ class LearnedQueryLayer(nn.Module):
             bias=bias,
             normalize_query=normalize_query,
         )
-        self.out = Linear(out_dim, out_dim, bias=bias)
+        self.out = nn.Linear(out_dim, out_dim, bias=bias)
         init_linear_(self.out)
 
     def fuse(self: Layer) -> Layer:
         """Fold the queries into one projection with the values, for inference; in place, returns itself.
 
         The output stays the same to rounding. Queries, keys, values, position bias and query weights become
-        constants (buffers) that no longer train and are no longer named in the state dict; the output
-        projection stays a parameter.
+        constants that no longer train: `project.packed`, a linear map like any other, and two tables. The
+        output projection stays as it was.
         """
         self.project = self.project.fold()
         return self

@@ -13,6 +13,7 @@ from qna._core.checks import per_axis
 from qna.mixers.learned_query.layer import ABOUT, LearnedQueryLayer
 from qna.mixers.learned_query.projection import merge_heads
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.linear import apply_linear
 from qna.parts.resize import resize_table
 from qna.parts.rows import PositionRows
 
@@ -72,7 +73,7 @@ class QnAPool2d(LearnedQueryLayer):
         if weight is not None:
             shares = shares * resize_table(weight.to(shares.dtype), x.shape[1:3]).flatten(0, 1)
         attended = torch.einsum("bnh,bnhd->bhd", shares.sum(2).to(value.dtype), value.flatten(1, 2))
-        return self.out(merge_heads(attended))
+        return apply_linear(self.out, merge_heads(attended))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax over the map, before the query weights: (B, L, h, H, W), at least fp32."""

@@ -23,7 +23,7 @@ from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
 from qna.ops.learned_query.layout import split
 from qna.parts.initializers import init_linear_, lecun_normal_, truncated_normal_
-from qna.parts.linear import Linear, is_plain, linear
+from qna.parts.linear import apply_linear, is_plain, linear
 
 
 class QueryShape(NamedTuple):
@@ -92,7 +92,7 @@ class QueryKeyValue(nn.Module):
         self.normalize_query = normalize_query
         self.query = nn.Parameter(torch.empty(shape))
         self.key = nn.Parameter(torch.empty(shape.heads, shape.head_dim, dim))
-        self.value = Linear(dim, shape.heads * shape.head_dim, bias=bias)
+        self.value = nn.Linear(dim, shape.heads * shape.head_dim, bias=bias)
         self.position = POSITIONS[position](kernel, *shape)
         self.query_weight = QUERY_WEIGHTS[query_weight](kernel, shape.queries, shape.heads)
         truncated_normal_(self.query, shape.head_dim**-0.5)
@@ -152,10 +152,8 @@ class QueryKeyValue(nn.Module):
 
 
 class FoldedQueryKeyValue(nn.Module):
-    """A `QueryKeyValue` for inference: one projection and two tables, all constant."""
+    """A `QueryKeyValue` for inference: one linear map, `packed`, and two tables, all constant."""
 
-    weight: Tensor
-    bias: Tensor | None
     position: Tensor
     query_weight: Tensor | None
 
@@ -167,13 +165,17 @@ class FoldedQueryKeyValue(nn.Module):
         query_weight: Tensor | None,
     ):
         super().__init__()
-        tables = {"weight": weight, "bias": bias, "position": position, "query_weight": query_weight}
-        for name, tensor in tables.items():
+        # made without data: initial values would move torch's generator
+        self.packed = nn.Linear(*reversed(weight.shape), bias=bias is not None, device="meta")
+        for name, tensor in {"weight": weight, "bias": bias}.items():
+            if tensor is not None:
+                setattr(self.packed, name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
+        for name, tensor in {"position": position, "query_weight": query_weight}.items():
             self.register_buffer(name, None if tensor is None else tensor.detach().clone())
 
     def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
-        packed = linear(x, self.weight, self.bias).unflatten(-1, (-1, self.position.shape[-1]))
+        packed = apply_linear(self.packed, x).unflatten(-1, (-1, self.position.shape[-1]))
         return PackedInputs(packed, self.position, self.query_weight)
 
     def query_macs(self) -> int:

@@ -16,6 +16,7 @@ from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops._shared.window import Window
+from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows, window_sources
 from qna.parts.window_softmax import window_softmax
 
@@ -93,7 +94,7 @@ class QnA(LearnedQueryLayer):
         attended = packed_learned_query_attention(
             *self.project(x), stride=self.stride, dilation=self.dilation, backend=self.backend
         )
-        return self.out(merge_heads(attended))
+        return apply_linear(self.out, merge_heads(attended))
 
     def attention_inputs(self, x: Tensor) -> AttentionInputs:
         """What is attended of the map `x`, as the op takes it: scores, value, bias, weight."""

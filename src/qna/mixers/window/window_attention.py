@@ -14,7 +14,7 @@ from qna._core.about import About
 from qna._core.checks import per_axis
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
+from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
 
 
@@ -43,10 +43,10 @@ class WindowAttention2d(nn.Module):
         self.num_heads = num_heads
         self.window_size = per_axis("window_size", window_size, 2, minimum=1)
         rows, columns = self.window_size
-        self.qkv = Linear(dim, 3 * dim, bias=bias)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         # bias of every offset (query - key) that two positions of a window can have
         self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
-        self.out = Linear(dim, dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=bias)
         init_linear_(self.qkv)
         init_linear_(self.out)
 
@@ -62,7 +62,7 @@ class WindowAttention2d(nn.Module):
             if torch.compiler.is_compiling():
                 # the fused kernel's order in memory is not that of its decomposition, which exporters view
                 attended = attended.clone(memory_format=torch.contiguous_format)
-        return self.out(self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]])
+        return apply_linear(self.out, self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]])
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.
@@ -144,7 +144,7 @@ class WindowAttention2d(nn.Module):
         down, across = -(-height // rows), -(-width // columns)
         after = (down * rows - height, across * columns - width)
         mask = self._bias(rows, columns)
-        tiled = F.pad(self.qkv(x), (0, 0, 0, after[1], 0, after[0]))
+        tiled = F.pad(apply_linear(self.qkv, x), (0, 0, 0, after[1], 0, after[0]))
         # exporters may leave a projected map in another order in memory, which a view would refuse
         tiled = tiled.reshape(
             x.shape[0], down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads

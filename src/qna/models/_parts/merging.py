@@ -11,7 +11,7 @@ from qna._core.checks import positive
 from qna.models._parts.padding import pad_same, same_margins
 from qna.models._parts.shortcut import even_rows, strided_size
 from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
+from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
 
 
@@ -33,14 +33,14 @@ class PatchMerging(nn.Module):
         self.stride = stride
         self.out_dim = 2 * dim if out_dim is None else out_dim
         positive(type(self).__name__, dim=dim, stride=stride, out_dim=self.out_dim)
-        self.proj = Linear(stride * stride * dim, self.out_dim, bias=False)
+        self.proj = nn.Linear(stride * stride * dim, self.out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         x = pad_same(x.permute(0, 3, 1, 2), self.stride, self.stride).permute(0, 2, 3, 1)
         rows = x.unflatten(2, (-1, self.stride)).unflatten(1, (-1, self.stride))
-        return self.proj(rows.transpose(2, 3).flatten(3))
+        return apply_linear(self.proj, rows.transpose(2, 3).flatten(3))
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), the zeros at its border included."""

@@ -12,7 +12,7 @@ from qna._core.checks import per_axis
 from qna.models._parts.padding import pad_same, same_margins
 from qna.ops._shared.window import Window
 from qna.parts.initializers import init_linear_
-from qna.parts.linear import Linear
+from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows, window_sources
 from qna.parts.window_softmax import window_softmax
 
@@ -23,12 +23,12 @@ class StridedShortcut(nn.Module):
     def __init__(self, dim: int, out_dim: int, *, stride: int):
         super().__init__()
         self.stride = stride
-        self.proj = Linear(dim, out_dim, bias=False)
+        self.proj = nn.Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
-        return self.proj(x[:, :: self.stride, :: self.stride])
+        return apply_linear(self.proj, x[:, :: self.stride, :: self.stride])
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Shape of what comes out of a map of `size`."""
@@ -49,13 +49,14 @@ class AveragePoolShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         self.window = window
-        self.proj = Linear(dim, out_dim, bias=False)
+        self.proj = nn.Linear(dim, out_dim, bias=False)
         init_linear_(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         padded = pad_same(x.permute(0, 3, 1, 2), self.window, self.stride)
-        return self.proj(F.avg_pool2d(padded, self.window, self.stride).permute(0, 2, 3, 1))
+        pooled = F.avg_pool2d(padded, self.window, self.stride)
+        return apply_linear(self.proj, pooled.permute(0, 2, 3, 1))
 
     def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Shape of what comes out of a map of `size`."""
