@@ -21,6 +21,8 @@ def report(ops: Mapping[str, Sequence[Backend]]) -> str:
     """Versions, devices, and every backend of every op with what it lacks, as text for a bug report."""
     import torch
 
+    from qna._core.third_party import vision_mismatch
+
     cpu = torch.backends.cpu.get_cpu_capability()
     lines = [
         f"qna {_version('qna')}",
@@ -35,6 +37,9 @@ def report(ops: Mapping[str, Sequence[Backend]]) -> str:
     for extra, names in _PACKAGES.items():
         found = ", ".join(f"{name} {_version(name)}" for name in names)
         lines.append(f"  {extra:<7} {found}")
+    mismatch = vision_mismatch()
+    if mismatch is not None:
+        lines.append(f"  note: {mismatch}")
     for op, backends in ops.items():
         lines.append(f"{op}, fastest first:")
         for backend in backends:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -15,6 +18,25 @@ _MISSING_SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _schemas: torch.library.Library | None = None
+
+
+def vision_mismatch() -> str | None:
+    """Why `import timm` or `import torchvision` alone would fail here, with the way out; None where it works.
+
+    A torchvision that was built for CUDA cannot register its operators beside a CPU-only torch.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if torch.version.cuda is not None or found is None or found.origin is None:
+        return None
+    told = Path(found.origin).with_name("version.py")
+    text = told.read_text(encoding="utf-8") if told.is_file() else ""
+    built = re.search(r"^__version__\s*=\s*['\"].*\+(cu\d+)", text, re.MULTILINE)
+    if built is None:
+        return None
+    return (
+        f"torchvision is a CUDA build ({built[1]}) and torch is for CPUs alone, so `import timm` fails "
+        "before `import qna.models`: import qna.models first, or install torchvision's CPU build"
+    )
 
 
 def import_vision(module: str, *, extra: str, purpose: str) -> ModuleType:
