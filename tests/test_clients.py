@@ -48,7 +48,7 @@ def test_no_linear_map_is_of_a_type_of_its_own(network):
 def test_torch_quantises_every_linear_map(network, x):
     expected, names = network(x), linear_maps(network)
     network = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
-    kind = torch.ao.nn.quantized.dynamic.Linear
+    kind = torch.ao.nn.quantized.dynamic.Linear  # pyright: ignore[reportAttributeAccessIssue]
     assert [name for name, module in network.named_modules() if isinstance(module, kind)] == names
     assert 0 < loss(network, expected, x) < LOSS
 

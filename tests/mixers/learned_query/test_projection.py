@@ -127,3 +127,13 @@ def test_what_is_plain(mixer):
 def test_the_names_of_the_state_dict_stay(mixer):
     names = {"query", "key", "value.weight", "value.bias", "position.table", "query_weight.table"}
     assert {n.removeprefix("project.") for n in mixer.state_dict() if n.startswith("project.")} == names
+
+
+def test_what_was_fused_with_buffers_loads():
+    torch.manual_seed(0)
+    layer, x = QnA2d(8, num_heads=2, kernel_size=3, bias=True).fuse(), torch.randn(1, 4, 5, 8)
+    state = {name.replace("project.packed.", "project."): t for name, t in layer.state_dict().items()}
+    assert "project.weight" in state
+    other = QnA2d(8, num_heads=2, kernel_size=3, bias=True).fuse()
+    other.load_state_dict(state)
+    assert torch.equal(other(x), layer(x))

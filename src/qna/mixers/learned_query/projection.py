@@ -172,6 +172,7 @@ class FoldedQueryKeyValue(nn.Module):
                 setattr(self.packed, name, nn.Parameter(tensor.detach().clone(), requires_grad=False))
         for name, tensor in {"position": position, "query_weight": query_weight}.items():
             self.register_buffer(name, None if tensor is None else tensor.detach().clone())
+        self.register_load_state_dict_pre_hook(_from_buffers)
 
     def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
@@ -190,3 +191,10 @@ class FoldedQueryKeyValue(nn.Module):
 def merge_heads(attended: Tensor) -> Tensor:
     """(..., h, d) -> (..., d * h), in the channel order of the values; a view where heads are fastest."""
     return attended.transpose(-1, -2).flatten(-2)
+
+
+def _from_buffers(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Read what was fused when weight and bias were buffers of the module itself."""
+    for name in ("weight", "bias"):
+        if f"{prefix}{name}" in state:
+            state[f"{prefix}packed.{name}"] = state.pop(f"{prefix}{name}")

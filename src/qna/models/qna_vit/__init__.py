@@ -11,6 +11,7 @@ from qna.models.qna_vit.authors import AUTHORS
 from qna.models.qna_vit.network import QnAViT
 from qna.models.qna_vit.variants import QNA_VIT, QnAViTVariant
 from qna.parts.drop_path import DropPath
+from qna.parts.mlp import ChannelMlp
 
 __all__ = ["FAMILY", "QNA_VIT", "QnAViT", "QnAViTVariant"]
 
@@ -44,7 +45,7 @@ FAMILY = Family(
     stages=lambda variant: len(variant.qna_blocks),
     authors=AUTHORS,
     leaves=(
-        *(DropPath, PatchMerging, stem.PatchStem, stem.ResNetStem),
+        *(ChannelMlp, DropPath, PatchMerging, stem.PatchStem, stem.ResNetStem),
         *(shortcut.StridedShortcut, shortcut.AveragePoolShortcut, head.QueryPool),
     ),
 )
