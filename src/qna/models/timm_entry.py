@@ -39,7 +39,7 @@ def register(family: Family) -> None:
     for leaf in (*family.leaves, *(row.build for row in MIXERS.values())):
         timm.models.register_notrace_module(leaf)
     for name, variant in family.variants.items():
-        if name not in FAMILY_OF:
+        if not timm.is_model(name):
             timm.models.register_model(_entry(family, name, variant))
         FAMILY_OF[name] = family
 

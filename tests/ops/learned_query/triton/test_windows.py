@@ -374,6 +374,7 @@ def test_tuning_keeps_the_fastest_tile_and_the_table_finds_it(tmp_path, monkeypa
 
 
 @outside
+@pytest.mark.long  # by the op's contract they run in the interpreter in every run
 def test_quick_part():
     in_a_process_of_its_own(__file__, "not long")
 
