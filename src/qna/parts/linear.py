@@ -77,8 +77,6 @@ def _prefers_convolution(x: Tensor, weight: Tensor, positions: int) -> bool:
     return (
         # compilers plan products better than such a convolution, and exported graphs are read by others
         not torch.compiler.is_compiling()
-        # a tracer would keep this map's number of images for maps of other sizes
-        and torch._C._get_tracing_state() is None
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()

@@ -17,6 +17,7 @@ from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
 from qna.models._parts.head import ClassifierHead
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.models._parts.stem import STEMS
+from qna.parts.protocols import ExemptsFromDecay, Fuses
 
 
 class Stage(nn.Sequential):
@@ -202,9 +203,8 @@ class Backbone(nn.Module):
         """
         names = set()
         for prefix, module in self.named_modules():
-            exempt = getattr(module, "no_weight_decay", None)
-            if exempt is not None and module is not self:
-                names |= {f"{prefix}.{name}" for name in exempt()}
+            if isinstance(module, ExemptsFromDecay) and module is not self:
+                names |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
         return names
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -215,9 +215,8 @@ class Backbone(nn.Module):
     def fuse(self):
         """Fold the queries of every mixer that can into its projections, for inference; in place."""
         for module in list(self.modules()):
-            fuse = getattr(module, "fuse", None)
-            if fuse is not None and module is not self:
-                fuse()
+            if isinstance(module, Fuses) and module is not self:
+                module.fuse()
         return self
 
     def save_pretrained(self, folder: Path | str, **about: Any) -> None:
