@@ -8,13 +8,13 @@ it lies, so that no copy is made either way.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from qna.parts.plain import is_plain
 
 # below this many positions a call costs more than its product
 _FEW = 128
@@ -49,28 +49,9 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
         (..., out_features).
     """
     # compilers and tracers are to see the module itself
-    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and is_plain(layer):
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and is_plain(layer, nn.Linear):
         return linear(x, layer.weight, layer.bias)
     return layer(x)
-
-
-def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether calling `layer` is `linear` with its weight and bias, and nothing that others see or change.
-
-    It is not where a tool has put another module in its place (adapters, quantised layers, parametrizations),
-    hung a hook on it (pruning does) or on all modules (counters do), replaced its `forward`, or given it a
-    weight that is no plain tensor.
-    """
-    return (
-        type(layer) is nn.Linear
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        and not layer._backward_hooks
-        and not layer._backward_pre_hooks
-        and not _has_any_global_hook()
-        and "forward" not in layer.__dict__
-        and not is_traceable_wrapper_subclass(layer.weight)
-    )
 
 
 def _prefers_convolution(x: Tensor, weight: Tensor, positions: int) -> bool:

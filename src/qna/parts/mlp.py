@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from qna.parts.activation import apply_gelu
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 
@@ -21,4 +22,4 @@ class ChannelMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        return apply_linear(self.fc2, self.act(apply_linear(self.fc1, x)))
+        return apply_linear(self.fc2, apply_gelu(self.act, apply_linear(self.fc1, x)))

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations, prune
 
 from qna._core.errors import InvalidInput
 from qna.mixers import QnA2d
-from qna.parts.linear import is_plain
+from qna.parts.plain import is_plain
 
 
 @pytest.fixture
@@ -109,19 +109,19 @@ def test_fuse_refuses_what_it_cannot_fold(mixer):
 
 def test_what_is_plain(mixer):
     value = mixer.project.value
-    assert is_plain(value)
+    assert is_plain(value, nn.Linear)
     assert type(value) is nn.Linear  # what other tools know by its type
-    assert not is_plain(nn.Bilinear(8, 8, 8))
+    assert not is_plain(nn.Bilinear(8, 8, 8), nn.Linear)
     value.forward = value.forward
-    assert not is_plain(value)
+    assert not is_plain(value, nn.Linear)
     del value.forward
     handle = value.register_full_backward_hook(lambda *_: None)
-    assert not is_plain(value)
+    assert not is_plain(value, nn.Linear)
     handle.remove()
     handle = nn.modules.module.register_module_forward_pre_hook(lambda *_: None)  # on all modules
-    assert not is_plain(value)
+    assert not is_plain(value, nn.Linear)
     handle.remove()
-    assert is_plain(value)
+    assert is_plain(value, nn.Linear)
 
 
 def test_the_names_of_the_state_dict_stay(mixer):

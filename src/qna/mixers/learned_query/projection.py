@@ -23,7 +23,8 @@ from qna.mixers.learned_query.position import POSITIONS
 from qna.mixers.learned_query.query_weight import QUERY_WEIGHTS
 from qna.ops.learned_query.layout import split
 from qna.parts.initializers import init_linear_, lecun_normal_, truncated_normal_
-from qna.parts.linear import apply_linear, is_plain, linear
+from qna.parts.linear import apply_linear, linear
+from qna.parts.plain import is_plain
 
 
 class QueryShape(NamedTuple):
@@ -102,7 +103,7 @@ class QueryKeyValue(nn.Module):
     def forward(self, x: Tensor) -> PackedInputs:
         """(B, *space, C) -> the op's arguments."""
         query = self.scaled_query()
-        if is_plain(self.value):
+        if is_plain(self.value, nn.Linear):
             packed = linear(x, *self.one_projection(query))
         else:
             value = self.value(x)
@@ -140,7 +141,7 @@ class QueryKeyValue(nn.Module):
         Raises:
             InvalidInput: the values are not projected by a plain linear map, whose weight could be folded.
         """
-        if not is_plain(self.value):
+        if not is_plain(self.value, nn.Linear):
             raise InvalidInput(
                 f"fuse() folds values of a plain linear map, but hooks, masks or adapters are on this "
                 f"{type(self.value).__name__}: merge or remove them first, and quantise after fuse()"

@@ -156,7 +156,9 @@ class KernelOp:
             forward(*given, result, kept, *geometry)
         return (result, kept) if keep else result
 
-    def _run_backward(self, backward: Backward | None, grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    def _run_backward(
+        self, backward: Backward | None, grad: Tensor, *arguments: Any
+    ) -> tuple[Tensor, ...] | Tensor:
         """A backward, or its allocations; an empty tensor stands for a gradient that there is not."""
         end = self._number + self.keeps_output + 1
         tensors, saved = arguments[: self._number], arguments[self._number : end]
@@ -170,13 +172,14 @@ class KernelOp:
             sums = backward(grad, *given, *saved, self.parts(grads, parameters), *geometry, wanted)
         else:
             sums = [torch.zeros_like(t) if wanted and t is not None else None for t in parameters]
-        return (
+        first, *others = (
             *(grad.new_empty(0) if g is None else g for g in grads),
             *(
                 grad.new_empty(0) if g is None or t is None else g.to(t.dtype)
                 for g, t in zip(sums, parameters, strict=True)
             ),
         )
+        return (first, *others) if others else first  # as torch has it of schemas with one tensor
 
     def _differentiate(self, op: Any, op_backward: Any, backend: str, keeps: bool) -> None:
         """Make `op_backward` the derivative of `op`, and refuse that of `op_backward`."""
@@ -203,6 +206,7 @@ class KernelOp:
             if grad is None or not any(needs):
                 return (None,) * len(needs)
             grads = op_backward(grad, *tensors, any(needs[first:last]), *ctx.options)
+            grads = grads if last > 1 else (grads,)
             found = [g if need else None for g, need in zip(grads, needs, strict=False)]
             return (*found, *(None,) * (len(needs) - last))
 

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
+from qna.ops._shared.compiled import STORAGE, load
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.library import OP
 
-_native: Any = None
-_why = ""
-try:
-    _native = import_module("._native", __package__)
-except ImportError as error:
-    _why = str(error)
-
-_STORAGE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-
-
-def missing() -> list[str]:
-    """What this machine lacks for the kernels."""
-    if _native is not None:
-        return []
-    return [
-        f"the compiled kernels are not in this installation ({_why}); with a C++17 compiler (g++ or "
-        "clang++), install qna again: pip install --force-reinstall --no-deps --no-cache-dir qna"
-    ]
+_native, missing = load(__package__)
 
 
 def instruction_set() -> str | None:
@@ -50,7 +33,7 @@ def forward(
     scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
     _call(
         _native.forward,
-        _STORAGE[value.dtype],
+        STORAGE[value.dtype],
         torch.get_num_threads(),
         [
             *_geometry(scores, value, window),
@@ -81,7 +64,7 @@ def backward(
     grad_weight = None if weight is None else torch.empty_like(weight)
     _call(
         _native.backward,
-        _STORAGE[value.dtype],
+        STORAGE[value.dtype],
         torch.get_num_threads(),
         [
             *_geometry(scores, value, window),
@@ -162,7 +145,7 @@ BACKEND = Backend(
     "cpu",
     OP.register("cpu", forward, backward, device="cpu", keeps=False),
     device="cpu",
-    dtypes=tuple(_STORAGE),
+    dtypes=tuple(STORAGE),
     opaque=True,
     missing=missing,
 )

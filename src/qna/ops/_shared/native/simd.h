@@ -143,6 +143,10 @@ template <class T> inline void store_as(bf16* p, Vec<float> v) {
   Words nan = (Words)((u & 0x7fffffffu) > 0x7f800000u);
   Words r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   r = (nan & 0x7fc0u) | (~nan & r);
+#if defined(__AVX2__) && !defined(__AVX512F__)  // which GCC would take apart
+  const __m128i low = _mm256_castsi256_si128((__m256i)r), high = _mm256_extracti128_si256((__m256i)r, 1);
+  return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi32(low, high));
+#endif
   *reinterpret_cast<Halves*>(p) = __builtin_convertvector(r, Halves);
 }
 template <class T> inline Vec<float> load_as(const fp16* p) {
@@ -294,10 +298,8 @@ QNA_INLINE Vec<double> minus_product(Vec<double> x, Vec<double> a, Vec<double> b
 
 // e^x = mantissa * 2^exponent with mantissa in [0.70, 1.42]; about 1 ulp up to |x| = ExpLimits::largest, because the
 // argument is reduced with log(2) in parts.
-QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& exponent) {
+QNA_INLINE Vec<float> exp_remainder(Vec<float> x, Vec<float> n) {  // e^x / 2^n for n = x / log(2), rounded
   using V = Vec<float>;
-  const V magic = splat(12582912.0f);
-  V n = (x * splat(1.44269504088896341f) + magic) - magic;
 #if defined(__FMA__)
   V r = minus_product(x, n, splat(Log2<float>::high));
   r = minus_product(r, n, splat(Log2<float>::low));
@@ -312,9 +314,12 @@ QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& expo
   p = p * r + splat(4.1665795894e-2f);
   p = p * r + splat(1.6666665459e-1f);
   p = p * r + splat(5.0000001201e-1f);
-  p = p * (r * r) + (r + 1.0f);
-  mantissa = p;
-  exponent = n;
+  return p * (r * r) + (r + 1.0f);
+}
+QNA_INLINE void exp_reduced(Vec<float> x, Vec<float>& mantissa, Vec<float>& exponent) {
+  const Vec<float> magic = splat(12582912.0f);
+  exponent = (x * splat(1.44269504088896341f) + magic) - magic;
+  mantissa = exp_remainder(x, exponent);
 }
 
 QNA_INLINE void exp_reduced(Vec<double> x, Vec<double>& mantissa, Vec<double>& exponent) {

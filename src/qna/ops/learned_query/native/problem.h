@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace qna {
+#include "storage.h"
 
-enum class Storage : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+namespace qna {
 
 struct Geometry {
   int64_t batch, queries, heads, depth;
