@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from typing import Any
 
@@ -45,6 +46,7 @@ def forward(
     out: Tensor,
     lse: Tensor | None,
     window: Window,
+    factor: tuple[int, ...],
 ) -> None:
     """Fill `out`."""
     scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
@@ -53,7 +55,7 @@ def forward(
         _STORAGE[value.dtype],
         torch.get_num_threads(),
         [
-            *_geometry(scores, value, window),
+            *_geometry(scores, value, window, factor),
             *_map(scores, 3),
             *_map(value, 2),
             *_map(out, 2),
@@ -72,6 +74,7 @@ def backward(
     lse: Tensor | None,
     grads: tuple[Tensor, Tensor],
     window: Window,
+    factor: tuple[int, ...],
     parameters: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Fill the gradients of scores and value; return those of bias and weight."""
@@ -84,7 +87,7 @@ def backward(
         _STORAGE[value.dtype],
         torch.get_num_threads(),
         [
-            *_geometry(scores, value, window),
+            *_geometry(scores, value, window, factor),
             *_map(scores, 3),
             *_map(grad_scores, 3),
             *_map(value, 2),
@@ -128,7 +131,7 @@ def _tables(bias: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Te
     return bias.contiguous(), None if weight is None else weight.contiguous()
 
 
-def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
+def _geometry(scores: Tensor, value: Tensor, window: Window, factor: tuple[int, ...]) -> list[int]:
     batch, *space, queries, heads = scores.shape
     stride, dilation = window.stride, window.dilation
     if max(stride) > 1:  # between windows; a tile has room for it, also where there is but one window
@@ -139,7 +142,7 @@ def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
     ones, zeros = (1,) * lead, (0,) * lead
     return [
         batch,
-        queries,
+        queries // math.prod(factor),
         heads,
         value.shape[-1],
         *(*ones, *space),
@@ -148,6 +151,7 @@ def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
         *(*ones, *stride),
         *(*ones, *dilation),
         *(*zeros, *window.before),
+        *(*ones, *factor),
     ]
 
 

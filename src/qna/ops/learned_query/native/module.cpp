@@ -65,7 +65,7 @@ class Words {
   qna::Geometry geometry() {
     qna::Geometry g;
     g.batch = next(), g.queries = next(), g.heads = next(), g.depth = next();
-    for (int64_t* axis : {g.in, g.out, g.kernel, g.stride, g.dilation, g.pad})
+    for (int64_t* axis : {g.in, g.out, g.kernel, g.stride, g.dilation, g.pad, g.factor})
       for (int a = 0; a < 3; ++a) axis[a] = next();
     return g;
   }
