@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers import QnAUpsample2d
+
+if TYPE_CHECKING:
+    from qna.mixers.learned_query.projection import QueryKeyValue
 
 FACTOR = 2
 # the paper's channels per head of learned queries
@@ -75,7 +79,8 @@ def qna(dim: int) -> QnAUpsample2d:
 def qna_without_scores(dim: int) -> QnAUpsample2d:
     """The same with scores that stay zero: its biases are the logarithms of a fixed interpolation."""
     layer = qna(dim)
-    for parameter in (layer.project.key, layer.project.query):
+    project = cast("QueryKeyValue", layer.project)
+    for parameter in (project.key, project.query):
         parameter.requires_grad_(False).zero_()
     return layer
 

@@ -73,20 +73,21 @@ def backward(
     total = of_value if number == 1 else empty_like(value, value.shape[1:-2], torch.float32)
     part = total if number == 1 else torch.empty_like(total)
     queries = (groups(t, factor) for t in (scores, bias, weight, of_scores))
-    for place, (s, b, w, to, g, log) in enumerate(zip(*queries, subpixels(grad, factor), lse, strict=True)):
+    rounds = zip(*queries, subpixels(grad, factor), lse, strict=True)
+    for place, (s, b, w, of_s, g, log) in enumerate(rounds):
         plan = products_plan if products_plan.fits(s, value, window) else windows_plan
-        of_tables = [
+        of_bias, of_weight = (
             torch.empty_like(t, dtype=torch.float32, memory_format=torch.contiguous_format)
             if parameters and t is not None
             else None
             for t in (b, w)
-        ]
-        wanted = (to, part if place else total, *of_tables)
+        )
+        wanted = (of_s, part if place else total, of_bias, of_weight)
         for launch in plan.backward(g, s, value, b, w, log, wanted, window):
             run(launch)
         if place:
             total += part
-        tables.append(of_tables)
+        tables.append((of_bias, of_weight))
     if number > 1:
         of_value.copy_(total)
     of_bias, of_weight = (None if of[0] is None else torch.cat(of, -2) for of in zip(*tables, strict=True))
