@@ -16,6 +16,9 @@ _HOME = {
     "QnA2d": "qna.mixers",
     "QnA3d": "qna.mixers",
     "QnAPool2d": "qna.mixers",
+    "QnAUpsample1d": "qna.mixers",
+    "QnAUpsample2d": "qna.mixers",
+    "QnAUpsample3d": "qna.mixers",
     "WindowAttention2d": "qna.mixers",
     "create_mixer": "qna.mixers",
 }
@@ -23,7 +26,17 @@ _SUBMODULES = ("ops", "mixers", "models")
 
 if TYPE_CHECKING:
     from qna import mixers, models, ops
-    from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d, create_mixer
+    from qna.mixers import (
+        QnA1d,
+        QnA2d,
+        QnA3d,
+        QnAPool2d,
+        QnAUpsample1d,
+        QnAUpsample2d,
+        QnAUpsample3d,
+        WindowAttention2d,
+        create_mixer,
+    )
     from qna.ops import learned_query_attention, use_backend
 
 __all__ = [
@@ -33,6 +46,9 @@ __all__ = [
     "QnA2d",
     "QnA3d",
     "QnAPool2d",
+    "QnAUpsample1d",
+    "QnAUpsample2d",
+    "QnAUpsample3d",
     "WindowAttention2d",
     "create_mixer",
     "mixers",

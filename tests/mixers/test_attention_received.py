@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d
+from qna.mixers import QnA1d, QnA2d, QnA3d, QnAPool2d, QnAUpsample2d, WindowAttention2d
 from qna.ops._shared.window import Window
 
 
@@ -57,6 +57,7 @@ def test_qna_agrees_with_its_maps_counted_out(options):
         (QnA2d(8, num_heads=2, kernel_size=5), (2, 3, 7, 8)),
         (QnA3d(8, num_heads=2, kernel_size=3, stride=2), (1, 3, 4, 5, 8)),
         (QnAPool2d(8, num_heads=2, map_size=4), (2, 3, 5, 8)),
+        (QnAUpsample2d(8, num_heads=2, factor=(2, 3)), (2, 3, 5, 8)),
         (WindowAttention2d(8, num_heads=2, window_size=4), (2, 6, 7, 8)),
     ],
     ids=lambda m: type(m).__name__,

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from qna.mixers import MIXERS, QnA1d, QnA2d, QnA3d, QnAPool2d, WindowAttention2d, create_mixer
+from qna.mixers import (
+    MIXERS,
+    QnA1d,
+    QnA2d,
+    QnA3d,
+    QnAPool2d,
+    QnAUpsample1d,
+    QnAUpsample2d,
+    WindowAttention2d,
+    create_mixer,
+)
 from tests.mixers.test_attention_received import sharpened
 
 PLAIN = {"num_heads": 1, "out_dim": 6, "num_queries": 1, "query_weight": "none"}
@@ -18,6 +28,8 @@ PLAIN = {"num_heads": 1, "out_dim": 6, "num_queries": 1, "query_weight": "none"}
         (QnA2d(6, kernel_size=9, dilation=2, stride=(1, 3), **PLAIN), (3, 4)),
         (QnA3d(6, kernel_size=(2, 3, 3), stride=2, **PLAIN), (3, 4, 5)),
         (QnAPool2d(6, map_size=4, **PLAIN), (3, 5)),
+        (QnAUpsample1d(6, num_heads=1, factor=3, kernel_size=4), (5,)),
+        (QnAUpsample2d(6, num_heads=1, factor=(1, 3), kernel_size=(2, 3)), (3, 4)),
     ],
     ids=repr,
 )

@@ -185,6 +185,7 @@ def test_a_mixer_of_its_own_per_stage_with_arguments():
         ({"mixers": (("QnA2d", {"out_dim": 64}), None, None)}, "QnA2d makes 64 channels of 32"),
         ({"mixers": "QnA1d"}, "QnA1d mixes maps of 1 axes and cannot be the mixer of a block on images"),
         ({"mixers": "QnAPool2d"}, "QnAPool2d pools its map into one vector and cannot be a block's mixer"),
+        ({"mixers": "QnAUpsample2d"}, "QnAUpsample2d makes its map finer and cannot be a block's mixer"),
         ({"downsample": "pool"}, "unknown downsample 'pool'"),
         ({"in_chans": 0}, "in_chans must be an integer of at least 1, got 0"),
         ({"patch_size": 0}, "patch_size must be an integer of at least 1, got 0"),

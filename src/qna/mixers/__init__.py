@@ -7,7 +7,15 @@ from torch import nn
 from qna._core.errors import check_choice
 from qna.mixers import focal, learned_query, window
 from qna.mixers.focal import FocalModulation2d
-from qna.mixers.learned_query import QnA1d, QnA2d, QnA3d, QnAPool2d
+from qna.mixers.learned_query import (
+    QnA1d,
+    QnA2d,
+    QnA3d,
+    QnAPool2d,
+    QnAUpsample1d,
+    QnAUpsample2d,
+    QnAUpsample3d,
+)
 from qna.mixers.row import MixerRow
 from qna.mixers.window import WindowAttention2d
 
@@ -19,6 +27,9 @@ __all__ = [
     "QnA2d",
     "QnA3d",
     "QnAPool2d",
+    "QnAUpsample1d",
+    "QnAUpsample2d",
+    "QnAUpsample3d",
     "WindowAttention2d",
     "create_mixer",
 ]

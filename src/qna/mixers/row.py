@@ -42,6 +42,7 @@ class Traits:
         any_size: maps of any size and aspect ratio, 1 x 1 included.
         batch_coupled: what comes out of one image depends on the others in the batch.
         pools: its maps become one vector, (B, C').
+        upsamples: its maps become finer.
     """
 
     axes: int
@@ -50,6 +51,7 @@ class Traits:
     any_size: bool = True
     batch_coupled: bool = False
     pools: bool = False
+    upsamples: bool = False
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,15 @@ def plot_bars(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
             axes.tick_params(axis="y", length=0)
 
 
-def plot_dots(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, note: str, xlabel: str) -> None:
+def plot_dots(
+    path: Path,
+    panels: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    note: str,
+    xlabel: str,
+    digits: int = 1,
+) -> None:
     """Draw dots in rows, one panel beside the other, and save PNG and SVG.
 
     Args:
@@ -109,6 +117,7 @@ def plot_dots(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
         title: above the picture.
         note: below the title.
         xlabel: of every panel.
+        digits: of the means, after the point.
     """
     names = list(dict.fromkeys(dots["name"] for panel in panels for dots in panel["dots"]))
     with figure(path, 4.6 * len(panels) + 1.4, 1.8 + 0.36 * len(names), formats=FORMATS) as canvas:
@@ -122,7 +131,7 @@ def plot_dots(path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, no
                 heights = [place] * len(dots["values"])
                 axes.plot(dots["values"], heights, "o", color=_COLOURS[place % len(_COLOURS)], markersize=7)
                 axes.annotate(
-                    f"{middle:.1f}", (max(dots["values"]), place),
+                    f"{middle:.{digits}f}", (max(dots["values"]), place),
                     xytext=(8, 0), textcoords="offset points", va="center",
                 )  # fmt: skip
             axes.set_yticks(

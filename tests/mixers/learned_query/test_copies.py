@@ -34,11 +34,13 @@ class MapSizedWork(TorchDispatchMode):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_training_step_copies_no_map(bias, fused):
-    layer = qna.QnA2d(DIM, num_heads=4, kernel_size=3, bias=bias, backend="cpu")
+@pytest.mark.parametrize("build", [qna.QnA2d, qna.QnAUpsample2d])
+def test_a_training_step_copies_no_map(build, bias, fused):
+    layer = build(DIM, num_heads=4, kernel_size=3, bias=bias, backend="cpu")
     layer = layer.fuse() if fused else layer
-    x, g = torch.randn(2, BATCH, SIZE, SIZE, DIM).unbind()
-    x.requires_grad_()
+    x = torch.randn(BATCH, SIZE, SIZE, DIM, requires_grad=True)
+    with torch.no_grad():
+        g = torch.randn_like(layer(x))
     with MapSizedWork() as work:
         torch.autograd.grad(layer(x), [x, *(p for p in layer.parameters() if p.requires_grad)], g)
     product, backward = "aten::convolution", "aten::convolution_backward"

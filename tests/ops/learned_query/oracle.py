@@ -28,17 +28,20 @@ def windows(size, kernel, stride=1, padding="same", dilation=1):
         yield i, inside
 
 
-def attend_by_loops(scores, value, bias, weight=None, **window):
+def attend_by_loops(scores, value, bias, weight=None, *, factor=1, **window):
     """The definition, one window, head and query at a time, each softmax by `torch.softmax`."""
     weight = torch.ones_like(bias) if weight is None else weight
     size, kernel = scores.shape[1:-2], bias.shape[:-2]
+    factor = (factor,) * len(size) if isinstance(factor, int) else factor
     places = list(windows(size, kernel, **window))
-    out = value.new_zeros(
-        len(value), *(max(x) + 1 for x in zip(*(i for i, _ in places), strict=True)), *value.shape[-2:]
-    )
+    space = (max(x) + 1 for x in zip(*(i for i, _ in places), strict=True))
+    out = value.new_zeros(len(value), *(n * f for n, f in zip(space, factor, strict=True)), *value.shape[-2:])
     for b, (i, inside), h in itertools.product(range(len(value)), places, range(value.shape[-2])):
         for l in range(scores.shape[-2] if inside else 0):
+            at, group = [], l // (scores.shape[-2] // math.prod(factor))
+            for n, f in zip(reversed(i), reversed(factor), strict=True):
+                at, group = [n * f + group % f, *at], group // f
             p = torch.stack([scores[(b, *j, l, h)] + bias[(*tap, l, h)] for tap, j in inside]).softmax(0)
             for share, (tap, j) in zip(p, inside, strict=True):
-                out[(b, *i, h)] += weight[(*tap, l, h)] * share * value[(b, *j, h)]
+                out[(b, *at, h)] += weight[(*tap, l, h)] * share * value[(b, *j, h)]
     return out

@@ -42,6 +42,9 @@ KERNEL_CASES = (
     Case("runs-of-7-and-3", (9, 13), (3, 10), heads=8, head_dim=8),
     Case("runs-of-3", (7, 11), (2, 9), heads=8, head_dim=14, batch=1),
     Case("runs-of-5-and-7-padded-heads", (7, 13), (3, 12), heads=5, head_dim=6, batch=1),
+    Case("upsampled-two-tiles", (41, 70), (3, 3), batch=1, queries=4, heads=8, window={"factor": 2}),
+    Case("upsampled-head-blocks", (5, 6), (5, 5), queries=4, heads=24, window={"factor": (4, 1)}),
+    Case("upsampled-strided", (9, 40), (4, 4), queries=6, heads=5, window={"factor": (1, 3), "stride": 2}),
     Case("runs-of-16-heads", (6, 9), (3, 7), heads=16, head_dim=8, batch=1),
 )
 
@@ -138,7 +141,9 @@ def test_equals_the_reference_for_any_shape(data):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["2d-two-queries-d8", "2d-six-heads-d16", "2d-stride-3-rectangular"])
+@pytest.mark.parametrize(
+    "name", ["2d-two-queries-d8", "2d-six-heads-d16", "2d-stride-3-rectangular", "2d-upsampled"]
+)
 def test_half_precision_is_at_most_twice_as_wrong_as_the_reference(name, dtype, layout, instruction_set):
     case = BY_NAME[name]
     inputs = lay_out(case.make(dtype), layout)
@@ -154,7 +159,8 @@ def test_half_precision_is_at_most_twice_as_wrong_as_the_reference(name, dtype, 
 @pytest.mark.parametrize("name", ["scores", "bias"])
 @pytest.mark.parametrize("factor", [30.0, 300.0, 1e4])
 def test_large_scores_and_biases(name, factor, instruction_set):
-    for case in (BY_NAME["2d-two-queries-d8"], BY_NAME["2d-six-heads-d16"], BY_NAME["2d-dilated"]):
+    for name_of_case in ("2d-two-queries-d8", "2d-six-heads-d16", "2d-dilated", "2d-upsampled"):
+        case = BY_NAME[name_of_case]
         inputs = case.make()
         check({**inputs, name: inputs[name] * factor}, case.window, case)
 
@@ -378,7 +384,7 @@ def test_gradcheck(case):
 def test_dispatch_takes_the_kernels():
     inputs = BY_NAME["2d-3x3"].make()
     assert learned_query_attention(**inputs).equal(learned_query_attention(**inputs, backend="cpu"))
-    judged = Inputs.apart(**inputs, window={"stride": 1, "padding": "same", "dilation": 1})
+    judged = Inputs.apart(**inputs, geometry={"stride": 1, "padding": "same", "dilation": 1, "factor": 1})
     assert select("of none", ROW.backends, judged, None) is ROW.backend("cpu")
 
 
@@ -408,7 +414,7 @@ def test_opcheck(layout):
     case = BY_NAME["2d-stride-3-rectangular"]
     inputs = lay_out(case.make(), layout)
     tensors = [inputs[k].detach().requires_grad_() for k in NAMES]
-    window = Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat
+    window = (*Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat, 1, 1)
     torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors, window))
     torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (*tensors[:3], None, window))
     grad = torch.randn(2, 5, 4, 3, 5)

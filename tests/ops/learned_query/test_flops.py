@@ -29,7 +29,7 @@ def test_every_op_has_a_formula(name, keeps_lse):
     scores, value, bias, weight = (t.to("meta") for t in BY_NAME["2d-3x3"].make().values())
     with FlopCounterMode(display=False) as counter:
         result = getattr(torch.ops.qna, f"learned_query_{name}")(
-            scores, value, bias, weight, [1, 1, 1, 1, 1, 1, 7, 15]
+            scores, value, bias, weight, [1, 1, 1, 1, 1, 1, 7, 15, 1, 1]
         )
     assert isinstance(result, torch.Tensor) != keeps_lse
     assert counter.get_total_flops() == 2 * 2 * 7 * 15 * 9 * 3 * (2 * 2 + 5)

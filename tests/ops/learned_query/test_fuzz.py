@@ -3,6 +3,7 @@
 A failure names its seed: `python -m tests.ops.learned_query.test_fuzz SEED` runs it again.
 """
 
+import itertools
 import math
 import random
 import sys
@@ -40,6 +41,7 @@ class Config:
         self.layout = draw.choice(LAYOUTS)
         while not self._draw_window():
             pass
+        self._draw_factor(random.Random(f"factor {seed}"))
         # tables may be wider than half-precision maps
         self.table_dtype = draw.choice((self.dtype, self.arithmetic))
         self.needs = [draw.random() < 0.7 for _ in range(4)]
@@ -71,6 +73,13 @@ class Config:
         )
         meetings = windows * math.prod(kernel)
         return meetings <= 2000 and meetings * self.heads * (4 * self.queries + self.depth) <= 60_000
+
+    def _draw_factor(self, draw):
+        """One call in three has several outputs to a window, each with so many queries."""
+        self.factor, self.group = (1,) * len(self.size), self.queries
+        if draw.random() < 1 / 3:
+            self.factor = tuple(draw.choice((1, 2, 3)) for _ in self.size)
+            self.queries *= math.prod(self.factor)
 
     def _push_out(self):
         """Pad one axis so far that whole tiles of windows lie outside the map, if these are not too many."""
@@ -134,7 +143,7 @@ class Config:
         else:
             leaves[:2], needs, op = self._lay_out(*leaves[:2]), self.needs, learned_query_attention
         wanted = [t.requires_grad_() for t, need in zip(leaves, needs, strict=True) if need and t is not None]
-        out = op(*leaves, **self.window, backend="cpu")
+        out = op(*leaves, **self.window, factor=self.factor, backend="cpu")
         g = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
             out.dtype
         )
@@ -169,20 +178,36 @@ class Config:
         """(results, magnitudes) by name."""
         weight = torch.ones_like(self.bias) if self.weight is None else self.weight
         bias, weight = (_real(t).reshape(-1, self.queries, self.heads) for t in (self.bias, weight))
-        items = []
-        for b in range(self.batch):
+        kinds = [
+            {name: np.zeros(shape, extended.REAL) for name, shape in zip(NAMES, shapes, strict=True)}
+            for shapes in 2 * [[upstream.shape, *(t.shape for t in (self.scores, self.value, bias, weight))]]
+        ]
+        for b, (number, places) in itertools.product(range(self.batch), enumerate(self._places())):
+            group = slice(number * self.group, (number + 1) * self.group)
+            at = (b, *places)
             scores, value, g = (
-                _real(t[b]).reshape(-1, *t.shape[-2:]) for t in (self.scores, self.value, upstream)
+                _real(t).reshape(-1, *t.shape[-2:])
+                for t in (self.scores[b][..., group, :], self.value[b], upstream[at])
             )
-            call = extended.Call(scores, value, bias, weight, g[self.seen], self.at[self.seen])
-            items.append(extended.attend(call, torch.finfo(self.arithmetic).eps))
-        gathered = []
-        for kind in zip(*items, strict=True):
-            seen, scores, value, bias, weight = zip(*kind, strict=True)
-            out = np.zeros((self.batch, len(self.seen), self.heads, self.depth), extended.REAL)
-            out[:, self.seen] = seen
-            gathered.append((out, *map(np.stack, (scores, value)), sum(bias), sum(weight)))
-        return [dict(zip(NAMES, kind, strict=True)) for kind in gathered]
+            call = extended.Call(
+                scores, value, bias[:, group], weight[:, group], g[self.seen], self.at[self.seen]
+            )
+            found = extended.attend(call, torch.finfo(self.arithmetic).eps)
+            for kind, terms in zip(kinds, found, strict=True):
+                out = np.zeros(g.shape, extended.REAL)
+                out[self.seen] = terms.out
+                kind["out"][at] = out.reshape(upstream[at].shape)
+                kind["scores"][b][..., group, :] = terms.scores.reshape(*self.size, -1, self.heads)
+                # all outputs of a window see the same values
+                kind["value"][b] += terms.value.reshape(self.value[b].shape)
+                kind["bias"][:, group] += terms.bias
+                kind["weight"][:, group] += terms.weight
+        return kinds
+
+    def _places(self):
+        """The places of each of a window's outputs, for all windows."""
+        for place in itertools.product(*map(range, self.factor)):
+            yield tuple(slice(r, None, f) for r, f in zip(place, self.factor, strict=True))
 
     def limits(self, results, magnitudes):
         """Errors that arithmetic explains, number by number.
@@ -194,7 +219,7 @@ class Config:
         taps = math.prod(self.kernel)
         windows = self.batch * self.seen.sum()
         terms = {
-            "out": taps * self.queries,
+            "out": taps * self.group,
             "scores": taps * self.depth,  # channels, and the taps of the inner sum
             "value": taps * self.queries,
             "bias": windows * taps * self.depth,
@@ -210,9 +235,9 @@ class Config:
     def __str__(self):
         dtypes = " and ".join(str(d).removeprefix("torch.") for d in (self.dtype, self.table_dtype))
         return (
-            f"size {self.size}, kernel {self.kernel}, {self.window}, batch {self.batch}, L {self.queries}, "
-            f"h {self.heads}, d {self.depth}, {dtypes}, {self.layout}, scores {_range(self.scores)}, "
-            f"bias {_range(self.bias)}, gradients {self.needs}"
+            f"size {self.size}, kernel {self.kernel}, {self.window}, factor {self.factor}, "
+            f"batch {self.batch}, L {self.queries}, h {self.heads}, d {self.depth}, {dtypes}, {self.layout}, "
+            f"scores {_range(self.scores)}, bias {_range(self.bias)}, gradients {self.needs}"
         )
 
 

@@ -66,6 +66,9 @@ def test_tensors_that_do_not_fit(changes, words):
         ({"dilation": 2**30}, "kernel (3, 3) and dilation (1073741824, 1073741824) spans 2**31 positions"),
         ({"padding": -1}, "padding must be an integer of at least 0"),
         ({"padding": "valid"}, "padding must be 'same', an integer or one per axis, got 'valid'"),
+        ({"factor": 0}, "factor must be an integer of at least 1, or one for each of 2 axes, got 0"),
+        ({"factor": 2}, "factor (2, 2) gives a window 4 outputs with as many queries each"),
+        ({"factor": (3, 1)}, "so L must be a multiple of that, got L = 2"),
         ({"padding": 0, "dilation": 9}, "no window fits: map (7, 15) with padding 0"),
     ],
 )
@@ -95,7 +98,7 @@ def test_an_empty_batch_gives_gradients_of_zeros(backend):
 
 def test_kernels_word_their_limits_alike():
     inputs = {k: t.to("meta") for k, t in BY_NAME["2d-3x3"].make(torch.float64).items()}
-    judged = Inputs.apart(**inputs, window={"stride": 1, "padding": "same", "dilation": 1})
+    judged = Inputs.apart(**inputs, geometry={"stride": 1, "padding": "same", "dilation": 1, "factor": 1})
     for backend in ROW.backends[:-1]:
         reasons = backend.reasons(judged)
         assert f"device is meta, needs {backend.device}" in reasons
@@ -105,7 +108,9 @@ def test_kernels_word_their_limits_alike():
 
 def test_sizes_have_limits():
     case = Case("large", (2, 2), (1, 1), batch=1, queries=300, heads=1, head_dim=5000)
-    judged = Inputs.apart(**case.make(), window={"stride": 1, "padding": "same", "dilation": 1})
+    judged = Inputs.apart(
+        **case.make(), geometry={"stride": 1, "padding": "same", "dilation": 1, "factor": 1}
+    )
     reasons = ROW.backend("triton").reasons(judged)
     assert "head_dim is 5000, needs at most 4096" in reasons
     assert "queries is 300, needs at most 256" in reasons
@@ -131,8 +136,8 @@ def stand_ins(ran):
 
 
 def op_inputs():
-    window = {"stride": 1, "padding": "same", "dilation": 1}
-    return Inputs.apart(**BY_NAME["2d-3x3"].make(), window=window)
+    geometry = {"stride": 1, "padding": "same", "dilation": 1, "factor": 1}
+    return Inputs.apart(**BY_NAME["2d-3x3"].make(), geometry=geometry)
 
 
 def test_the_error_lists_the_inputs_and_every_reason():

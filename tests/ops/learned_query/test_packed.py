@@ -64,7 +64,7 @@ def test_gradcheck(name):
 def test_opcheck(weighted):
     case = BY_NAME["2d-stride-3-rectangular"]
     tensors = pack(case.make(weighted=weighted))
-    window = Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat
+    window = (*Window.over(case.space, case.kernel, padding="same", dilation=1, **case.window).flat, 1, 1)
     torch.library.opcheck(torch.ops.qna.learned_query_cpu.default, (None, *leaves(tensors), window))
     torch.library.opcheck(
         torch.ops.qna.learned_query_cpu_backward.default,

@@ -30,7 +30,7 @@ def test_a_backward_without_memory_says_so_too(inputs):
     window = Window.over((5,), (3,), dilation=1, **WINDOW)
     grad = torch.ones(1, *window.out, 1, 1)
     with pytest.raises(MemoryError, match=SENTENCE):
-        torch.ops.qna.learned_query_cpu_backward(grad, *inputs, None, True, window.flat)
+        torch.ops.qna.learned_query_cpu_backward(grad, *inputs, None, True, (*window.flat, 1))
 
 
 def test_the_next_call_finds_the_kernels_whole(inputs):

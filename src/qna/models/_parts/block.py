@@ -61,6 +61,8 @@ class BlockSpec:
             )
         if row.traits.pools:
             raise InvalidInput(f"{name} pools its map into one vector and cannot be a block's mixer")
+        if row.traits.upsamples:
+            raise InvalidInput(f"{name} makes its map finer and cannot be a block's mixer")
         return row.create(dim, **self.arguments, **strided)
 
 

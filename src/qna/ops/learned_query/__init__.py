@@ -11,7 +11,7 @@ from qna.ops._shared.row import OpRow
 from qna.ops.learned_query import cpu, reference, triton
 from qna.ops.learned_query.cases import CASES
 from qna.ops.learned_query.flops import flops_of
-from qna.ops.learned_query.inputs import NAME, Inputs
+from qna.ops.learned_query.inputs import NAME, Inputs, WindowArguments
 
 __all__ = ["ROW", "learned_query_attention", "packed_learned_query_attention"]
 
@@ -28,6 +28,7 @@ def learned_query_attention(
     stride: int | Sequence[int] = 1,
     padding: str | int | Sequence[int] = "same",
     dilation: int | Sequence[int] = 1,
+    factor: int | Sequence[int] = 1,
     backend: str | None = None,
 ) -> Tensor:
     """Attend overlapping windows with learned queries (Arar, Shamir, Bermano, CVPR 2022).
@@ -36,6 +37,10 @@ def learned_query_attention(
 
         out[i,h] = sum_l ( sum_t weight[t,l,h] e^(scores[j,l,h] + bias[t,l,h]) value[j,h] )
                        / ( sum_t               e^(scores[j,l,h] + bias[t,l,h])            )
+
+    With a `factor` above 1 a window has that many outputs per axis, its sub-pixels. They share the values,
+    and each has L / prod(factor) queries of its own: the first group of queries is the first sub-pixel's, the
+    last axis fastest. The output of the window at `i` for the sub-pixel `r` stands at ``i * factor + r``.
 
     Taps outside the map count in neither sum; a window that lies outside altogether gives 0. The CPU kernels
     are exact for any finite scores and biases. The reference adds the two in one number of its precision:
@@ -52,18 +57,18 @@ def learned_query_attention(
         padding: "same" pads ``dilation * (kernel - 1)`` per axis, the smaller half first, and gives
             ``ceil(size / stride)`` windows; an integer (or one per axis) pads both sides.
         dilation: positions between taps; an integer or one per axis.
+        factor: outputs of a window along each axis; an integer or one per axis, whose product divides L.
         backend: "cpu", "reference", or another that `qna doctor` lists; None takes the fastest that can run.
 
     Returns:
-        (B, *space', h, d) in the dtype of `value`.
+        (B, *space', h, d) in the dtype of `value`; `factor` times as many outputs as windows along each axis.
 
     Raises:
         InvalidInput: shapes, dtypes, devices or window arguments that do not fit.
         NoBackend: the named backend cannot run these inputs; the text lists every reason.
     """
-    inputs = Inputs.apart(
-        scores, value, bias, weight, {"stride": stride, "padding": padding, "dilation": dilation}
-    )
+    geometry = WindowArguments(stride=stride, padding=padding, dilation=dilation, factor=factor)
+    inputs = Inputs.apart(scores, value, bias, weight, geometry)
     return select(NAME, _BACKENDS, inputs, backend).run(*inputs.arguments)
 
 
@@ -75,6 +80,7 @@ def packed_learned_query_attention(
     stride: int | Sequence[int] = 1,
     padding: str | int | Sequence[int] = "same",
     dilation: int | Sequence[int] = 1,
+    factor: int | Sequence[int] = 1,
     backend: str | None = None,
 ) -> Tensor:
     """`learned_query_attention` of scores and values in one map, as one matrix product makes them.
@@ -89,12 +95,14 @@ def packed_learned_query_attention(
         stride: as there.
         padding: as there.
         dilation: as there.
+        factor: as there.
         backend: as there.
 
     Returns:
         (B, *space', h, d), in memory with the heads fastest.
     """
-    inputs = Inputs.packed(packed, bias, weight, {"stride": stride, "padding": padding, "dilation": dilation})
+    geometry = WindowArguments(stride=stride, padding=padding, dilation=dilation, factor=factor)
+    inputs = Inputs.packed(packed, bias, weight, geometry)
     return select(NAME, _BACKENDS, inputs, backend).run(*inputs.arguments)
 
 

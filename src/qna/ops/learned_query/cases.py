@@ -19,7 +19,7 @@ class Case:
     queries: int = 2
     heads: int = 3
     head_dim: int = 5
-    window: dict = field(default_factory=dict)  # stride, padding, dilation
+    window: dict = field(default_factory=dict)  # stride, padding, dilation, factor
 
     def make(
         self, dtype: torch.dtype = torch.float32, device: str = "cpu", *, seed: int = 0, weighted: bool = True
@@ -76,6 +76,11 @@ CASES = (
     Case("2d-sixteen-heads", (7, 15), (5, 5), heads=16, head_dim=4),
     Case("2d-six-heads-d16", (7, 7), (3, 3), heads=6, head_dim=16),
     Case("2d-one-channel", (7, 7), (3, 3), queries=1, heads=1, head_dim=1),
+    Case("1d-upsampled-by-4-strided", (9,), (2,), queries=4, window={"stride": 2, "factor": (4,)}),
+    Case("2d-upsampled", (5, 7), (3, 3), queries=4, heads=8, head_dim=4, window={"factor": (2, 2)}),
+    Case("2d-upsampled-by-two-queries", (4, 7), (3, 4), queries=12, window={"factor": (3, 2), "dilation": 2}),
+    Case("2d-upsampled-many-heads", (3, 70), (3, 3), queries=2, heads=19, window={"factor": (1, 2)}),
+    Case("3d-upsampled", (2, 3, 2), (3, 2, 3), queries=4, heads=2, window={"factor": (2, 1, 2)}),
     Case("3d", (3, 5, 4), (3, 3, 3), heads=2, head_dim=4),
     Case("3d-strided-even", (4, 5, 2), (2, 3, 2), heads=2, head_dim=3, window={"stride": (1, 2, 2)}),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ def forward(
     out: Tensor,
     lse: Tensor | None,
     window: Window,
+    factor: tuple[int, ...],
 ) -> None:
     """Fill `out`."""
     scores, (bias, weight) = _dense(scores), _tables(bias, weight, value.dtype)
@@ -36,7 +38,7 @@ def forward(
         STORAGE[value.dtype],
         torch.get_num_threads(),
         [
-            *_geometry(scores, value, window),
+            *_geometry(scores, value, window, factor),
             *_map(scores, 3),
             *_map(value, 2),
             *_map(out, 2),
@@ -55,6 +57,7 @@ def backward(
     lse: Tensor | None,
     grads: tuple[Tensor, Tensor],
     window: Window,
+    factor: tuple[int, ...],
     parameters: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Fill the gradients of scores and value; return those of bias and weight."""
@@ -67,7 +70,7 @@ def backward(
         STORAGE[value.dtype],
         torch.get_num_threads(),
         [
-            *_geometry(scores, value, window),
+            *_geometry(scores, value, window, factor),
             *_map(scores, 3),
             *_map(grad_scores, 3),
             *_map(value, 2),
@@ -111,7 +114,7 @@ def _tables(bias: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Te
     return bias.contiguous(), None if weight is None else weight.contiguous()
 
 
-def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
+def _geometry(scores: Tensor, value: Tensor, window: Window, factor: tuple[int, ...]) -> list[int]:
     batch, *space, queries, heads = scores.shape
     stride, dilation = window.stride, window.dilation
     if max(stride) > 1:  # between windows; a tile has room for it, also where there is but one window
@@ -122,7 +125,7 @@ def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
     ones, zeros = (1,) * lead, (0,) * lead
     return [
         batch,
-        queries,
+        queries // math.prod(factor),
         heads,
         value.shape[-1],
         *(*ones, *space),
@@ -131,6 +134,7 @@ def _geometry(scores: Tensor, value: Tensor, window: Window) -> list[int]:
         *(*ones, *stride),
         *(*ones, *dilation),
         *(*zeros, *window.before),
+        *(*ones, *factor),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qna._core.backends import short
+from qna._core.checks import per_axis
 from qna._core.errors import InvalidInput
 from qna.ops._shared.window import Window
 
@@ -17,11 +19,12 @@ NAME = "qna.ops.learned_query_attention"
 
 
 class WindowArguments(TypedDict):
-    """What `Window.over` is told beside the sizes."""
+    """The op's arguments that are no tensors."""
 
     stride: int | Sequence[int]
     padding: str | int | Sequence[int]
     dilation: int | Sequence[int]
+    factor: int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Inputs:
         bias: (*kernel, L, h).
         weight: (*kernel, L, h), or None for 1.
         window: taps, strides and number of windows.
+        factor: outputs of a window per axis.
         head_dim: d, channels per head.
     """
 
@@ -42,6 +46,7 @@ class Inputs:
     bias: Tensor
     weight: Tensor | None
     window: Window
+    factor: tuple[int, ...]
     head_dim: int
 
     @classmethod
@@ -51,7 +56,7 @@ class Inputs:
         value: Tensor,
         bias: Tensor,
         weight: Tensor | None,
-        window: WindowArguments,
+        geometry: WindowArguments,
     ) -> Inputs:
         """Of scores and values in maps of their own.
 
@@ -82,11 +87,11 @@ class Inputs:
                 f"{short(value.dtype)}"
             )
         _check_tables(given)
-        over = Window.over(scores.shape[1:-2], bias.shape[:-2], **window)
-        return cls({"scores": scores, "value": value}, value, bias, weight, over, value.shape[-1])
+        over = _geometry(scores.shape[1:-2], bias, geometry)
+        return cls({"scores": scores, "value": value}, value, bias, weight, *over, value.shape[-1])
 
     @classmethod
-    def packed(cls, packed: Tensor, bias: Tensor, weight: Tensor | None, window: WindowArguments) -> Inputs:
+    def packed(cls, packed: Tensor, bias: Tensor, weight: Tensor | None, geometry: WindowArguments) -> Inputs:
         """Of scores and values in one map.
 
         Raises:
@@ -110,13 +115,13 @@ class Inputs:
                 f"L below d + L = {packed.shape[-2]}, got {_shapes(given)}"
             )
         _check_tables(given)
-        over = Window.over(packed.shape[1:-2], bias.shape[:-2], **window)
-        return cls({"packed": packed}, packed, bias, weight, over, packed.shape[-2] - bias.shape[-2])
+        over = _geometry(packed.shape[1:-2], bias, geometry)
+        return cls({"packed": packed}, packed, bias, weight, *over, packed.shape[-2] - bias.shape[-2])
 
     @property
-    def arguments(self) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Window]:
-        """As backends run them: scores (None where one map holds both), value, bias, weight, window."""
-        return self.maps.get("scores"), self.value, self.bias, self.weight, self.window
+    def arguments(self) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Window, tuple[int, ...]]:
+        """As backends run them: scores (None where one map holds both), value, bias, weight, geometry."""
+        return self.maps.get("scores"), self.value, self.bias, self.weight, self.window, self.factor
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -140,11 +145,32 @@ class Inputs:
 
     def describe(self) -> str:
         """Shapes, dtype and device in one line."""
-        w = self.window
+        w, factor = self.window, f"factor {self.factor}, " if set(self.factor) != {1} else ""
         return (
-            f"{_shapes(self.maps)}, kernel {w.kernel}, stride {w.stride}, dilation {w.dilation}, "
+            f"{_shapes(self.maps)}, kernel {w.kernel}, stride {w.stride}, dilation {w.dilation}, {factor}"
             f"dtype {short(self.dtype)}, device {self.device}"
         )
+
+
+def _geometry(
+    size: Sequence[int], bias: Tensor, arguments: WindowArguments
+) -> tuple[Window, tuple[int, ...]]:
+    """The windows over a map of `size`, and the outputs of each per axis."""
+    factor = per_axis("factor", arguments["factor"], len(size), minimum=1)
+    kernel, queries = bias.shape[:-2], bias.shape[-2]
+    if queries % math.prod(factor):
+        raise InvalidInput(
+            f"{NAME}: factor {factor} gives a window {math.prod(factor)} outputs with as many queries each, "
+            f"so L must be a multiple of that, got L = {queries}"
+        )
+    window = Window.over(
+        size,
+        kernel,
+        stride=arguments["stride"],
+        padding=arguments["padding"],
+        dilation=arguments["dilation"],
+    )
+    return window, factor
 
 
 def _floats(weight: Tensor | None, **needed: Tensor) -> dict[str, Tensor]:

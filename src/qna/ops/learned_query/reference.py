@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.layout import unpack
+from qna.ops.learned_query.layout import interleave, unpack
 
 
 def attend(
-    scores: Tensor | None, value: Tensor, bias: Tensor, weight: Tensor | None, window: Window
+    scores: Tensor | None,
+    value: Tensor,
+    bias: Tensor,
+    weight: Tensor | None,
+    window: Window,
+    factor: tuple[int, ...],
 ) -> Tensor:
     """Attend every window; shapes as in `qna.ops.learned_query_attention`, or no scores and a packed value.
 
@@ -42,5 +49,7 @@ def attend(
         share = (s[place] + b[tap] - top).exp() / total
         if weight is not None:
             share = share * weight[tap].to(dtype)
-        out = out + share.sum(-2).unsqueeze(-1) * v[place]
-    return out.to(value.dtype)
+        # one share for each sub-pixel of a window
+        share = share.unflatten(-2, (math.prod(factor), -1)).sum(-2)
+        out = out + share.unsqueeze(-1) * v[place].unsqueeze(-3)
+    return interleave(out, factor).to(value.dtype)

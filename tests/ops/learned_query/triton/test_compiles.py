@@ -9,7 +9,7 @@ import torch
 
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.layout import empty_like
+from qna.ops.learned_query.layout import empty_like, groups, subpixels
 from qna.ops.learned_query.triton import products_plan, runtime, windows_plan
 from qna.ops.learned_query.triton.launch import kernels
 from qna.ops.learned_query.triton.tiles import PRODUCTS
@@ -35,6 +35,7 @@ def model_stage(size, heads, kernel, head_dim=8, **window):
     return Case(name, (size, size), (kernel, kernel), 2, 2, heads, head_dim, window)
 
 
+UPSAMPLED = Case("upsampled", (28, 28), (3, 3), 2, 4, 8, 8, {"factor": (2, 2)})
 # the stages of the published models, windows 3 to 13, and what has masks, many queries or much per head
 WORKLOADS = (
     model_stage(56, 8, 3),
@@ -49,6 +50,7 @@ WORKLOADS = (
     Case("1d-four-queries", (512,), (9,), 2, 4, 4, 16),
     Case("3d-uneven", (4, 14, 14), (3, 3, 3), 2, 3, 3, 5, {"dilation": 2}),
     Case("long-heads", (14, 14), (3, 3), 2, 1, 2, 300),
+    UPSAMPLED,
 )
 # what the kernels by matrix products take of them: windows 3 to 13, all head sizes, one to four queries
 BY_PRODUCTS = (
@@ -59,6 +61,7 @@ BY_PRODUCTS = (
     model_stage(14, 16, 5, head_dim=4),
     Case("1d-four-queries", (512,), (9,), 2, 4, 4, 16),
     Case("one-query", (28, 28), (5, 5), 2, 1, 8, 8),
+    UPSAMPLED,
 )
 # shared memory that the smallest of the cards from sm_80 on gives a program
 MOST_SHARED = 99 * 1024
@@ -105,8 +108,12 @@ def card(request, monkeypatch):
 
 
 def arguments(case, dtype, heads_fastest, weighted=True):
-    """The tensors of a call, laid out as the layers make them, and its window."""
+    """The tensors of a round of launches, laid out as the layers make them, and its window.
+
+    With a factor a round is for one output of each window: here the last.
+    """
     window = {"stride": 1, "padding": "same", "dilation": 1, **case.window}
+    factor = window.pop("factor", (1,))
     pairs, channels = case.queries * case.heads, case.heads * case.head_dim
     row = torch.empty(case.batch, *case.space, channels + pairs, dtype=dtype)
     value, scores = row.split([channels, pairs], -1)
@@ -116,6 +123,7 @@ def arguments(case, dtype, heads_fastest, weighted=True):
     else:
         value = value.unflatten(-1, (case.heads, case.head_dim))
     bias = torch.empty(*case.kernel, case.queries, case.heads)
+    scores, bias = (groups(t, factor)[-1] for t in (scores, bias))
     return (scores, value, bias, bias if weighted else None), Window.over(case.space, case.kernel, **window)
 
 
@@ -123,9 +131,13 @@ def launches(case, dtype, heads_fastest, weighted=True, plan=windows_plan):
     """Every launch of a forward and a backward of a plan."""
     inputs, window = arguments(case, dtype, heads_fastest, weighted)
     scores, value, bias, weight = inputs
-    out = empty_like(value, window.out)
-    lse = torch.empty(case.batch, *window.out, case.queries, case.heads)
-    grads = (torch.empty(scores.shape, dtype=dtype), empty_like(value, case.space))
+    factor = case.window.get("factor", (1,) * len(case.space))
+    space = [n * f for n, f in zip(window.out, factor, strict=True)]
+    *_, out = subpixels(empty_like(value, space), factor)
+    lse = torch.empty(case.batch, *window.out, *scores.shape[-2:])
+    # what several rounds add to is in fp32
+    of_value = empty_like(value, case.space, FLOAT32 if math.prod(factor) > 1 else None)
+    grads = (torch.empty_like(scores), of_value)
     tables = tuple(None if t is None else torch.empty_like(t) for t in (bias, weight))
     forward = plan.forward(*inputs, out, lse, window)
     if plan is products_plan and not plan.fits_forward(scores, value, window):
@@ -157,8 +169,9 @@ def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=windows_pla
 
 @pytest.mark.usefixtures("card")
 @pytest.mark.parametrize("dtype", [HALF, pytest.param(torch.float16, marks=pytest.mark.long)], ids=str)
-def test_the_model_stage_of_the_paper(dtype, tmp_path):
-    check(WORKLOADS[0], dtype, True, tmp_path)
+@pytest.mark.parametrize("case", [WORKLOADS[0], UPSAMPLED], ids=lambda c: c.name)
+def test_the_model_stage_of_the_paper_and_an_up_sampling(case, dtype, tmp_path):
+    check(case, dtype, True, tmp_path)
 
 
 # instructions for each number of the output, at most

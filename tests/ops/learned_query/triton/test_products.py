@@ -93,6 +93,15 @@ def test_equals_the_reference(case, launched):
 
 
 @inside
+def test_every_sub_pixel_has_a_round_of_its_own(launched):
+    case = Case(
+        "upsampled", (5, 9), (5, 3), batch=1, queries=4, heads=2, head_dim=8, window={"factor": (1, 2)}
+    )
+    assert_equals_reference(case, heads_fastest(case.make(HALF)), "triton")
+    assert names(launched) == [*2 * FORWARD, *2 * [*BACKWARD, *IF_FAR]]
+
+
+@inside
 def test_channels_fastest_equals_the_reference():
     assert_equals_reference(FIVE, FIVE.make(HALF), "triton")
 

@@ -41,6 +41,7 @@ template <class T> struct Gather {
   T* grad_scores;      // [pixels][lanes]
   int64_t grad_step, dst_step;
   int64_t dst_next;    // from a row of dst to that of the next line
+  bool onto;           // add to what the sub-pixels before have left in dst
   T* inner;            // [taps][lanes]: sum of E r D, the tile's part of grad_bias
   const Layout<T>* lay;
 };
@@ -104,7 +105,8 @@ template <class T, int G, int PS, int DS, int NCV, int P> struct BackwardLoops {
       Vec<T> acc[P][NCV], ds[P][GG], e[P][GG];
       T* grad_scores = s.grad_scores + x * lanes;
       repeat<P>(QNA_EACH(p) {
-        repeat<NCV>(QNA_EACH(c) { acc[p][c] = Vec<T>{}; });
+        const T* dst = s.dst[x + p] + first * s.dst_step;
+        repeat<NCV>(QNA_EACH(c) { acc[p][c] = s.onto ? load(dst + c * s.dst_step) : Vec<T>{}; });
         repeat<(G > 0 ? G : 0)>(QNA_EACH(k) {
           ds[p][k] = Vec<T>{}, e[p][k] = load(from + p * s.stride * lanes + k * V);
         });
@@ -252,7 +254,7 @@ template <class T, int G, int PS, int DS, int NCV, int R> struct BackwardRuns {
       repeat<P>(QNA_EACH(p) {
         const T* dst = s.dst[at + p] + first * s.dst_step;
         fetch<T, NCV, true>(dst, s.dst_next, s.dst_step);
-        repeat<NCV>(QNA_EACH(c) { acc[p][c] = tap > 0 ? load(dst + c * s.dst_step) : Vec<T>{}; });
+        repeat<NCV>(QNA_EACH(c) { acc[p][c] = tap > 0 || s.onto ? load(dst + c * s.dst_step) : Vec<T>{}; });
       });
       for (int64_t i = 0; i < s.count; ++i) {
         const int64_t window = at + s.taps[i].cell + s.run - tap - R, t0 = s.taps[i].weight + tap * lanes;

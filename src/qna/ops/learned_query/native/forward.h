@@ -85,8 +85,9 @@ template <class T, class S> struct ForwardTask {
   const std::vector<Kernel<T>>& kernels;
   Window<T> w;
   ForwardTable<T> table;
-  RowForm form;  // of the output's rows
-  bool direct;   // they are written in place
+  qna::ValueMap to;  // of the block's sub-pixel
+  RowForm form;      // of its rows
+  bool direct;       // they are written in place
   bool prefetch;
   Array<T> den, top, scratch;
   std::vector<char> rare;
@@ -106,7 +107,8 @@ template <class T, class S> struct ForwardTask {
     w.template start_values<S>(f.value, batch, block, w.lines_of_a_window());
     w.list_taps(lo, hi);
     const int64_t width = hi[2] - lo[2];
-    const int64_t(&os)[6] = f.out.stride;
+    to = f.out.at_subpixel(f.geo, lay.subpixel(block), sizeof(S));
+    const int64_t(&os)[6] = to.stride;
     den.resize(size_t(whole_blocks(width) * lay.lanes)), rare.resize(width);
     scratch.resize(size_t(whole_blocks(width) * lay.dvec * V));
     bool exact = false;
@@ -121,7 +123,7 @@ template <class T, class S> struct ForwardTask {
         table.denominators(span, 0, whole_blocks(width), den.data());
         const bool any = invert(den.data(), width, lay.lanes, rare.data());
         if (any && !exact) w.load_exact(scores, f.scores.stride, batch, block), exact = true;
-        S* out = static_cast<S*>(f.out.data) + batch * os[0] + z * os[1] + y * os[2] + lo[2] * os[3];
+        S* out = static_cast<S*>(to.data) + batch * os[0] + z * os[1] + y * os[2] + lo[2] * os[3];
         line(span, kernels[block], block, width, any, out);
       }
   }
@@ -131,28 +133,28 @@ template <class T, class S> struct ForwardTask {
   void line(const Span<T>& span, const Kernel<T>& ker, int block, int64_t live, bool any, S* out) {
     const int P = lay.pixels;
     const Rows<T> room{scratch.data(), int64_t(lay.dvec) * V, V, false};
-    const int64_t pixel = f.out.stride[3];
-    Rows<T> to = room;
+    const int64_t pixel = to.stride[3];
+    Rows<T> rows = room;
     if constexpr (same)
-      if (direct) to = {out + block * lay.block_step(), pixel, lay.vector_step(), true};
+      if (direct) rows = {out + lay.first_head(block), pixel, lay.vector_step(), true};
     const int64_t whole = direct ? live / P : (live + P - 1) / P, rest = live - whole * P;
-    table.all_values(span, 0, whole, den.data(), to);
+    table.all_values(span, 0, whole, den.data(), rows);
     if (rest > 0) {  // a block that runs past the line must not write there
       table.all_values(span, whole * P * span.stride, 1, &den[whole * P * lay.lanes], room);
       for (int64_t p = 0; p < rest; ++p)
         for (int c = 0; c < lay.dvec; ++c)
-          store(to.data + (whole * P + p) * to.pixel + c * to.step, load(room.data + p * room.pixel + c * V));
+          store(rows.data + (whole * P + p) * rows.pixel + c * rows.step, load(room.data + p * room.pixel + c * V));
     }
     if (any)
       for (int64_t p = 0; p < live; ++p)
         if (rare[p])
-          forward_exact(w, ker, span, p * span.stride, top.data(), &den[p * lay.lanes], to.data + p * to.pixel,
-                        to.step);
+          forward_exact(w, ker, span, p * span.stride, top.data(), &den[p * lay.lanes], rows.data + p * rows.pixel,
+                        rows.step);
     if (!direct)
       for (int64_t p = 0; p < live; ++p) {
         const int64_t ahead = (p + kPixelsAhead) * pixel;
         for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(out, ahead + c * lay.vector_step(), 0);
-        write_row(lay, block, out + p * pixel, f.out.stride[4], f.out.stride[5], form, room.data + p * room.pixel);
+        write_row(lay, block, out + p * pixel, to.stride[4], to.stride[5], form, room.data + p * room.pixel);
       }
   }
 };

@@ -12,10 +12,10 @@ std::vector<Kernel<T>> static_kernels(const Layout<T>& lay, const Geometry& g, c
   return out;
 }
 
-// Positions of a tile: its rows and exponentials fit the second-level cache, where every block of heads finds them
-// again.
+// Positions of a tile: its rows and exponentials fit the second-level cache, where every block of heads and every
+// sub-pixel finds them again.
 template <class T> int64_t tile_positions(const Layout<T>& lay) {
-  const int64_t row = int64_t(lay.blocks) * (2 * lay.dvec + lay.groups) * int64_t(sizeof(Vec<T>));
+  const int64_t row = int64_t(lay.head_blocks) * (2 * lay.dvec + lay.groups) * int64_t(sizeof(Vec<T>));
   return std::max<int64_t>(128, std::min<int64_t>(2048, (int64_t(1152) << 10) / row));
 }
 
@@ -62,7 +62,7 @@ inline int64_t last_window_tile(const Geometry& g, const Tiling& positions, int6
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
-  const int64_t row = f.geo.taps() * lay.lanes, number = lay.queries * lay.heads;
+  const int64_t row = f.geo.taps() * lay.lanes, number = lay.scores();
   const Tiling positions(f.geo.in, tile_positions(lay)), windows(f.geo.out, tile_positions(lay));
   const Parts parts(f.geo.batch, positions.total()), window_parts(f.geo.batch, windows.total());
   // of each part and block: what the second sweep, then what the first adds to bias and weight
@@ -107,13 +107,14 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
         });
   } else {
     Statistics<T> stats(f.geo, lay, windows, f.geo.batch);
-    // sweep(task, item, part, tile, block) for all of a part, in order
+    // sweep(task, item, part, tile, block) for all of a part, in order; the sub-pixels of some heads by one thread
     auto by_parts = [&](const Parts& parts, auto make, auto sweep) {
-      parallel(parts.count() * lay.blocks, f.threads, make, [&](auto& task, int64_t i) {
-        const int64_t part = i / lay.blocks, group = part / parts.ranges, range = part % parts.ranges;
+      parallel(parts.count() * lay.head_blocks, f.threads, make, [&](auto& task, int64_t i) {
+        const int64_t part = i / lay.head_blocks, group = part / parts.ranges, range = part % parts.ranges;
+        const int64_t first = i % lay.head_blocks * lay.subpixels;
         for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item)
           for (int64_t tile = parts.first_tile(range); tile < parts.first_tile(range + 1); ++tile)
-            sweep(task, item, part, tile, i % lay.blocks);
+            for (int64_t block = first; block < first + lay.subpixels; ++block) sweep(task, item, part, tile, block);
       });
     };
     by_parts(window_parts, [&] { return Sweep1<T, S>(f, lay, kernels, stats); }, sweep1);

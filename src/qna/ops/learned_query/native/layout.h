@@ -7,6 +7,9 @@
 //   hv    head lanes of a block, a power of two (fewer heads are padded)
 //   pack  queries that share one score vector:  lane = query * hv + head  (the rest of the lanes repeats)
 //   dup   channel slices that share one channel vector:  lane = slice * hv + head
+//
+// Where windows have several outputs, sub-pixels of a finer map, each has queries of its own that meet the same values:
+// a block is then one sub-pixel of such a group of heads.
 #pragma once
 
 #include <algorithm>
@@ -32,8 +35,9 @@ enum class RowForm {
 
 template <class T> struct Layout {
   static constexpr int V = Simd<T>::width;
-  int64_t queries, heads, depth;
-  int hv, pack, groups, dup, blocks;  // groups: score vectors per position (queries = groups * pack, padded)
+  int64_t queries, heads, depth;      // queries: of a sub-pixel
+  int hv, pack, groups, dup;          // groups: score vectors per position (queries = groups * pack, padded)
+  int head_blocks, subpixels, blocks; // block = block of heads * subpixels + subpixel
   int dvec;                           // channel vectors of a block
   int lanes;                          // groups * V
   int pixels;                         // output positions worked on together
@@ -42,7 +46,7 @@ template <class T> struct Layout {
   IVec<T> swap[6];                    // lane ^ (hv << i)
   IVec<T> spread, collect;            // dense (slice, head) to lanes with empty heads, and back
   int pack_steps, dup_steps;
-  std::vector<int64_t> source;        // lane -> query * heads + head, or -1 (one block after the other)
+  std::vector<int64_t> source;        // lane -> number of the score, or -1 (one block after the other)
 
   // A score vector: a plain load from `offset` of which `count` lanes exist, lanes picked from it, and empty lanes.
   struct Pick {
@@ -60,7 +64,7 @@ template <class T> struct Layout {
       while (pack < 4 && pack < queries && hv * pack < V) pack *= 2;
     groups = int((queries + pack - 1) / pack);
     dup = V / hv;
-    blocks = int((heads + hv - 1) / hv);
+    head_blocks = int((heads + hv - 1) / hv), subpixels = int(g.subpixels()), blocks = head_blocks * subpixels;
     dvec = int((depth + dup - 1) / dup);
     lanes = groups * V;
     pixels = (V == 16 && dvec % 8 != 0 && dvec < 8) ? 4 : 2;
@@ -76,13 +80,13 @@ template <class T> struct Layout {
     direct_scores = true;
     for (int b = 0; b < blocks; ++b)
       for (int k = 0; k < lanes; ++k) {
-        int64_t query = int64_t(k / V) * pack + (k % V) / hv % pack, head = int64_t(b) * hv + k % hv;
-        int64_t s = query < queries && head < heads ? query * heads + head : -1;
+        int64_t query = int64_t(k / V) * pack + (k % V) / hv % pack, head = first_head(b) + k % hv;
+        int64_t s = query < queries && head < heads ? (subpixel(b) * queries + query) * heads + head : -1;
         source[size_t(b) * lanes + k] = s;
         int64_t first = source[size_t(b) * lanes + k / V * V];
         if (s < 0 || s != first + k % V) direct_scores = false;
         Pick& pick = picks[size_t(b) * groups + k / V];
-        pick.offset = first, pick.count = int(std::min<int64_t>(V, queries * heads - first));
+        pick.offset = first, pick.count = int(std::min<int64_t>(V, scores() - first));
         pick.index[k % V] = s < 0 ? 0 : int(s - first), pick.live[k % V] = s < 0 ? 0 : -1;
       }
   }
@@ -91,18 +95,20 @@ template <class T> struct Layout {
     if ((heads > 1 && stride_head != 1) || (depth > 1 && stride_depth != heads)) return RowForm::any;
     return full_heads && depth % dup == 0 ? RowForm::vectors : RowForm::padded;
   }
-  int64_t vector_step() const { return int64_t(blocks) * V; }  // between channel vectors of a block, in place
-  int64_t block_step() const { return V; }                     // between blocks, in place (blocks > 1)
+  int64_t scores() const { return subpixels * queries * heads; }  // of a position
+  int64_t subpixel(int block) const { return block % subpixels; }
+  int64_t first_head(int block) const { return int64_t(block / subpixels) * hv; }
+  int64_t vector_step() const { return int64_t(head_blocks) * V; }  // between channel vectors of a block, in place
 };
 
 // One position's row of a block, from storage to T with the heads fastest; empty lanes hold any number.
 template <class T, class S>
 inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, int64_t sd, RowForm form, T* dst) {
   constexpr int V = Simd<T>::width;
-  const int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  const int64_t first = lay.first_head(block), n = std::min<int64_t>(lay.hv, lay.heads - first);
   switch (form) {
     case RowForm::vectors:
-      src += block * lay.block_step();
+      src += first;
       for (int64_t c = lay.dvec, step = lay.vector_step(); c > 0; --c, src += step, dst += V)
         store(dst, load_as<T>(src));
       return;
@@ -125,11 +131,11 @@ inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, 
 template <class T, class S>
 inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64_t sd, RowForm form, const T* src) {
   constexpr int V = Simd<T>::width;
-  const int64_t first = int64_t(block) * lay.hv, n = std::min<int64_t>(lay.hv, lay.heads - first);
+  const int64_t first = lay.first_head(block), n = std::min<int64_t>(lay.hv, lay.heads - first);
   switch (form) {
     case RowForm::vectors:
-      dst += block * lay.block_step();
-      if (lay.blocks == 1) return store_row<T>(dst, src, lay.dvec);
+      dst += first;
+      if (lay.head_blocks == 1) return store_row<T>(dst, src, lay.dvec);
       for (int c = 0; c < lay.dvec; ++c) store_as<T>(dst + c * lay.vector_step(), load(src + c * V));
       return;
     case RowForm::padded: {
@@ -197,7 +203,7 @@ template <class T> struct Kernel {
     size_t n = size_t(taps) * lay.lanes;
     eb.resize(n), ebw.resize(n), bias.resize(n), weight.resize(n);
     top.assign(lay.lanes, -ExpLimits<T>::largest);
-    int64_t row = lay.queries * lay.heads;
+    int64_t row = lay.scores();
     const int64_t* from = lay.source.data() + size_t(block) * lay.lanes;
     for (int64_t t = 0; t < taps; ++t)
       for (int k = 0; k < lay.lanes; ++k) {

@@ -20,7 +20,7 @@ InstructionSets<qna::Kernels>& sets() {
 qna::Geometry geometry(Words& words) {
   qna::Geometry g;
   g.batch = words.next(), g.queries = words.next(), g.heads = words.next(), g.depth = words.next();
-  for (int64_t* axis : {g.in, g.out, g.kernel, g.stride, g.dilation, g.pad})
+  for (int64_t* axis : {g.in, g.out, g.kernel, g.stride, g.dilation, g.pad, g.factor})
     for (int a = 0; a < 3; ++a) axis[a] = words.next();
   return g;
 }

@@ -8,29 +8,32 @@ namespace {
 // Rows of grad_out: in place where the layout allows, else converted into `rows`.
 template <class T, class S> struct GradRows {
   const Layout<T>& lay;
+  const Geometry& geo;
   const qna::ValueMap& map;
   RowForm form;
   bool direct;
   int64_t step, pitch;
 
-  GradRows(const Layout<T>& l, const qna::ValueMap& m) : lay(l), map(m) {
+  GradRows(const Layout<T>& l, const Geometry& g, const qna::ValueMap& m) : lay(l), geo(g), map(m) {
     form = lay.row_form(m.stride[4], m.stride[5]);
     direct = form == RowForm::vectors && std::is_same<S, T>::value;
     step = direct ? lay.vector_step() : Simd<T>::width;
     pitch = int64_t(lay.dvec) * Simd<T>::width;
   }
-  // Pointers to the rows of `count` positions from (z, y, x) on.
+  int64_t next_line() const { return map.stride[2] * geo.factor[1]; }
+  // Pointers to the rows of `count` windows from (z, y, x) on, those of the block's sub-pixel.
   void line(int64_t batch, int block, int64_t z, int64_t y, int64_t x, int64_t count, T* room, const T** to) const {
-    const S* src = static_cast<const S*>(map.data) + batch * map.stride[0] + z * map.stride[1] + y * map.stride[2] +
-                   x * map.stride[3];
+    const qna::ValueMap from = map.at_subpixel(geo, lay.subpixel(block), sizeof(S));
+    const int64_t(&st)[6] = from.stride;
+    const S* src = static_cast<const S*>(from.data) + batch * st[0] + z * st[1] + y * st[2] + x * st[3];
     if constexpr (std::is_same<S, T>::value)
       if (direct) {
-        src += block * lay.block_step();
-        for (int64_t i = 0; i < count; ++i, src += map.stride[3]) to[i] = src;
+        src += lay.first_head(block);
+        for (int64_t i = 0; i < count; ++i, src += st[3]) to[i] = src;
         return;
       }
-    for (int64_t i = 0; i < count; ++i, src += map.stride[3], room += pitch) {
-      read_row(lay, block, src, map.stride[4], map.stride[5], form, room);
+    for (int64_t i = 0; i < count; ++i, src += st[3], room += pitch) {
+      read_row(lay, block, src, st[4], st[5], form, room);
       to[i] = room;
     }
   }
@@ -51,7 +54,7 @@ template <class T, class S> struct Sweep1 {
   std::vector<char> rare;
 
   Sweep1(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, Statistics<T>& s)
-      : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
+      : f(f_), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.geo, f_.grad_out) {
     forward = forward_table(lay, f.geo, w.runs);
     backward = backward_table(lay, f.geo, w.runs);
     products.resize(size_t(f.geo.taps() * lay.lanes)), sum_bias.resize(products.size());
@@ -93,7 +96,7 @@ template <class T, class S> struct Sweep1 {
         std::fill(den.begin() + width * lay.lanes, den.end(), T(0));
         const int64_t line = (z * f.geo.out[1] + y) * f.geo.out[2], local = l * width;
         grads.line(batch, block, z, y, lo[2], width, grads.direct ? nullptr : room.data(), grad.data());
-        const GradLine<T> line_grads{grad.data(), grads.step, grads.direct && next ? f.grad_out.stride[2] : 0};
+        const GradLine<T> line_grads{grad.data(), grads.step, grads.direct && next ? grads.next_line() : 0};
         const int64_t at = (owner * stats.positions + line + lo[2]) * lay.lanes;
         T *r = &stats.r[at], *d = &stats.d[at];
         if (any) {  // the whole line: sums that one of its windows spoils would not be mended by the window alone
@@ -166,7 +169,7 @@ template <class T, class S> struct Sweep2 {
   int64_t pitch;
 
   Sweep2(const qna::Backward& f_, const Layout<T>& l, const std::vector<Kernel<T>>& k, const Statistics<T>& s)
-      : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.grad_out) {
+      : f(f_), geo(f_.geo), lay(l), kernels(k), stats(s), w(l, f_.geo), grads(l, f_.geo, f_.grad_out) {
     table = backward_table(lay, geo, w.runs);
     pitch = int64_t(lay.dvec) * lay.vector_step();
     sum_bias.resize(size_t(geo.taps() * lay.lanes));
@@ -342,24 +345,29 @@ template <class T, class S> struct Sweep2 {
     const int64_t step = direct ? lay.vector_step() : V, stride = geo.stride[2];
     const int64_t width = jhi[2] - jlo[2], pixels = line_blocks(width);
     ds.resize(size_t(pixels * lay.lanes)), dst.resize(pixels);
-    if (room.size() < size_t(pixels * pitch)) room.assign(size_t(pixels * pitch), T(0));
+    // sub-pixels add to the rows that the first has begun, in the map itself or in room for all of the tile
+    const bool last = lay.subpixel(block) + 1 == lay.subpixels, keeps = !direct && lay.subpixels > 1;
+    const int64_t phases = std::min(stride, width), rooms = keeps ? w.n[0] * w.n[1] * phases : 1;
+    if (room.size() < size_t(rooms * pixels * pitch)) room.assign(size_t(rooms * pixels * pitch), T(0));
+    int64_t at_room = 0;
     Gather<T> s{w.e.data(), r.data(),   d.data(),   ker.eb.data(), ker.ebw.data(), grad.data(),
                 nullptr,    0,          geo.kernel[2], stride,     dst.data(),     ds.data(),
-                grads.step, step,       0,          sum_bias.data(), &lay};
+                grads.step, step,       0,          lay.subpixel(block) > 0, sum_bias.data(), &lay};
     for (int64_t z = jlo[0]; z < jhi[0]; ++z)
       for (int64_t y = jlo[1]; y < jhi[1]; ++y) {
         S* value_line = static_cast<S*>(f.grad_value.data) + batch * vs[0] + z * vs[1] + y * vs[2];
         S* score_line = static_cast<S*>(f.grad_scores.data) + batch * ss[0] + z * ss[1] + y * ss[2];
         const int64_t line = ((z - jlo[0]) * w.n[1] + (y - jlo[1])) * w.n[2];
-        for (int64_t phase = 0; phase < std::min(stride, width); ++phase) {
+        for (int64_t phase = 0; phase < phases; ++phase) {
           const int64_t live = (width - phase + stride - 1) / stride;
           s.dst_next = direct && y + 1 < jhi[1] ? vs[2] : 0;
           list_taps(z, y, jlo[2] + phase, pixels, table.runs && !exact);
           s.taps = taps.data(), s.count = int64_t(taps.size());
-          for (int64_t q = 0; q < pixels; ++q) dst[q] = &room[q * pitch];
+          for (int64_t q = 0; q < pixels; ++q) dst[q] = &room[(at_room + q) * pitch];
+          if (keeps) at_room += pixels;
           if constexpr (same)
             if (direct) {
-              T* to = value_line + (jlo[2] + phase) * vs[3] + block * lay.block_step();
+              T* to = value_line + (jlo[2] + phase) * vs[3] + lay.first_head(block);
               for (int64_t q = 0; q < live; ++q, to += stride * vs[3]) dst[q] = to;
             }
           load_scores_so_far(batch, block, z, y, jlo[2] + phase, live);
@@ -374,7 +382,7 @@ template <class T, class S> struct Sweep2 {
             const int64_t at = jlo[2] + phase + q * stride;
             fetch<S, 1, true>(score_line, at * ss[3] + ss[2], 0);
             write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
-            if (!direct) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
+            if (!direct && last) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }
         }
       }
@@ -412,7 +420,8 @@ template <class T, class S> struct Sweep2 {
   void exact_row(const Gather<T>& s, const Kernel<T>& ker, int64_t e_cell, int64_t pixel) {
     const Exchanges<T> swap(lay);
     T *grad_scores = s.grad_scores + pixel * lay.lanes, *to = s.dst[pixel];
-    for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, Vec<T>{});
+    if (!s.onto)
+      for (int c = 0; c < lay.dvec; ++c) store(to + c * s.dst_step, Vec<T>{});
     for (const Tap& t : taps) {
       const int64_t at = pixel + t.cell;
       const T* g = grad[at];

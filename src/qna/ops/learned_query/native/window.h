@@ -136,7 +136,7 @@ template <class T> struct Window {
     loaded = 0, kept = std::min(lines, n[0] * n[1]), values = &map, values_batch = batch, values_block = block;
     if constexpr (std::is_same<S, T>::value)
       if (in_place) {
-        base += block * lay.block_step();
+        base += lay.first_head(block);
         each_line([&](int64_t z, int64_t y, int64_t cell) {
           fill_line(cell, base + z * st[1] + y * st[2] + (lo[2] + first_inside()) * st[3], st[3]);
         });

@@ -172,7 +172,7 @@ class _Workload:
         self.window = Window.over(case.space, case.kernel, **window)
         out = empty_like(value, self.window.out)
         self.lse = torch.empty(*out.shape[:-2], queries, heads, device=device)
-        backend.forward(*self.inputs, out, self.lse, self.window)
+        backend.forward(*self.inputs, out, self.lse[None], self.window, (1,) * len(case.space))
         self.grad = torch.randn(out.shape, generator=make, dtype=dtype, device=device)
 
     def kernels(self) -> list[str]:
