@@ -7,7 +7,8 @@ from PIL import Image
 from qna._core.errors import InvalidInput, UnknownName
 from qna.data import Preparation
 from qna.train import Observer, TrainConfig, fit, resume
-from qna.train.checkpoint import load_weights
+from qna.train.checkpoint import load_tensors
+from qna.train.fitting import load_whole
 from qna.train.network import build_network
 
 
@@ -72,7 +73,8 @@ def test_a_run_leaves_the_callers_random_numbers_alone(config):
 def test_the_weights_reload_to_identical_outputs(config):
     outcome = fit(config)
     network = build_network(config.network, classes=2, channels=1, image_size=32)
-    about = load_weights(outcome.folder / "model.safetensors", network)
+    tensors, about = load_tensors(outcome.folder / "model.safetensors")
+    load_whole(network, tensors, "the file")
     assert TrainConfig.from_json(json.dumps(about["config"])) == config
     view = Preparation(32, outcome.data.mean, outcome.data.std)
     images = view(outcome.data.held_out, range(11)).images

@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+from qna._core.errors import InvalidInput
+
+# of text that is parsed, which takes up to 25 times its size then; names of 22,000 classes take 1 MiB
+TEXT_BYTES = 2**23
+
+
+def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
+    """What a file holds, or a pipe gives until it ends.
+
+    Raises:
+        OSError: if it cannot be read.
+        InvalidInput: if that is more than `most` bytes, of which no more is read; the sentence does not name
+            the file.
+    """
+    pieces, left = list[bytes](), most + 1
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            left = 0
+        # in pieces: asked for many bytes at once, Python makes room for all of them first
+        while left and (piece := file.read(min(left, 2**20))):
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
+        raise InvalidInput(f"it has more than {most:,} bytes")
+    return b"".join(pieces)
+
+
+def sha256_of(file: BinaryIO, before: bytes = b"") -> str:
+    """SHA-256, in hexadecimal, of `before` and of what is left of an open file."""
+    digest = hashlib.sha256(before)
+    while piece := file.read(2**20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

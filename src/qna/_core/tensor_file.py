@@ -1,19 +1,26 @@
-"""Safetensors files, read with limits: what a header can ask for is known before anything is made of it."""
+"""Safetensors files, read with limits: what a header can ask for is known before anything is made of it.
+
+What is written here carries a digest of all its bytes in the header, which is checked when the tensors are
+read here. Other readers pass over it; files without one, of others or older, are taken as they are.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from qna._core.errors import InvalidInput, require
-from qna._core.files import write_whole
+from qna._core.files import TEXT_BYTES, sha256_of, write_whole
 
-# text takes up to 25 times its size once it is parsed; names of 22,000 classes take 1 MiB
-HEADER_BYTES = 2**23
 TENSORS = 2**16
+# the digest's name in a header, where it stands in it, and what stands there while it is taken
+_DIGEST = "sha256"
+_PLACE = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_BLANK = "0" * 64
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -27,12 +34,17 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors by name, as views into the file, and what the header says beside them; errors as above."""
+    """Tensors by name, as views into the file, and what the header says beside them.
+
+    Raises:
+        OSError: if the file cannot be read.
+        InvalidInput: as above, or if a byte is not as it was written; the sentence does not name the file.
+    """
     return _read(path, with_tensors=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write contiguous tensors and what goes beside them, whole or not at all.
+    """Write contiguous tensors and what goes beside them, with a digest; whole or not at all.
 
     Raises:
         OSError: if the disk is full or not writable; what was in `path` is still there.
@@ -42,9 +54,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
 
     def write(temporary: Path) -> None:
         try:
-            torch_format.save_file(dict(tensors), temporary, metadata=metadata)
+            torch_format.save_file(dict(tensors), temporary, metadata={**metadata, _DIGEST: _BLANK})
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
+        _sign(temporary)
 
     write_whole(path, write)
 
@@ -58,6 +71,9 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, torch.Tensor], d
             if len(names) > TENSORS:
                 raise InvalidInput(f"it has {len(names):,} tensors, more than {TENSORS:,}")
             metadata = dict(file.metadata() or {})
+            told = metadata.pop(_DIGEST, None)
+            if with_tensors and told is not None and told != _digest(path)[0]:
+                raise InvalidInput("it is damaged: its bytes are not those that were written")
             return {name: file.get_tensor(name) for name in names if with_tensors}, metadata
     # types that torch lacks, and sizes beyond 64 bits
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, OverflowError) as error:
@@ -79,5 +95,25 @@ def check_header(path: Path) -> None:
         told, there = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
     if there < 8 or told > there - 8:
         raise InvalidInput(f"its header should have {told:,} bytes, and the file has {there:,}")
-    if told > HEADER_BYTES:
-        raise InvalidInput(f"its header has {told:,} bytes, more than {HEADER_BYTES:,}")
+    if told > TEXT_BYTES:
+        raise InvalidInput(f"its header has {told:,} bytes, more than {TEXT_BYTES:,}")
+
+
+def _sign(path: Path) -> None:
+    """Put the digest in its place in the header, which keeps its length."""
+    digest, start = _digest(path)
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(digest.encode())
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """SHA-256 of a whole file, with zeros where its header has the digest, and where that begins."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        head += file.read(int.from_bytes(head, "little"))
+        place = _PLACE.search(head)
+        if place is None:
+            raise InvalidInput("it is damaged: its header does not hold the digest as it was written")
+        start, end = place.span(1)
+        return sha256_of(file, head[:start] + _BLANK.encode() + head[end:]), start

@@ -11,10 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from qna._core.errors import InvalidInput, check_choice
+from qna._core.files import read_bytes
+
+# what comes out of a file is gone through by functions that call themselves; ours nests seven
+_LEVELS = 32
+
+
+def read_json(path: Path, what: str = "it") -> Any:
+    """What a file of JSON says.
+
+    Args:
+        path: of the file.
+        what: the text is, for the error.
+
+    Raises:
+        OSError: if it cannot be read.
+        InvalidInput: if it is too large, not JSON, not UTF-8, or nested too deeply.
+    """
+    return parse_json(read_bytes(path), what)
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
-    """What `text` says.
+    """What `text` says; NaN and infinity are no JSON.
 
     Args:
         text: UTF-8 where it is bytes.
@@ -24,7 +42,10 @@ def parse_json(text: str | bytes, what: str) -> Any:
         InvalidInput: if it is not JSON, not UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
+        if _levels(value) > _LEVELS:
+            raise RecursionError
+        return value
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
@@ -33,13 +54,38 @@ def parse_json(text: str | bytes, what: str) -> Any:
         raise InvalidInput(f"{what} is not JSON: {error}") from None
 
 
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _levels(value: Any) -> int:
+    """How deep `value` is nested, as far as it matters."""
+    count, level = 0, [value]
+    while count <= _LEVELS and (level := [node for node in level if isinstance(node, dict | list)]):
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        count += 1
+    return count
+
+
+def known_fields(kind: Any, raw: Any, where: str) -> dict[str, Any]:
+    """Of the object `raw` those members that the dataclass `kind` has; others may keep more in a file.
+
+    Raises:
+        InvalidInput: if it is no object.
+    """
+    if not isinstance(raw, dict):
+        raise InvalidInput(f"{where} is not an object")
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in raw.items() if name in names}
+
+
 def from_json_value(kind: Any, raw: Any, where: str) -> Any:
     """Return `raw` as a value of type `kind`.
 
     Args:
         kind: a dataclass (fields that are not there take their defaults), a Literal of strings, an optional,
-            a tuple, a list, a dict of anything by name, Path, float (an integer will do; finite), int (of 64
-            bits), bool or str.
+            a tuple, a list, a dict by name, Any, Path, float (an integer will do; finite), int (of 64 bits),
+            bool or str.
         raw: what the json module gives.
         where: what the value is, for the error text.
 
@@ -59,9 +105,16 @@ def from_json_value(kind: Any, raw: Any, where: str) -> Any:
         kinds = arguments[:1] * len(raw) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(raw):
             return tuple(from_json_value(k, v, where) for k, v in zip(kinds, raw, strict=True))
-    if origin is list and isinstance(raw, list):
-        return [from_json_value(arguments[0], value, f"an item of {where}") for value in raw]
-    return raw if origin is dict and isinstance(raw, dict) else _plain(kind, raw, where)
+    if origin in (list, dict) and isinstance(raw, origin):
+        return _items(origin, arguments[-1], raw, where)
+    return raw if kind is Any else _plain(kind, raw, where)
+
+
+def _items(origin: type, kind: Any, raw: Any, where: str) -> Any:
+    """A list or a dict by name, whose items are of one type."""
+    if origin is list:
+        return [from_json_value(kind, value, f"an item of {where}") for value in raw]
+    return {name: from_json_value(kind, value, f"{name} of {where}") for name, value in raw.items()}
 
 
 def _plain(kind: Any, raw: Any, where: str) -> Any:

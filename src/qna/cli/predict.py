@@ -19,6 +19,8 @@ from qna.cli import _classifiers
 if TYPE_CHECKING:
     from qna.eval import Prediction
 
+# characters of a line on standard input; no system has names as long
+_LONGEST_NAME = 2**16
 _DESCRIPTION = """\
 Say what is on images. Rows come in the order of the files; an image that cannot be read, or that the network
 answers with NaN, gives a row with its error, and the command then ends with status 1.
@@ -91,7 +93,8 @@ class _Counted:
 def _places(named: list[str]) -> Iterator[str]:
     for name in named:
         if name == "-":
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+            lines = iter(lambda: sys.stdin.readline(_LONGEST_NAME), "")
+            yield from filter(None, (line.rstrip("\r\n") for line in lines))
         else:
             yield name
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qna._core.errors import InvalidInput
 from qna._core.outside import as_line
-from qna._core.typed_json import from_json_value, parse_json
+from qna._core.typed_json import from_json_value, known_fields, read_json
 
 if TYPE_CHECKING:
     from qna.train import TrainConfig
@@ -81,11 +81,7 @@ class CardMetrics:
 
 def _read_metrics(run: Path, name: str) -> dict[str, Any]:
     try:
-        raw = parse_json((run / name).read_bytes(), "it")
-        if not isinstance(raw, dict):
-            raise InvalidInput("it is not an object")
-        names = {field.name for field in fields(CardMetrics)}
-        known = {key: value for key, value in raw.items() if key in names}
+        known = known_fields(CardMetrics, read_json(run / name), "it")
         return asdict(from_json_value(CardMetrics, known, "it"))
     except (OSError, InvalidInput) as error:
         cause = getattr(error, "strerror", None) or error

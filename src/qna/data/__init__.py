@@ -4,10 +4,11 @@ from qna.data.batches import TrainingOrder, evaluation_batches, training_batches
 from qna.data.images.catalog import DATA, DataSpec, load_data
 from qna.data.images.decoding import UnreadableImage
 from qna.data.images.labelled import FileImages, ImageData, Images, TensorImages
-from qna.data.images.transforms import Batch, Jitter, Photo, Preparation
+from qna.data.images.transforms import LARGEST_SIDE, Batch, Jitter, Photo, Preparation
 
 __all__ = [
     "DATA",
+    "LARGEST_SIDE",
     "DataSpec",
     "load_data",
     "ImageData",

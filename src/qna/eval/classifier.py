@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna.data import ImageData, Images, Photo, Preparation, TensorImages
+from qna.data import LARGEST_SIDE, ImageData, Images, Photo, Preparation, TensorImages
 
 NO_ANSWER = "the network answers with NaN or infinity"
 
@@ -38,9 +38,10 @@ class ImageView:
     interpolation: str = "bicubic"
 
     def __post_init__(self):
-        if self.size < 1 or not 0 < self.crop_pct <= 1:
+        if not 1 <= self.size <= LARGEST_SIDE or not 0 < self.crop_pct <= 1:
             raise InvalidInput(
-                f"a view needs a size of at least 1 and crop_pct in (0, 1], got {self.size}, {self.crop_pct}"
+                f"a view needs a size from 1 to {LARGEST_SIDE:,} and crop_pct in (0, 1], "
+                f"got {self.size} and {self.crop_pct}"
             )
         finite = all(map(math.isfinite, (*self.mean, *self.std)))
         if len(self.mean) != len(self.std) or not finite or not all(s > 0 for s in self.std):

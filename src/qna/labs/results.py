@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qna._core.errors import InvalidInput
+from qna._core.typed_json import from_json_value, known_fields
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row, read
 from qna.labs.row import Figure, Metrics
@@ -35,6 +37,41 @@ class LabRun:
     def cpu_minutes(self) -> float:
         """What it took."""
         return cpu_seconds(self.rows) / 60
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a figure comes from, as the extra of its row says.
+
+    Attributes:
+        lab: name of the laboratory.
+        part: of its work.
+        begun: date of the run.
+        command: what repeats it.
+        cpu_seconds: that the part took.
+    """
+
+    lab: str
+    part: str
+    begun: str
+    command: str
+    cpu_seconds: float
+
+
+def read_figures(path: Path) -> list[Row]:
+    """The rows of laboratories in a CSV, in order; other rows are passed over.
+
+    Raises:
+        InvalidInput: as `read`, or a row does not say where it comes from.
+    """
+    rows = [row for row in read(path) if "lab" in row.extra]
+    for number, row in enumerate(rows, start=1):
+        where = f"the extra of row {number} of a laboratory"
+        try:
+            from_json_value(Origin, known_fields(Origin, row.extra, where), where)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {error}") from None
+    return rows
 
 
 def row_of(figure: Figure, stamp: Stamp, threads: int, extra: dict[str, Any]) -> Row:
@@ -68,7 +105,6 @@ def cpu_seconds(rows: Iterable[Row]) -> float:
 def runs_in(path: Path) -> list[LabRun]:
     """The runs of laboratories whose rows a CSV holds, in order; other rows are passed over."""
     found: dict[tuple[str, str], list[Row]] = {}
-    for row in read(path):
-        if "lab" in row.extra:
-            found.setdefault((row.extra["lab"], row.extra["begun"]), []).append(row)
+    for row in read_figures(path):
+        found.setdefault((row.extra["lab"], row.extra["begun"]), []).append(row)
     return [LabRun(lab, path, tuple(rows)) for (lab, _), rows in found.items()]

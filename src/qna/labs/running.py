@@ -18,9 +18,10 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.files import remove_leftovers, write_text
+from qna._core.typed_json import read_json
 from qna.bench.measure.machine import Stamp, keeping_to
-from qna.bench.measure.rows import Row, append, read
-from qna.labs.results import cpu_seconds, metrics_of, row_of
+from qna.bench.measure.rows import Row, append
+from qna.labs.results import cpu_seconds, metrics_of, read_figures, row_of
 from qna.labs.row import Figure, Lab, LabConfig, Metrics, Verdict
 
 # parts done, all parts, and the one that begins
@@ -128,11 +129,8 @@ class PartsFolder:
         }  # type: ignore[arg-type]
         config, kept = self.path / "config.json", self.path / "rows.csv"
         if config.exists():
-            try:
-                before = dict(json.loads(config.read_text(encoding="utf-8")))
-            except (ValueError, TypeError):
-                raise InvalidInput(f"{config} is not a run's; name another folder with --out") from None
-            if before.get("lab") is None:
+            before = read_json(config, str(config))
+            if not isinstance(before, dict) or before.get("lab") is None:
                 raise InvalidInput(
                     f"{self.path} holds no run of a laboratory; name another folder with --out"
                 )
@@ -141,7 +139,7 @@ class PartsFolder:
             if other:
                 words = ", ".join(f"{k} {before.get(k)} and not {told.get(k)}" for k in other)
                 raise InvalidInput(f"{self.path} holds a run with {words}; name another folder with --out")
-            self.rows = read(kept) if kept.exists() else []
+            self.rows = read_figures(kept) if kept.exists() else []
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InvalidInput(f"{self.path} holds something that is no run; name another folder with --out")
         self.path.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna.models import qna_vit
+from qna.models.bounds import bounded_building, check_numbers
 from qna.models.resolve import check_model, known_arguments
+from qna.models.shared_folder import LOCAL, check_folder
 from qna.models.timm_entry import register, timm
 
 # every family by its name: this list is all that a new one is added to
@@ -26,12 +29,17 @@ def create(name: str, **arguments: Any) -> nn.Module:
 
     Raises:
         UnknownName: for a model that is not known or an argument that it does not take, with the nearest.
-        InvalidInput: if the model refuses its arguments.
+        InvalidInput: if the model refuses its arguments, or passes a bound of `qna.models.bounds`.
     """
     check_model(name)
+    for argument, value in arguments.items():
+        check_numbers(f"argument {argument} of model {name}", value)
+    if name.startswith(LOCAL):
+        check_folder(Path(name.removeprefix(LOCAL)), with_weights=arguments.get("pretrained", False))
     try:
-        return timm.create_model(name, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError, OSError, IndexError) as error:
+        with bounded_building():
+            return timm.create_model(name, **arguments)
+    except Exception as error:  # what odd arguments make of constructors is not listed anywhere
         if isinstance(error, TypeError) and (known := known_arguments(name)):
             # some are consumed before a network sees them, so that they are asked about only now
             for argument in arguments.keys() - known - _OF_TIMM:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
+from qna.models.shared_folder import read_config
 from qna.models.timm_entry import FAMILY_OF, timm
 
 
@@ -68,8 +68,8 @@ def _architecture(name: str) -> str:
         return where.split(".", maxsplit=1)[0]
     if source == "local-dir":
         try:
-            return str(json.loads((Path(where) / "config.json").read_text(encoding="utf-8"))["architecture"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_config(Path(where)).architecture
+        except InvalidInput:
             return ""
     try:
         return str(timm.models.load_model_config_from_hf(where)[1])

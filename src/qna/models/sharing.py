@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_folder
-from qna._core.typed_json import from_json_value, parse_json
+from qna._core.tensor_file import write_tensors
+from qna.models.bounds import bounded_building
 from qna.models.card import model_card
 from qna.models.resolve import check_model
+from qna.models.shared_folder import CONFIG, LOCAL, WEIGHTS, check_folder, read_config
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 CARD = "README.md"
 # what timm calls the preparation of images, all of it kept in the configuration
 DATA_CONFIG = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
@@ -85,6 +84,7 @@ def save_pretrained(
             raise OSError(str(error)) from error
         except (ValueError, RuntimeError) as error:  # what the configuration or safetensors cannot hold
             raise InvalidInput(f"the model cannot be shared: {' '.join(str(error).split())}") from error
+        write_tensors(temporary / WEIGHTS, plain.state_dict(), {"format": "pt"})  # with a digest
         config = json.loads((temporary / CONFIG).read_text(encoding="utf-8"))
         # it stands beside them already, and transformers, which hands both on, would give it twice
         config.get("model_args", {}).pop("num_classes", None)
@@ -115,75 +115,13 @@ def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:
     check_model(read_config(folder).architecture)
     if not (folder / WEIGHTS).is_file():
         raise InvalidInput(f"there is no model in {folder}: {WEIGHTS} is missing")
+    check_folder(folder, with_weights=True)
     try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=True, **arguments).eval()
+        with bounded_building():
+            return timm.create_model(f"{LOCAL}{folder}", pretrained=True, **arguments).eval()
     except Exception as error:  # what damaged files make of the readers is not listed anywhere
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InvalidInput(f"the model in {folder} cannot be made again: {cause}") from error
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """How images are prepared, in timm's terms; None is the architecture's own."""
-
-    input_size: tuple[int, int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop_pct: float | None = None
-    interpolation: str | None = None
-    num_classes: int | None = None
-
-
-@dataclass(frozen=True)
-class SharedConfig:
-    """What is asked of the configuration in a shared folder; timm and others may keep more in it.
-
-    Attributes:
-        architecture: timm's name of the model.
-        num_classes: logits.
-        label_names: of the logits.
-        model_args: arguments of the model.
-        pretrained_cfg: how images are prepared.
-    """
-
-    architecture: str
-    num_classes: int | None = None
-    label_names: list[str] | None = None
-    model_args: dict[str, Any] | None = None
-    pretrained_cfg: Prepared | None = None
-
-
-def read_config(folder: Path) -> SharedConfig:
-    """The configuration in a folder that timm can read.
-
-    Raises:
-        InvalidInput: if it is not there, is not one of timm's (a run's, for example), or a value has another
-            type.
-    """
-    path = folder / CONFIG
-    try:
-        raw = parse_json(path.read_bytes(), "it")
-        if not isinstance(raw, dict) or not isinstance(raw.get("architecture"), str):
-            raise InvalidInput("it names no architecture")
-    except OSError as error:
-        raise InvalidInput(f"there is no model in {folder}: {CONFIG}: {error.strerror}") from None
-    except InvalidInput as error:
-        what = f"{path} is not a model's configuration as timm writes it: {error}"
-        if (folder / "metrics.json").is_file():
-            what += f"; {folder} is a run of `qna train`, which `qna share` makes such a folder of"
-        raise InvalidInput(what) from None
-    try:
-        prepared = raw.get("pretrained_cfg")
-        if isinstance(prepared, dict):
-            raw["pretrained_cfg"] = _known(Prepared, prepared)
-        return from_json_value(SharedConfig, _known(SharedConfig, raw), str(path))
-    except InvalidInput as error:
-        raise InvalidInput(f"{path} is not a model's configuration as timm writes it: {error}") from None
-
-
-def _known(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in raw.items() if name in names}
 
 
 def _check_read_back(model: nn.Module, folder: Path) -> None:

@@ -177,17 +177,3 @@ def load_checkpoint(
 def save_weights(path: Path, network: nn.Module, about: dict[str, Any]) -> None:
     """Write a network's weights with `about` in the header."""
     save_tensors(path, dict(network.state_dict()), about)
-
-
-def load_weights(path: Path, network: nn.Module) -> dict[str, Any]:
-    """Read weights that `save_weights` wrote into `network`; return what the header says.
-
-    Raises:
-        InvalidInput: if the file is not one, or of another network.
-    """
-    tensors, about = load_tensors(path)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InvalidInput(f"{path} has the weights of another network: {error}") from None
-    return about

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qna._core.errors import InvalidInput
+from qna._core.files import read_bytes
 from qna._core.typed_json import from_json_value, parse_json
+from qna.data import LARGEST_SIDE
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ _AT_LEAST = {
     "cutmix": 0,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
-_AT_MOST = {"image_size": 2**16, "workers": 2**12, "threads": 2**12}
+_AT_MOST = {"image_size": LARGEST_SIDE, "workers": 2**12, "threads": 2**12}
 # parts of a whole; 1 is no value for them
 _PARTS = ("ema", "smoothing", "drop_path")
 
@@ -266,7 +268,7 @@ class TrainConfig:
     def from_file(cls, path: Path) -> TrainConfig:
         """Read a configuration from a JSON file."""
         try:
-            return cls.from_json(path.read_bytes())
+            return cls.from_json(read_bytes(path))
         except OSError as error:
             raise InvalidInput(f"cannot read the configuration {path}: {error.strerror}") from None
         except InvalidInput as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from qna._core.errors import InvalidInput
 from qna._core.files import write_text
+from qna._core.typed_json import parse_json
 
 CONFIG = "config.json"
 LOG = "log.jsonl"
@@ -88,11 +89,11 @@ def cut_log(path: Path, step: int, epochs: int) -> list[dict[str, Any]]:
     kept = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            event = json.loads(line)
+            event = parse_json(line, "a line")
             is_past = event["step"] <= step and not (event["event"] == "epoch" and event["epoch"] > epochs)
             if event["event"] == "unreadable":
                 event["image"] += ""  # text, or it is no line of ours
-        except (ValueError, RecursionError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue
         if is_past:
             kept.append(event)

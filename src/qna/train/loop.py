@@ -18,6 +18,7 @@ from qna._core.errors import InvalidInput
 from qna._core.files import remove_leftovers, write_text
 from qna._core.seeds import derive_seed, seeded
 from qna.data import TrainingOrder
+from qna.models.bounds import of_file
 from qna.train import setup, sharding
 from qna.train.checkpoint import CHECKPOINT, SHARDED_CHECKPOINT, WEIGHTS, Progress, Saved, save_weights
 from qna.train.config import TrainConfig
@@ -66,7 +67,8 @@ def resume(folder: Path, observer: Observer | None = None, *, anyway: bool = Fal
     with seeded(derive_seed(config.run.seed, "run")), setup.threads(config.run.threads):
         # the checkpoint has all weights, and the file that they started from may be gone
         network = replace(config.network, weights=None, pretrained=False)
-        run = Training(replace(config, network=network), observer or Observer())
+        with of_file(sum(part.stat().st_size for part in folder.rglob("*.safetensors"))):
+            run = Training(replace(config, network=network), observer or Observer())
         run.restore(folder, anyway=anyway)
         return run.go_on()
 

@@ -11,13 +11,11 @@ from qna._core.errors import InvalidInput, check_choice
 from qna._core.tensor_file import read_tensors
 from qna.models import create
 from qna.models.registry import takes
-from qna.models.sharing import WEIGHTS, read_config
+from qna.models.shared_folder import LOCAL, WEIGHTS
 from qna.train.config import NetworkOptions
 from qna.train.fitting import check_numbers
 from qna.train.weights import load_start
 
-# what timm calls a folder with a model by
-LOCAL = "local-dir:"
 # arguments of models that options of their own or the data set -> what does
 ELSEWHERE = {
     "num_classes": "it follows from the data",
@@ -72,8 +70,8 @@ def create_network(
         # others read any size
         "img_size": image_size if takes(options.model, "img_size") else None,
     }
-    if options.model.startswith(LOCAL):
-        _check_folder(Path(options.model.removeprefix(LOCAL)), with_weights=options.pretrained)
+    if options.model.startswith(LOCAL) and options.pretrained:
+        _check_weights(Path(options.model.removeprefix(LOCAL)) / WEIGHTS)
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
@@ -82,10 +80,9 @@ def create_network(
     return create(options.model, **arguments)
 
 
-def _check_folder(folder: Path, *, with_weights: bool) -> None:
-    """Refuse a folder of timm's whose files are damaged, before timm reads them without a limit."""
-    config, path = read_config(folder), folder / WEIGHTS
-    if not with_weights or not path.is_file():
+def _check_weights(path: Path) -> None:
+    """Refuse weights in a folder of timm's that are damaged, before timm reads them without a limit."""
+    if not path.is_file():
         return
     try:
         tensors, _ = read_tensors(path)
@@ -95,10 +92,6 @@ def _check_folder(folder: Path, *, with_weights: bool) -> None:
         if tensor.is_complex() or tensor.dtype is torch.int8:
             raise InvalidInput(f"{path}: {name!r} holds {str(tensor.dtype).removeprefix('torch.')}")
     check_numbers(tensors, path)
-    # one number per class is the least that a classifier holds
-    classes = config.num_classes or 0
-    if classes > sum(tensor.numel() for tensor in tensors.values()):
-        raise InvalidInput(f"{path} cannot hold a classifier of {classes:,} classes")
 
 
 def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:

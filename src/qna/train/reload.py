@@ -13,14 +13,15 @@ from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
 from qna._core.tensor_file import read_metadata
 from qna._core.third_party import import_vision
-from qna._core.typed_json import from_json_value, parse_json
+from qna._core.typed_json import from_json_value, parse_json, read_json
 from qna.eval import Classifier, ImageView
 from qna.models.resolve import check_model
+from qna.models.shared_folder import LOCAL
 from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.fitting import check_fit, load_whole
 from qna.train.folder import CONFIG
-from qna.train.network import LOCAL, create_network, try_network
+from qna.train.network import create_network, try_network
 from qna.train.weights import classifier_names, read_weights
 
 
@@ -298,7 +299,7 @@ def _timm_data() -> Any:
 def _is_timm_folder(path: Path) -> bool:
     """Whether `path` is a folder as timm saves them, not one of a run."""
     try:
-        about = parse_json((path / CONFIG).read_bytes(), CONFIG)
+        about = read_json(path / CONFIG)
     except (OSError, InvalidInput):
         return False
     return isinstance(about, dict) and "architecture" in about

@@ -11,7 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from qna._core.errors import InvalidInput, check_choice
-from qna._core.files import sync_folder, write_text
+from qna._core.files import sha256_of, sync_folder, write_text
 from qna._core.tensor_file import check_header
-from qna._core.typed_json import from_json_value, parse_json
+from qna._core.typed_json import from_json_value, known_fields, read_json
 from qna.train.checkpoint import Saved
 from qna.train.setup import from_main_process
 
@@ -41,10 +41,12 @@ class Pointer:
     Attributes:
         folder: of the parts.
         files: bytes of each by name.
+        sha256: of each by name; older checkpoints have none.
     """
 
     folder: str
     files: dict[str, int]
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 def save_sharded(
@@ -77,9 +79,10 @@ def save_sharded(
 
     def make_current() -> None:
         sync_folder(folder)
-        files = {part.name: part.stat().st_size for part in sorted(folder.iterdir())}
+        parts = sorted(folder.iterdir())
+        files = {part.name: part.stat().st_size for part in parts}
         about = {name: value for name, value in asdict(saved).items() if name != "scaler"}
-        pointer = {"folder": name, "files": files, **about}
+        pointer = {"folder": name, "files": files, "sha256": {p.name: _digest(p) for p in parts}, **about}
         write_text(path, json.dumps(pointer, indent=2) + "\n")
         _remove(path.with_name(_other(name)))
 
@@ -102,6 +105,7 @@ def load_sharded(
     """
     pointer, about = _read_pointer(path)
     check(about)
+    _by_first(lambda: _check_digests(path, pointer))
     reader = HuggingFaceStorageReader(str(path.with_name(pointer.folder)))
     saved = _saved(reader, pointer)
     for name, parameter in network.named_parameters():
@@ -128,6 +132,7 @@ def read_shards(path: Path) -> dict[str, Tensor]:
         InvalidInput: if the file is not a checkpoint, or a part is missing or cut short.
     """
     pointer, _ = _read_pointer(path)
+    _check_digests(path, pointer)
     reader = HuggingFaceStorageReader(str(path.with_name(pointer.folder)))
     saved = _saved(reader, pointer)
     tensors = {name: torch.empty(about.size, dtype=about.properties.dtype) for name, about in saved.items()}
@@ -170,12 +175,10 @@ def _saved(reader: HuggingFaceStorageReader, pointer: Pointer) -> dict[str, Tens
 
 def _read_pointer(path: Path) -> tuple[Pointer, Saved]:
     try:
-        raw = parse_json(path.read_bytes(), "it")
-        if not isinstance(raw, dict):
-            raise InvalidInput("it is not an object")
-        names = {field.name for field in fields(Pointer)}
-        pointer = from_json_value(Pointer, {k: v for k, v in raw.items() if k in names}, "it")
-        saved = from_json_value(Saved, {k: v for k, v in raw.items() if k not in names}, "it")
+        raw = read_json(path)
+        told = known_fields(Pointer, raw, "it")
+        pointer = from_json_value(Pointer, told, "it")
+        saved = from_json_value(Saved, {k: v for k, v in raw.items() if k not in told}, "it")
         check_choice("folder of shards", pointer.folder, FOLDERS)
         for name, size in pointer.files.items():
             part = path.with_name(pointer.folder) / Path(name).name
@@ -185,6 +188,19 @@ def _read_pointer(path: Path) -> tuple[Pointer, Saved]:
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path} is not a checkpoint of qna: {type(error).__name__}: {error}") from None
     return pointer, saved
+
+
+def _check_digests(path: Path, pointer: Pointer) -> None:
+    for name, digest in pointer.sha256.items():
+        if _digest(path.with_name(pointer.folder) / Path(name).name) != digest:
+            raise InvalidInput(
+                f"{pointer.folder} is damaged: the bytes of {name} are not those that were written"
+            )
+
+
+def _digest(part: Path) -> str:
+    with part.open("rb") as file:
+        return sha256_of(file)
 
 
 def _by_first(act: Callable[[], Any]) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
 from qna._core.tensor_file import read_tensors
+from qna._core.torch_file import read_torch
 from qna.train.checkpoint import SHARDED_CHECKPOINT
 from qna.train.fitting import load_whole
 
@@ -74,26 +73,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         elif path.suffix == ".safetensors":
             tensors, _ = read_tensors(path)
         else:
-            tensors = _in_checkpoint(_unpickled(path), path)
+            tensors = _in_checkpoint(read_torch(path), path)
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
         cause = " ".join(str(error).split())
         raise InvalidInput(f"{path} cannot be read as weights: {kind}{cause}") from None
     return _of_run({_bare(name): tensor for name, tensor in tensors.items()}, path)
-
-
-def _unpickled(path: Path) -> Any:
-    if path.exists() and not path.is_file():
-        raise InvalidInput("it is not a file")
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            told = sum(part.file_size for part in parts.infolist())
-        if told > size:  # torch stores its parts as they are
-            raise InvalidInput(f"its parts should have {told:,} bytes, and the file has {size:,}")
-    # what timm's train.py was called with lies beside its weights
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _in_checkpoint(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from qna._core.errors import InvalidInput
-from qna._core.files import write_text
+from qna._core.files import read_bytes, write_text
+from qna._core.typed_json import from_json_value, parse_json
 
+# bytes of a file, of which a row takes some five hundred
+_LARGEST = 2**26
 NUMBERS = ("p50", "p20", "p80")
 
 
@@ -82,20 +85,24 @@ def read(*paths: str | Path) -> list[Row]:
     Raises:
         InvalidInput: a file is missing, has other columns, or a cell that is not of its column's type.
     """
-    rows = []
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise InvalidInput(f"{path} is no file; `qna bench op --out {path}` would write one")
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise InvalidInput(f"{path} has columns {reader.fieldnames}, benchmark rows have {COLUMNS}")
-            for number, cells in enumerate(reader, start=2):
-                try:
-                    rows.append(_parse(cells))
-                except (ValueError, TypeError) as error:
-                    raise InvalidInput(f"{path}, line {number}: {error}") from None
-    return rows
+    return [row for path in map(Path, paths) for row in _read(path)]
+
+
+def _read(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        raise InvalidInput(f"{path} is no file; `qna bench op --out {path}` would write one")
+    try:
+        text = read_bytes(path, _LARGEST).decode()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as benchmark rows: {error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise InvalidInput(f"it has other columns than {', '.join(COLUMNS)}")
+        for cells in reader:
+            yield _parse(cells)
+    except (csv.Error, ValueError) as error:
+        raise InvalidInput(f"{path}, line {reader.line_num}: {error}") from None
 
 
 def on_gpu(row: Row) -> bool:
@@ -113,8 +120,5 @@ def _write(value: Any) -> Any:
 def _parse(cells: dict[str, Any]) -> Row:
     if None in cells or None in cells.values():
         raise ValueError(f"needs {len(COLUMNS)} cells")
-    extra = json.loads(cells["extra"])
-    if not isinstance(extra, dict):
-        raise ValueError(f"extra must be a JSON object, got {cells['extra']}")
-    numbers = {name: float(cells[name]) for name in NUMBERS}
-    return Row(**{**cells, **numbers, "threads": int(cells["threads"]), "extra": extra})
+    raw = {**cells, "threads": int(cells["threads"]), "extra": parse_json(cells["extra"], "extra")}
+    return from_json_value(Row, raw | {name: float(cells[name]) for name in NUMBERS}, "a row")

@@ -6,7 +6,6 @@ images that is right, with the size of the model, the time that it took, and the
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qna._core.errors import InvalidInput, check_choice
+from qna._core.typed_json import read_json
 from qna.analysis.cost import tells_costs, total_macs
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
@@ -142,7 +142,7 @@ def measure(runs: Iterable[Run], folder: Path, places: dict[str, Path]) -> Itera
 
 def row_of(run: Run, folder: Path, stamp: Stamp, *, cpu_seconds: float, seconds: float) -> Row:
     """The row of a run that is complete in `folder`."""
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read_json(folder / "metrics.json")
     config = TrainConfig.from_file(folder / "config.json")
     classes, channels, size = len(metrics["classes"]), CHANNELS[run.data], config.images.image_size
     network = build_network(config.network, classes=classes, channels=channels, image_size=size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from qna._core.errors import InvalidInput
+from qna.data.images.decoding import LARGEST_FILE
 from qna.data.images.folder import HELD_OUT_NAMES, TRAIN_NAMES, photo_data
 from qna.data.images.labelled import FileImages, ImageData
 from qna.data.images.search import is_hidden, is_image_name
@@ -38,6 +39,8 @@ class Member:
 
     def read(self) -> bytes:
         """Its bytes."""
+        if self.size > LARGEST_FILE:
+            raise InvalidInput(f"it has more than {LARGEST_FILE:,} bytes")
         with self.archive.open("rb") as file:
             file.seek(self.start)
             return file.read(self.size)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qna._core.errors import InvalidInput
+from qna._core.typed_json import read_json
 from qna.data.images.decoding import UnreadableImage, decode
+from qna.data.images.folder import PathReader
 from qna.data.images.labelled import ImageData, TensorImages, tensor_data
 from qna.data.images.vision import torchvision_datasets, torchvision_download
 from qna.data.places import MissingData, home
@@ -72,7 +73,7 @@ def _from_pngs(folder: Path, names: tuple[str, ...], labels_name: str) -> Tensor
     for name in names:
         path = folder / name
         try:
-            rows = np.array(decode(lambda _, path=path: path.read_bytes(), 0, f"{path} cannot be read"))
+            rows = np.array(decode(PathReader((path,)), 0, f"{path} cannot be read"))
         except UnreadableImage as error:
             raise InvalidInput(str(error)) from None
         if rows.shape[1] != 32 * 32:
@@ -80,8 +81,8 @@ def _from_pngs(folder: Path, names: tuple[str, ...], labels_name: str) -> Tensor
         parts.append(torch.from_numpy(rows.reshape(-1, 32, 32, 3)).movedim(-1, 1))
     pixels = torch.cat(parts).contiguous()
     try:
-        labels = torch.tensor(json.loads((folder / labels_name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RuntimeError, RecursionError) as error:
+        labels = torch.tensor(read_json(folder / labels_name))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise InvalidInput(f"{folder / labels_name} holds no list of labels: {error}") from None
     if (
         labels.dtype != torch.int64

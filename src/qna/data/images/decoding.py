@@ -9,6 +9,8 @@ from typing import Any
 
 # Pillow's names of what is read; nothing else is tried on a file, least of all what starts other programs
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# bytes of a file: more than any picture has that Pillow takes to be no bomb
+LARGEST_FILE = 2**30
 _ORIENTATION = 0x0112
 _WHITE_16 = 65_535
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qna._core.errors import InvalidInput
-from qna.data.images.decoding import UnreadableImage
+from qna._core.files import read_bytes
+from qna.data.images.decoding import LARGEST_FILE, UnreadableImage
 from qna.data.images.labelled import FileImages, ImageData
 from qna.data.images.search import SUFFIXES, find_images_in, is_hidden
 from qna.data.places import MissingData
@@ -31,7 +32,7 @@ class PathReader:
 
     def __call__(self, index: int) -> bytes:
         """The bytes of a file."""
-        return self.paths[index].read_bytes()
+        return read_bytes(self.paths[index], LARGEST_FILE)
 
 
 def load_folder(root: Path) -> ImageData:

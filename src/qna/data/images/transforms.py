@@ -17,6 +17,8 @@ from qna.data.images.decoding import UnreadableImage
 from qna.data.images.labelled import Images, TensorImages
 from qna.data.images.vision import augmentation_policy, photo_transforms
 
+# side of the largest square that a network is given; its pixels take 200 MB
+LARGEST_SIDE = 2**12
 # draws per image: angle, zoom, shift along each axis, mirror
 _DRAWS = 5
 # of an image that is longer than so many times its width, the ends are cut off before it is resized
