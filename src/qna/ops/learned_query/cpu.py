@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qna._core.backends import Backend
 from qna.ops._shared.window import Window
+from qna.ops.learned_query import onnx
 from qna.ops.learned_query.library import OP
 
 _native: Any = None
@@ -165,4 +166,5 @@ BACKEND = Backend(
     dtypes=tuple(_STORAGE),
     opaque=True,
     missing=missing,
+    onnx={"learned_query_cpu": onnx.nodes},
 )
