@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "plots": {"_core"},
     "analysis": {*MODELS, "adapters"},
     "eval": {*MODELS, "adapters", "data"},
+    "export": {*MODELS, "adapters"},
     # a run evaluates after each epoch
     "train": TRAIN,
     # accuracy within a budget is measured of training runs
     "bench": TRAIN,
     # a laboratory measures as benchmarks do and draws its own picture
     "labs": {*TRAIN, "bench", "plots"},
-    "cli": {*TRAIN, "bench", "labs", "plots"},
+    "cli": {*TRAIN, "export", "bench", "labs", "plots"},
 }
 
 # folders whose sub-packages must not import each other
@@ -61,6 +62,10 @@ DOORS = {
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "msgpack": ("models/flax_file.py",),
+    "onnxscript": ("ops/*/onnx.py", "export/*"),
+    "onnx": ("export/*",),
+    "onnx_ir": ("export/*",),
+    "onnxruntime": ("export/*",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),

@@ -26,3 +26,28 @@ def test_a_constant_stays_and_a_slope_stays_inside():
     twice = resize_table(torch.arange(8.0).view(8, 1), (16, 1)).flatten()
     # position i of 16 lies at (i + 0.5) / 2 - 0.5 of 8; at the border taps are missing
     torch.testing.assert_close(twice[4:12], (torch.arange(4, 12) + 0.5) / 2 - 0.5)
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own: it is told sizes that are numbers elsewhere
+@pytest.mark.parametrize("recorded", [(9, 11), (3, 3), (4, 7)])
+def test_a_recorded_graph_resizes_to_any_size(recorded):
+    """Larger and smaller than the table, and as large: none becomes the only case."""
+    table = torch.randn(4, 7, 2, dtype=torch.float64)
+
+    def resized(like):
+        return resize_table(table, like.shape)
+
+    graphs = [torch.jit.trace(resized, torch.zeros(recorded), check_trace=False)]
+    if recorded != (4, 7):
+
+        class Resize(torch.nn.Module):
+            def forward(self, like):
+                return resized(like)
+
+        dims = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+        graphs.append(
+            torch.export.export(Resize(), (torch.zeros(recorded),), dynamic_shapes=(dims,)).module()
+        )
+    for size in [(4, 7), (3, 5), (12, 9), (2, 2)]:
+        for graph in graphs:
+            assert torch.equal(graph(torch.zeros(size)), resized(torch.zeros(size)))

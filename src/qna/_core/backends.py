@@ -62,6 +62,8 @@ class Backend:
             passes through it.
         missing: sentences on what this machine lacks, empty where the backend can run.
         declines: sentences on what else keeps these inputs from it, empty where nothing does.
+        onnx: of its ops in torch, by their names, what writes a recorded call as nodes of ONNX: a function of
+            the op's arguments, tensors and open sizes being values of onnxscript.
     """
 
     name: str
@@ -72,11 +74,15 @@ class Backend:
     opaque: bool = False
     missing: Callable[[], list[str]] = _nothing
     declines: Callable[[Any], list[str]] = _nothing
+    onnx: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def reasons(self, inputs: OpInputs) -> list[str]:
         """Every reason why this backend cannot run `inputs` here; empty if it can."""
-        reasons = list(self.missing())
+        # what is only recorded needs nothing of this machine
+        reasons = [] if _recording_onnx and self.onnx else list(self.missing())
         if self.opaque:
+            if _recording_onnx and not self.onnx:
+                reasons.append("a graph is recorded for ONNX, which has no nodes for what it computes")
             reasons += _seen_through(inputs)
         if self.device is not None and inputs.device.type != self.device:
             reasons.append(f"device is {inputs.device.type}, needs {self.device}")
@@ -115,6 +121,7 @@ def _seen_through(inputs: OpInputs) -> list[str]:
 
 
 _default: str | None = None
+_recording_onnx = False
 _noticed: set[tuple[str, str]] = set()
 
 
@@ -130,6 +137,17 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         _default = before
+
+
+@contextmanager
+def recording_onnx() -> Iterator[None]:
+    """Inside the block graphs are recorded for ONNX: opaque backends serve if they have nodes for it."""
+    global _recording_onnx  # noqa: PLW0603 - as above
+    before, _recording_onnx = _recording_onnx, True
+    try:
+        yield
+    finally:
+        _recording_onnx = before
 
 
 def select(op: str, backends: Sequence[Backend], inputs: OpInputs, requested: str | None) -> Backend:

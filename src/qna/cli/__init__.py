@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": "judge trained networks on held-out images, also corrupted ones, side by side",
     "predict": "say what is on images in files and folders",
     "explain": "draw what a network looks at in a photo",
+    "export": "write a trained network as ONNX or a torch.export archive, for images of any size",
     "share": "put a trained model in a folder that timm and the Hugging Face hub read",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
     "lab": "try a published claim in minutes, beside a control that can win",

@@ -22,6 +22,13 @@ SOURCES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which weights, how images are seen, and where to compute."""
+    add_network_options(parser)
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="default auto")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as torch takes")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which weights, and how images are seen."""
     parser.add_argument(
         "--weights",
         action="append",
@@ -39,8 +46,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mean", type=float, nargs="+", metavar="M", help="per channel, instead of its own")
     parser.add_argument("--std", type=float, nargs="+", metavar="S", help="per channel, instead of its own")
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="default auto")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as torch takes")
 
 
 def load(

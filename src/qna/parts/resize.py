@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qna.parts.open_size import is_open
+
 
 def resize_table(table: Tensor, size: Sequence[int]) -> Tensor:
     """A table (H, W, ...) at another height and width.
@@ -15,7 +17,7 @@ def resize_table(table: Tensor, size: Sequence[int]) -> Tensor:
     table left out and the rest renormalised: what `jax.image.resize` does, with which the authors fine-tune.
     The products, unlike torch's antialiased interpolation, compile for sizes that are not known beforehand.
     """
-    if table.shape[:2] == tuple(size):
+    if not any(map(is_open, size)) and table.shape[:2] == tuple(size):
         return table
     rows = cubic_matrix(size[0], table.shape[0], table)
     columns = cubic_matrix(size[1], table.shape[1], table)
@@ -24,10 +26,12 @@ def resize_table(table: Tensor, size: Sequence[int]) -> Tensor:
 
 def cubic_matrix(new: int, old: int, like: Tensor) -> Tensor:
     """The matrix (new, old) that resamples `old` values to `new`; each row sums to 1."""
-    step = old / new
+    # of a sum, not of `new` itself: what records for any size sees a number, and would keep on which side of
+    # 1 it was
+    step = old / like.new_ones(new).sum()
     centres = (torch.arange(new, device=like.device, dtype=like.dtype) + 0.5) * step - 0.5
     distance = centres[:, None] - torch.arange(old, device=like.device, dtype=like.dtype)
-    d = distance.abs() / max(step, 1.0)
+    d = distance.abs() / step.clamp_min(1)
     near = (1.5 * d - 2.5) * d * d + 1
     far = ((2.5 - 0.5 * d) * d - 4) * d + 2
     weights = torch.where(d < 1, near, torch.where(d < 2, far, 0))

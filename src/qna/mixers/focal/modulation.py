@@ -15,6 +15,7 @@ from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
+from qna.parts.open_size import is_open
 
 
 class FocalModulation2d(nn.Module):
@@ -92,7 +93,11 @@ class FocalModulation2d(nn.Module):
         gathered = None
         for level, gate in zip(self.levels, of_levels, strict=True):
             # a channels-last view for the convolution, and back: no copy either way
-            context = F.gelu(level(context.movedim(-1, 1)).movedim(1, -1))
+            image = context.movedim(-1, 1)
+            if any(map(is_open, image.shape)):
+                # a recorder would keep to sizes above 1, at which such a view has one order in memory alone
+                image = image.clone(memory_format=torch.contiguous_format)
+            context = F.gelu(level(image).movedim(1, -1))
             gathered = context * gate if gathered is None else torch.addcmul(gathered, context, gate)
         # of the last level, not of the input
         whole = F.gelu(context.mean((1, 2), keepdim=True))

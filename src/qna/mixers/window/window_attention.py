@@ -15,6 +15,7 @@ from qna._core.checks import per_axis
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
+from qna.parts.open_size import is_open
 from qna.parts.rows import PositionRows
 
 
@@ -62,7 +63,11 @@ class WindowAttention2d(nn.Module):
             if torch.compiler.is_compiling():
                 # the fused kernel's order in memory is not that of its decomposition, which exporters view
                 attended = attended.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]])
+        inside = self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]]
+        if any(map(is_open, x.shape)):
+            # whether this is a copy depends on the sizes, which a recorder would keep to
+            inside = inside.clone(memory_format=torch.contiguous_format)
+        return apply_linear(self.out, inside)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.
@@ -127,8 +132,8 @@ class WindowAttention2d(nn.Module):
         A graph that is recorded for maps of any size takes the whole window, padded and masked.
         """
         rows, columns = self.window_size
-        return rows if _is_open(size[1]) else min(rows, size[1]), (
-            columns if _is_open(size[2]) else min(columns, size[2])
+        return rows if is_open(size[1]) else min(rows, size[1]), (
+            columns if is_open(size[2]) else min(columns, size[2])
         )
 
     def _padded(self, size: Sequence[int]) -> int:
@@ -157,7 +162,7 @@ class WindowAttention2d(nn.Module):
         )
         # 3, B, windows, h, n, d
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
-        if any(_is_open(n) or n for n in after):
+        if any(is_open(n) or n for n in after):
             mask = (mask + self._outside(x, after, mask.dtype)).flatten(0, 1)
             tiled = tiled.flatten(2, 3)
         else:
@@ -178,12 +183,14 @@ class WindowAttention2d(nn.Module):
 
     def _outside(self, x: Tensor, after: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """-inf at the padded keys of each window: (windows, 1, 1, n)."""
-        rows, columns = self._window(x.shape)
-        inside = F.pad(
-            x.new_zeros(x.shape[1:3], dtype=dtype), (0, after[1], 0, after[0]), value=float("-inf")
+        window = self._window(x.shape)
+        # by comparison, not by padding: a recorder would keep to sizes at which tiles of a map are no view
+        down, across = (
+            (torch.arange(n + more, device=x.device) >= n).unflatten(0, (-1, k))
+            for n, more, k in zip(x.shape[1:3], after, window, strict=True)
         )
-        tiled = inside.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
-        return tiled.reshape(-1, 1, 1, rows * columns)
+        outside = (down[:, None, :, None] | across[:, None, :]).reshape(-1, 1, 1, window[0] * window[1])
+        return x.new_zeros((), dtype=dtype).masked_fill(outside, float("-inf"))
 
     def _untile(self, windows: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, rows, columns, h * m)."""
@@ -192,11 +199,6 @@ class WindowAttention2d(nn.Module):
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         return tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-
-
-def _is_open(size: object) -> bool:
-    """Whether a graph is recorded in which this size may be another: exporters then give no integer."""
-    return type(size) is not int
 
 
 ROW = MixerRow(

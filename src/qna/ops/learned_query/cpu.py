@@ -11,6 +11,7 @@ from torch import Tensor
 from qna._core.backends import Backend
 from qna.ops._shared.compiled import STORAGE, load
 from qna.ops._shared.window import Window
+from qna.ops.learned_query import onnx
 from qna.ops.learned_query.library import OP
 
 _native, missing = load(__package__)
@@ -152,4 +153,5 @@ BACKEND = Backend(
     dtypes=tuple(STORAGE),
     opaque=True,
     missing=missing,
+    onnx={"learned_query_cpu": onnx.nodes},
 )
