@@ -93,6 +93,8 @@ class Backbone(nn.Module):
 
         self.stages = nn.Sequential()
         self.feature_info: list[dict[str, Any]] = []
+        # nominal maps after each stage, for a head that follows it
+        self._map_sizes: list[tuple[int, ...]] = []
         for i, specs in enumerate(stages):
             blocks = Stage()
             for spec in specs:
@@ -103,6 +105,7 @@ class Backbone(nn.Module):
                 map_size = [-(-size // spec.stride) for size in map_size]
             self.stages.append(blocks)
             self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
+            self._map_sizes.append(tuple(map_size))
 
         self.num_features = self.head_hidden_size = dim
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -111,7 +114,7 @@ class Backbone(nn.Module):
             num_classes,
             global_pool=global_pool,
             num_heads=pool_heads,
-            map_size=tuple(map_size),
+            map_size=self._map_sizes[-1],
             drop_rate=drop_rate,
         )
 
@@ -167,14 +170,20 @@ class Backbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what `forward_intermediates` does not need for these `indices`, which are returned."""
+        """Remove what `forward_intermediates` does not need for these `indices`, which are returned.
+
+        Without later stages the norm and the head, which are theirs, go too; `reset_classifier` brings a head
+        for the stage that is then the last.
+        """
         taken = self._stage_indices(indices)
-        cut = max(taken) + 1 < len(self.stages)
-        self.stages = nn.Sequential(*list(self.stages)[: max(taken) + 1])
+        last = max(taken)
+        cut = last + 1 < len(self.stages)
+        del self.stages[last + 1 :]
         if prune_norm or cut:
             self.norm = nn.Identity()
         if prune_head or cut:
-            self.num_features = self.head_hidden_size = self.feature_info[max(taken)]["num_chs"]
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.head.follow(self.num_features, self._map_sizes[last])
             self.reset_classifier(0, "")
         return taken
 
