@@ -15,6 +15,7 @@ from qna._core.checks import natural, per_axis, positive
 from qna._core.errors import InvalidInput, check_choice
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
 from qna.models._parts.head import ClassifierHead
+from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.models._parts.stem import STEMS
 from qna.parts.protocols import ExemptsFromDecay, Fuses
@@ -36,7 +37,7 @@ class Stage(nn.Sequential):
         return x
 
 
-class Backbone(nn.Module):
+class Backbone(NotScripted, nn.Module):
     """A hierarchical vision transformer of mixer blocks; timm's contract for models.
 
     Images (B, in_chans, H, W) of any height and width. Nothing is cropped: the patch stem makes
