@@ -85,3 +85,21 @@ def test_a_counter_of_modules_sees_each_map_once(size):
     hook.remove()
     called = [module for module in seen if type(module) is nn.Linear]
     assert len(called) == len(set(map(id, called))) == len(linear_maps(network))
+
+
+# the published sizes have four stages, which is what smp takes by default
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("qna_vit_nano_16", {"encoder_depth": 3, "decoder_channels": (16, 8, 4)}),
+        pytest.param("qna_vit_tiny", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_decoder_reads_every_stage(name, arguments):
+    smp = pytest.importorskip("segmentation_models_pytorch", reason="it is in the extra 'dense'")
+    torch.manual_seed(0)
+    model = smp.Unet(f"tu-{name}", encoder_weights=None, classes=3, **arguments)
+    y = model(torch.randn(2, 3, 64, 96))
+    assert y.shape == (2, 3, 64, 96)
+    y.square().sum().backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]

@@ -1,13 +1,10 @@
 """What every registered mixer must do, whatever its mechanism: one function per clause, called with its row.
 
-A clause applies where the row's traits say so. An exemption of the row names a clause and is strict: the
-clause is run all the same, and must fail.
+A clause applies where the row's traits say so.
 """
 
 import pickle
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import islice
 
 import pytest
@@ -15,59 +12,14 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna.mixers.row import MixerRow
 from qna.parts.protocols import CountsMacs, HoldsMaps
+from tests.clauses import Contract
 
-CLAUSES = {}
-# asked of one row of each family
-LONG = {"compiles_with_inductor_and_dynamic_sizes"}
-
-
-@dataclass(frozen=True)
-class Clause:
-    """A part of the contract.
-
-    Attributes:
-        run: raises where the mixer of a row breaks it.
-        applies: whether it is asked of a row.
-    """
-
-    run: Callable[[MixerRow], None]
-    applies: Callable[[MixerRow], bool]
-
-
-def clause(applies=lambda row: True):
-    def enter(run):
-        CLAUSES[run.__name__] = Clause(run, applies)
-        return run
-
-    return enter
-
-
-def clauses_of(row):
-    """Names of the clauses that apply to a row, but for those that are left to representatives."""
-    return [name for name, clause in CLAUSES.items() if clause.applies(row) and name not in LONG]
-
-
-def hold(row, name):
-    """Hold a row to one clause, or to its exemption."""
-    reason = row.exempt.get(name)
-    if reason is None:
-        CLAUSES[name].run(row)
-        return
-    try:
-        CLAUSES[name].run(row)
-    except Exception:
-        return
-    pytest.fail(f"{row.name} passes {name}: the exemption ({reason}) is no longer needed")
-
-
-def hold_exemptions(row):
-    """Every exemption must name a clause that applies, and give a reason."""
-    assert set(row.exempt) <= LONG | set(clauses_of(row)), (
-        f"{row.name} is exempt from what does not apply to it"
-    )
-    assert all(row.exempt.values())
+CONTRACT = Contract()
+clause = CONTRACT.clause
+hold = CONTRACT.hold
+hold_exemptions = CONTRACT.hold_exemptions
+clauses_of = CONTRACT.names
 
 
 def build(row, seed=0):
@@ -214,7 +166,8 @@ def compiles_without_graph_breaks(row):
     compiled(row, build(row), backend="aot_eager")
 
 
-@clause()
+# asked of one row of each family
+@clause(costly=True)
 def compiles_with_inductor_and_dynamic_sizes(row):
     compiled(row, build(row), sizes=(0, 3), dynamic=True)
 

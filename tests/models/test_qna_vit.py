@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna.models import QNA_VIT, Backbone, BlockSpec
+from qna.models import QNA_VIT, Backbone, BlockSpec, QnAViT
 from qna.models._parts.block import MixerBlock
 from qna.models._parts.shortcut import AveragePoolShortcut, StridedShortcut
 from qna.models._parts.stem import PatchStem, ResNetStem
@@ -18,6 +18,14 @@ from qna.parts.drop_path import DropPath
 from qna.parts.mlp import ChannelMlp
 
 SMALL = "qna_vit_nano_16"
+each_model = pytest.mark.parametrize(
+    "name", [n if n == SMALL else pytest.param(n, marks=pytest.mark.long) for n in sorted(QNA_VIT)]
+)
+
+
+def test_registered_under_every_name():
+    assert set(timm.list_models("qna_vit*")) == set(QNA_VIT)
+    assert isinstance(timm.create_model(SMALL, num_classes=0), QnAViT)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +86,12 @@ def test_patch_stem_pads_the_smaller_half_first(size):
     assert stem(x).is_contiguous()
 
 
+def test_33_by_47_as_the_documentation_says():
+    model = timm.create_model("qna_vit_tiny").eval()
+    maps = model.forward_intermediates(torch.randn(2, 3, 33, 47), intermediates_only=True)
+    assert [tuple(m.shape[2:]) for m in maps] == [(9, 12), (5, 6), (3, 3), (2, 2)]
+
+
 @pytest.mark.parametrize("size", [(32, 32), (33, 47)])
 def test_resnet_stem_reduces_by_four(size):
     stem = ResNetStem(3, 8).eval()
@@ -91,10 +105,6 @@ def test_resnet_stem_in_a_model():
     assert [i["reduction"] for i in model.feature_info] == [4, 8, 16]
     maps = model.forward_intermediates(torch.randn(1, 3, 33, 47), intermediates_only=True)
     assert [tuple(m.shape[2:]) for m in maps] == [(9, 12), (5, 6), (3, 3)]
-
-
-def test_grey_images():
-    assert timm.create_model(SMALL, in_chans=1)(torch.randn(2, 1, 16, 16)).shape == (2, 1000)
 
 
 class Double(nn.Module):
@@ -206,6 +216,47 @@ def test_nominal_size_of_the_learned_query_heads():
     assert model.head.pool.attention.num_heads == 64
 
 
+def test_a_learned_query_head_on_an_earlier_stage():
+    """Its heads keep their channels, and its tables are for the map that they now stand on."""
+    model = timm.create_model(SMALL, global_pool="qnav1", img_size=(48, 32)).eval()
+    model.prune_intermediate_layers([1])
+    model.reset_classifier(3, "qnav2")
+    attention = model.head.pool.attention
+    assert (attention.dim, attention.num_heads, attention.map_size) == (64, 8, (12, 8))
+    assert model(torch.randn(2, 3, 33, 47)).shape == (2, 3)
+
+
+@each_model
+def test_no_weight_decay_exempts_position_bias_and_query_weights_only(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    tables = {n for n, _ in model.named_parameters() if n.rpartition(".")[2] in ("table", "position_table")}
+    assert model.no_weight_decay() == tables
+    blocks = [b for stage in model.stages for b in stage]
+    windowed = sum(hasattr(b.mixer, "position_table") for b in blocks)
+    assert len(tables) == windowed + 2 * (len(blocks) - windowed)
+
+
+@each_model
+def test_a_layer_of_its_own_for_each_block(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    layers = timm.models.group_parameters(model, model.group_matcher())
+    # the stem, each block, and what follows the last
+    assert len(layers) == sum(len(stage) for stage in model.stages) + 2
+
+
+@each_model
+def test_fuse_changes_only_the_parameters(name):
+    model, x = timm.create_model(name).eval().double(), torch.randn(2, 3, 32, 32).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        before = model(x)
+        torch.testing.assert_close(model.fuse()(x), before, rtol=1e-10, atol=1e-10)
+    assert not [n for n, _ in model.named_parameters() if n.endswith((".key", ".query"))]
+
+
 def test_weights_from_a_file_with_another_head(tmp_path):
     from safetensors.torch import save_file
 
@@ -238,8 +289,6 @@ def test_wrong_images_are_named():
     model = timm.create_model(SMALL)
     with pytest.raises(InvalidInput, match=r"images must be \(B, C, H, W\) with C = 3, got \(2, 1, 16, 16\)"):
         model(torch.randn(2, 1, 16, 16))
-    with pytest.raises(InvalidInput, match=r"must name some of 3 stages, got \[3\]"):
-        model.forward_intermediates(torch.randn(1, 3, 16, 16), [3])
 
 
 def test_without_timm_one_sentence_names_the_extra():

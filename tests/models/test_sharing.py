@@ -6,6 +6,7 @@ import re
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 
@@ -98,12 +99,32 @@ def test_the_hub_reads_the_same_folder(shared, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # transformers' own
 def test_transformers_reads_the_same_folder(shared):
-    transformers = pytest.importorskip("transformers", reason="a reader of shared folders, not installed")
+    transformers = pytest.importorskip("transformers", reason="it is in the extra 'dense'")
     model, folder = shared
     other = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         assert torch.equal(other(images()).logits, model(images()))
     assert tuple(other.config.id2label.values()) == NAMES
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_the_pipeline_of_transformers_prepares_and_classifies_alike(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="it is in the extra 'dense'")
+    model = timm.create_model("qna_vit_nano_16", num_classes=4, img_size=24).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    said = {**DATA, "input_size": (3, 24, 24), "mean": (0.25, 0.5, 0.75), "std": (0.125, 0.25, 0.5)}
+    model.save_pretrained(tmp_path / "m", class_names=NAMES, data_config=said)
+    photo = Image.effect_noise((40, 30), 90).convert("RGB")
+    prepared = timm.data.create_transform(**resolve_model_data_config(model, args=said), is_training=False)(
+        photo
+    )
+    with torch.no_grad():
+        expected = model(prepared[None]).softmax(1)[0]
+    classify = transformers.pipeline("image-classification", model=str(tmp_path / "m"), device="cpu")
+    found = {answer["label"]: answer["score"] for answer in classify(photo)}
+    assert found == pytest.approx(dict(zip(NAMES, expected.tolist(), strict=True)), rel=1e-5)
 
 
 def test_num_classes_stands_once_in_a_shared_configuration(shared):

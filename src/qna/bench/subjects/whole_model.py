@@ -131,6 +131,7 @@ class ModelWork:
 
 def check_names(names: Iterable[str]) -> None:
     """Raise `UnknownName` for the first that timm does not know."""
+    # timm itself is asked, as a worker that measures an older commit may find no resolver of names in it
     timm = timm_module("timm")
     for name in names:
         if not timm.is_model(name):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-from qna._core.about import About
 from qna.labs.qna_cost.config import QnACostConfig
 from qna.labs.qna_cost.layers import measure_layers
 from qna.labs.qna_cost.picture import draw
 from qna.labs.qna_cost.training import train_both
 from qna.labs.qna_cost.verdict import EXAMPLES, RULE, verdict
 from qna.labs.row import Lab, LabFolder, Metrics
+from qna.mixers.learned_query import ABOUT
 
 
 def run(config: QnACostConfig, folder: LabFolder) -> Metrics:
@@ -26,11 +27,8 @@ def run(config: QnACostConfig, folder: LabFolder) -> Metrics:
 
 LAB = Lab(
     name="qna-cost",
-    about=About(
-        title="Learned Queries for Efficient Local Attention",
-        authors="Arar, Shamir, Bermano",
-        venue="CVPR 2022",
-        arxiv="2112.11435",
+    about=replace(
+        ABOUT,
         read="the abstract; the authors' JAX code, moabarar/qna at 1f8e8e3 (MIT)",
         differs="the paper measured on a GPU, at other sizes, with its own code; here it is one CPU core",
         status="after",

@@ -1,6 +1,7 @@
 """Attention with learned queries that all windows share: the QnA layers."""
 
 from qna.mixers.learned_query import pool, qna, upsample
+from qna.mixers.learned_query.layer import ABOUT
 from qna.mixers.learned_query.pool import QnAPool2d
 from qna.mixers.learned_query.qna import QnA, QnA1d, QnA2d, QnA3d
 from qna.mixers.learned_query.upsample import (
@@ -11,6 +12,7 @@ from qna.mixers.learned_query.upsample import (
 )
 
 __all__ = [
+    "ABOUT",
     "ROWS",
     "QnA",
     "QnA1d",

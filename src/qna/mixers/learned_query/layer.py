@@ -13,6 +13,7 @@ from qna._core.errors import InvalidInput
 from qna.mixers.learned_query.projection import FoldedQueryKeyValue, QueryKeyValue, QueryShape
 from qna.parts.initializers import init_linear_
 
+# the paper, for every row of what is made of it; another row replaces what it read and what differs
 ABOUT = About(
     title="Learned Queries for Efficient Local Attention",
     authors="Arar, Shamir, Bermano",

@@ -15,6 +15,7 @@ from qna._core.checks import natural, per_axis, positive
 from qna._core.errors import InvalidInput, check_choice
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
 from qna.models._parts.head import ClassifierHead
+from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.models._parts.stem import STEMS
 from qna.parts.protocols import ExemptsFromDecay, Fuses
@@ -36,7 +37,7 @@ class Stage(nn.Sequential):
         return x
 
 
-class Backbone(nn.Module):
+class Backbone(NotScripted, nn.Module):
     """A hierarchical vision transformer of mixer blocks; timm's contract for models.
 
     Images (B, in_chans, H, W) of any height and width. Nothing is cropped: the patch stem makes
@@ -93,6 +94,8 @@ class Backbone(nn.Module):
 
         self.stages = nn.Sequential()
         self.feature_info: list[dict[str, Any]] = []
+        # nominal maps after each stage, for a head that follows it
+        self._map_sizes: list[tuple[int, ...]] = []
         for i, specs in enumerate(stages):
             blocks = Stage()
             for spec in specs:
@@ -103,6 +106,7 @@ class Backbone(nn.Module):
                 map_size = [-(-size // spec.stride) for size in map_size]
             self.stages.append(blocks)
             self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
+            self._map_sizes.append(tuple(map_size))
 
         self.num_features = self.head_hidden_size = dim
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -111,7 +115,7 @@ class Backbone(nn.Module):
             num_classes,
             global_pool=global_pool,
             num_heads=pool_heads,
-            map_size=tuple(map_size),
+            map_size=self._map_sizes[-1],
             drop_rate=drop_rate,
         )
 
@@ -167,14 +171,20 @@ class Backbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what `forward_intermediates` does not need for these `indices`, which are returned."""
+        """Remove what `forward_intermediates` does not need for these `indices`, which are returned.
+
+        Without later stages the norm and the head, which are theirs, go too; `reset_classifier` brings a head
+        for the stage that is then the last.
+        """
         taken = self._stage_indices(indices)
-        cut = max(taken) + 1 < len(self.stages)
-        self.stages = nn.Sequential(*list(self.stages)[: max(taken) + 1])
+        last = max(taken)
+        cut = last + 1 < len(self.stages)
+        del self.stages[last + 1 :]
         if prune_norm or cut:
             self.norm = nn.Identity()
         if prune_head or cut:
-            self.num_features = self.head_hidden_size = self.feature_info[max(taken)]["num_chs"]
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.head.follow(self.num_features, self._map_sizes[last])
             self.reset_classifier(0, "")
         return taken
 

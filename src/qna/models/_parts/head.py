@@ -117,6 +117,14 @@ class ClassifierHead(nn.Module):
         self.fc = nn.Linear(self.dim, num_classes) if num_classes else nn.Identity()
         if isinstance(self.fc, nn.Linear):
             init_linear_(self.fc)
+        # what is new would be in training mode in a model that is not
+        self.train(self.training)
+
+    def follow(self, dim: int, map_size: Sequence[int]) -> None:
+        """Stand behind another map from the next `reset` on; the heads of a pooling keep their channels."""
+        self.num_heads = max(1, self.num_heads * dim // self.dim)
+        self.dim = dim
+        self.map_size = map_size
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, H, W, C) -> logits (B, num_classes), or the pooled features (B, C) where `pre_logits`."""

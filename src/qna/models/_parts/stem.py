@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
 from qna.models._parts.padding import pad_same
+from qna.models._parts.scripting import NotScripted
 from qna.parts.initializers import lecun_normal_
 
 
-class PatchStem(nn.Module):
+class PatchStem(NotScripted, nn.Module):
     """Each patch, through one linear map; the stem of the published models. Borders are zero-padded."""
 
     def __init__(self, in_chans: int, dim: int, patch_size: int):
@@ -26,7 +27,7 @@ class PatchStem(nn.Module):
         return x.permute(0, 2, 3, 1).contiguous()
 
 
-class ResNetStem(nn.Module):
+class ResNetStem(NotScripted, nn.Module):
     """A 7x7 convolution at stride 2, batch norm, GELU and a 3x3 maximum at stride 2."""
 
     reduction = 4

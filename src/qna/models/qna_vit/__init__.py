@@ -1,9 +1,10 @@
 """QnA-ViT: self-attention in windows and learned queries, in seven sizes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from qna._core.about import About
+from qna.mixers.learned_query import ABOUT
 from qna.models._parts import head, shortcut, stem
 from qna.models._parts.merging import PatchMerging
 from qna.models.family import Family
@@ -29,15 +30,10 @@ def _timm_cfg(variant: QnAViTVariant) -> Mapping[str, Any]:
 
 FAMILY = Family(
     "qna_vit",
-    About(
-        title="Learned Queries for Efficient Local Attention",
-        authors="Arar, Shamir, Bermano",
-        venue="CVPR 2022",
-        arxiv="2112.11435",
-        read="the paper; github.com/moabarar/qna (MIT)",
+    replace(
+        ABOUT,
         differs="a strided block begins a stage, where theirs ends the stage before; the sizes nano, micro "
         "and mini are ours",
-        status="exact",
     ),
     network=QnAViT,
     variants=QNA_VIT,
