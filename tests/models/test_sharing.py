@@ -106,7 +106,7 @@ def test_transformers_reads_the_same_folder(shared):
     assert tuple(other.config.id2label.values()) == NAMES
 
 
-def test_num_classes_stands_once_in_a_shared_configuration(shared):
+def test_num_classes_stands_once_in_a_shared_folderuration(shared):
     config = json.loads((shared[1] / "config.json").read_text())
     assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 4
     assert "num_classes" not in config["model_args"]
