@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -67,9 +66,8 @@ def main(arguments: list[str]) -> int:
             write(sys.stdout, predictions, columns)
         else:
             write_whole(options.out, lambda path: _write_file(path, write, predictions, columns))
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # ends the command, and is nobody's fault
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot write {options.out or 'to standard output'}: {error}") from None
     if predictions.errors:
