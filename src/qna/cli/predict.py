@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--format", choices=("csv", "json"), help="default: what --out ends in, else csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default 5)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default 32")
+    parser.add_argument(
+        "--top-k", type=_classifiers.whole, default=5, metavar="K", help="classes per image (default 5)"
+    )
+    parser.add_argument("--batch-size", type=_classifiers.whole, default=32, metavar="N", help="default 32")
     _classifiers.add_options(parser)
     options = parser.parse_args(arguments)
     for name in ("top_k", "batch_size"):
