@@ -1,12 +1,4 @@
-import pytest
-import torch
+"""Makes timm importable beside a CPU-only torch, before the tests import it."""
 
-from qna.bench.measure.cores import CORES, pin
-
-
-@pytest.fixture(autouse=True)
-def cores_and_threads_stay_as_they_were():
-    threads = torch.get_num_threads()
-    yield
-    pin(len(CORES))
-    torch.set_num_threads(threads)
+import qna.models  # noqa: F401
+from tests.bench.cores import cores_and_threads_stay_as_they_were  # noqa: F401

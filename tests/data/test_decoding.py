@@ -10,6 +10,7 @@ from PIL import Image
 
 from qna.data import UnreadableImage
 from qna.data.images.decoding import FORMATS, decode
+from tests.damage.mutations import bytes_changed
 
 
 def opened(content, name="a"):
@@ -185,31 +186,6 @@ def samples():
     }
 
 
-def mutated(content, rng):
-    """One of: flipped bits, bytes of extreme values, a part cut out, repeated or taken away at the end."""
-    changed = bytearray(content)
-    # most of what is read lies at the beginning
-    reach = len(changed) if rng.random() < 0.5 else min(len(changed), 200)
-    kind = rng.randrange(5)
-    if kind == 0:
-        for _ in range(rng.randint(1, 8)):
-            changed[rng.randrange(reach)] ^= 1 << rng.randrange(8)
-    elif kind == 1:
-        at = rng.randrange(reach)
-        changed[at : at + rng.choice((1, 2, 4, 8))] = rng.choice((b"\0", b"\xff", b"\x7f")) * rng.choice(
-            (1, 2, 4, 8)
-        )
-    elif kind == 2:
-        at = rng.randrange(reach)
-        del changed[at : at + rng.randint(1, 40)]
-    elif kind == 3:
-        at = rng.randrange(reach)
-        changed[at:at] = changed[at : at + rng.randint(1, 40)]
-    else:
-        del changed[rng.randrange(len(changed)) :]
-    return bytes(changed)
-
-
 def attack(kind, count, capfd, monkeypatch):
     """Decode `count` mutations; return how many of them gave an image."""
     # Pillow refuses twice as many; a header that says so many more is to cost this test nothing
@@ -218,7 +194,7 @@ def attack(kind, count, capfd, monkeypatch):
     for file in files:
         assert opened(file).mode == "RGB"
     for number in range(count):
-        content = mutated(files[number % len(files)], rng)
+        content = bytes_changed(files[number % len(files)], rng)
         try:
             image = opened(content, "some name")
         except UnreadableImage as error:

@@ -37,7 +37,8 @@ def roll(config, number):
 
 
 def verdict(metrics):
-    wins = sum(c["ours"]["none eyes"] > c["control"]["none eyes"] for c in metrics.values())
+    pairs = [[c.get(name, {}).get("none eyes") for name in ("ours", "control")] for c in metrics.values()]
+    wins = sum(ours > control for ours, control in pairs if None not in (ours, control))
     word = "held" if 0 < wins == len(metrics) else "direction only" if 2 * wins > len(metrics) else "not seen"
     return Verdict(word, f"{wins} of {len(metrics)} rolls won.")
 

@@ -94,7 +94,7 @@ def test_field_names_are_options_and_therefore_unique():
         (b"[" * 100_000, "config.json: the configuration is not JSON"),
         (b'{"optim": {"lr": 1e999}}', "config.json: lr must be finite, got inf"),
         (b'{"run": {"seed": 1%s}}' % (b"0" * 30), "config.json: seed must have at most 64 bits"),
-        (b'{"run": {"threads": 5000}}', "config.json: threads must be at most 4,096, got 5,000"),
+        (b'{"run": {"threads": 5000}}', "config.json: threads must be at most 1,024, got 5,000"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_one_sentence(tmp_path, content, said):

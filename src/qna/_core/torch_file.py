@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import mmap
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,14 @@ def read_torch(path: Path) -> Any:
             raise InvalidInput(f"it asks for a {_FILLED.decode()}, which no weights need")
     if zipfile.is_zipfile(path):
         _check_parts(path)
+        file: Any = path
+    else:
+        # a text says how long it is, and Python makes as much room before it reads one from a file
+        file = io.BytesIO(path.read_bytes())
     # what timm's train.py was called with lies beside its weights
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of odd pickles, which it then refuses
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_parts(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 # sub-command -> what it does; each is a module here, "_" for "-", with main(arguments) -> exit status
@@ -24,8 +25,31 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one sub-command; bad input ends with one sentence and exit status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one sub-command; what ends it early is said in one sentence.
+
+    Returns:
+        the exit status: the sub-command's; 2 for bad input, 130 for Ctrl-C, and 1 for a file that cannot be
+        read or written, too little memory, or a reader of the output that has gone.
+    """
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        ended = _ending(error)
+        if ended is None:
+            raise
+        from qna._core.outside import as_line
+
+        why, status = ended
+        print(f"qna: {as_line(why)}", file=sys.stderr)
+        return status
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -34,19 +58,29 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"qna {__version__}")
         return 0
+    if arguments[0] not in COMMANDS:
+        from qna._core.errors import UnknownName
+
+        raise UnknownName("command", arguments[0], COMMANDS)
+    module = importlib.import_module(f"qna.cli.{arguments[0].replace('-', '_')}")
+    return module.main(arguments[1:])
+
+
+def _ending(error: BaseException) -> tuple[str, int] | None:
+    """A sentence on what ended a command, with its status; None for a fault of ours."""
     # torch stays out until a command needs it: these errors live in a module without it
-    from qna._core.errors import InvalidInput, MissingExtra, UnknownName
+    from qna._core.errors import InvalidInput, MissingExtra
 
-    try:
-        if arguments[0] not in COMMANDS:
-            raise UnknownName("command", arguments[0], COMMANDS)
-        module = importlib.import_module(f"qna.cli.{arguments[0].replace('-', '_')}")
-        return module.main(arguments[1:])
-    except (InvalidInput, MissingExtra) as error:
-        from qna._core.outside import as_line
-
-        print(f"qna: {as_line(str(error))}", file=sys.stderr)
-        return 2
+    cause = " ".join(str(error).split())
+    if isinstance(error, InvalidInput | MissingExtra):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        return cause if error.filename is None else f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, MemoryError) or "can't allocate memory" in cause:
+        return f"too little memory: {cause or 'a smaller size needs less'}", 1
+    return None
 
 
 def _help() -> str:

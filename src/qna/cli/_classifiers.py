@@ -19,12 +19,23 @@ SOURCES = (
     "or --weights)"
 )
 
+# more than any machine has cores; beyond, torch ends when it starts them
+_MOST_THREADS = 2**10
+
+
+def whole(text: str) -> int:
+    """A whole number of 32 bits, for argparse: beyond that nothing can be meant."""
+    number = int(text)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError
+    return number
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which weights, how images are seen, and where to compute."""
     add_network_options(parser)
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="default auto")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: as many as torch takes")
+    parser.add_argument("--threads", type=whole, default=0, metavar="N", help="0: as many as torch takes")
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +51,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pretrained", action="store_true", help="the weights that timm knows, for every timm name"
     )
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="instead of the network's own")
+    parser.add_argument("--image-size", type=whole, metavar="PIXELS", help="instead of the network's own")
     parser.add_argument(
         "--crop-pct", type=float, metavar="PART", help="of a photo's shorter side that is kept"
     )
@@ -98,8 +109,8 @@ def device(options: argparse.Namespace) -> torch.device:
     """Where to compute: the first accelerator, or the CPU; torch's threads are set as asked."""
     import torch
 
-    if options.threads < 0:
-        raise InvalidInput(f"--threads must be at least 0, got {options.threads}")
+    if not 0 <= options.threads <= _MOST_THREADS:
+        raise InvalidInput(f"--threads must be from 0 to {_MOST_THREADS:,}, got {options.threads}")
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device == "auto":

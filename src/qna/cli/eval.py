@@ -39,13 +39,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--severities",
         nargs="+",
-        type=int,
+        type=_classifiers.whole,
         default=[1, 3, 5],
         metavar="S",
         help="of each corruption, 1 to 5 (default 1 3 5)",
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default 64")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images")
+    parser.add_argument("--batch-size", type=_classifiers.whole, default=64, metavar="N", help="default 64")
+    parser.add_argument(
+        "--workers", type=_classifiers.whole, default=0, metavar="N", help="processes that read images"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default runs/eval-DATA; numbered anew if it holds anything"
     )

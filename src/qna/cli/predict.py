@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,8 +38,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--format", choices=("csv", "json"), help="default: what --out ends in, else csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default 5)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default 32")
+    parser.add_argument(
+        "--top-k", type=_classifiers.whole, default=5, metavar="K", help="classes per image (default 5)"
+    )
+    parser.add_argument("--batch-size", type=_classifiers.whole, default=32, metavar="N", help="default 32")
     _classifiers.add_options(parser)
     options = parser.parse_args(arguments)
     for name in ("top_k", "batch_size"):
@@ -67,9 +68,8 @@ def main(arguments: list[str]) -> int:
             write(sys.stdout, predictions, columns)
         else:
             write_whole(options.out, lambda path: _write_file(path, write, predictions, columns))
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # ends the command, and is nobody's fault
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot write {options.out or 'to standard output'}: {error}") from None
     if predictions.errors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -21,10 +21,10 @@ from torch.nn.modules.module import (
 
 from qna._core.errors import InvalidInput
 
-# timm's largest have two thousand; one takes about 4 KiB before it has any weights
-MODULES = 2**15
-# timm's largest argument is a number of classes, 21,843
-NUMBER = 2**20
+# timm's largest have two thousand; one takes about 20 KiB without its weights
+MODULES = 2**13
+# classes apart; a network that is so deep makes lists as long before its first module
+NUMBER = 2**17
 
 _bytes_of_file: ContextVar[int | None] = ContextVar("bytes_of_file", default=None)
 
@@ -82,21 +82,23 @@ def bounded_building() -> Iterator[None]:
             hook.remove()
 
 
-def check_numbers(what: str, value: Any) -> None:
-    """Check the numbers in an argument of a model, however it is nested.
+def check_arguments(model: str, arguments: Mapping[str, Any]) -> None:
+    """Check the integers in the arguments of a model, however they are nested; classes may be any number.
 
     Raises:
         InvalidInput: one of them is larger than `NUMBER`.
     """
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        for part in value:
-            check_numbers(what, part)
-    elif isinstance(value, int) and abs(value) > NUMBER:
-        raise InvalidInput(
-            f"{what} must have numbers of at most {NUMBER:,}, got one of {value.bit_length()} bits"
-        )
+    for name, value in arguments.items():
+        if name != "num_classes" and any(abs(number) > NUMBER for number in _integers(value)):
+            raise InvalidInput(f"argument {name} of model {model} must have numbers of at most {NUMBER:,}")
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, dict | tuple | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _integers(part)
 
 
 def _memory() -> int:

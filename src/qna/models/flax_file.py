@@ -88,7 +88,8 @@ def _array(shape: Any, dtype: Any, data: Any) -> PackedArray:
     """The array that a file describes; ValueError where it cannot be one."""
     if not isinstance(dtype, str) or not isinstance(data, bytes):
         raise ValueError(f"an array of {type(data).__name__} with {type(dtype).__name__} as its type")
-    if not isinstance(shape, list | tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+    plain = isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if not plain or math.prod(n or 1 for n in shape) >= 2**60:  # torch multiplies what an empty axis hides
         raise ValueError(f"an array of shape {str(shape)[:100]}")
     if dtype in _DTYPES and len(data) != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise ValueError(f"an array of {len(data)} bytes, which do not fill {tuple(shape)} {dtype}")

@@ -9,7 +9,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna.models import qna_vit
-from qna.models.bounds import bounded_building, check_numbers
+from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder
 from qna.models.timm_entry import register, timm
@@ -32,8 +32,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         InvalidInput: if the model refuses its arguments, or passes a bound of `qna.models.bounds`.
     """
     check_model(name)
-    for argument, value in arguments.items():
-        check_numbers(f"argument {argument} of model {name}", value)
+    check_arguments(name, arguments)
     if name.startswith(LOCAL):
         check_folder(Path(name.removeprefix(LOCAL)), with_weights=arguments.get("pretrained", False))
     try:

@@ -10,7 +10,7 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.typed_json import from_json_value, known_fields, read_json
-from qna.models.bounds import bounded_building, check_numbers, of_file
+from qna.models.bounds import bounded_building, check_arguments, of_file
 from qna.models.timm_entry import timm
 
 # what timm calls such a folder by
@@ -81,8 +81,8 @@ def check_folder(folder: Path, *, with_weights: bool) -> None:
     Raises:
         InvalidInput: if a value is not of its type or too large, or asks for more than the weights beside it.
     """
-    for argument, value in (read_config(folder).model_args or {}).items():
-        check_numbers(f"argument {argument} of the model in {folder}", value)
+    config = read_config(folder)
+    check_arguments(config.architecture, config.model_args or {})
     if not with_weights or not (folder / WEIGHTS).is_file():
         return
     try:

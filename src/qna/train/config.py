@@ -211,9 +211,17 @@ _AT_LEAST = {
     "cutmix": 0,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
-_AT_MOST = {"image_size": LARGEST_SIDE, "workers": 2**12, "threads": 2**12}
+_AT_MOST = {"image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
 # parts of a whole; 1 is no value for them
 _PARTS = ("ema", "smoothing", "drop_path")
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse what could not be read again once it is written."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"{name} must be finite, got {value}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidInput(f"{name} must have at most 64 bits, got {value}")
 
 
 @dataclass(frozen=True)
@@ -229,9 +237,8 @@ class TrainConfig:
     def __post_init__(self):
         values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
         for name, value in values.items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-                raise InvalidInput(f"{name} must be finite, got {value}")
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_number(name, number)
         for name, low in _AT_LEAST.items():
             if not values[name] >= low:
                 raise InvalidInput(f"{name} must be at least {low}, got {values[name]}")

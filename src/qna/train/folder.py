@@ -91,11 +91,10 @@ def cut_log(path: Path, step: int, epochs: int) -> list[dict[str, Any]]:
         try:
             event = parse_json(line, "a line")
             is_past = event["step"] <= step and not (event["event"] == "epoch" and event["epoch"] > epochs)
-            if event["event"] == "unreadable":
-                event["image"] += ""  # text, or it is no line of ours
-        except (ValueError, KeyError, TypeError):
+            told = [event["event"], event["image"] if event["event"] == "unreadable" else ""]
+        except (ValueError, KeyError, TypeError):  # no line of ours
             continue
-        if is_past:
+        if is_past and all(isinstance(text, str) for text in told):
             kept.append(event)
     write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
     return kept

@@ -46,7 +46,7 @@ def test_six_digits_are_kept(tmp_path):
         ("a,b\n1,2\n", "has columns"),
         (",".join(COLUMNS) + "\nop,qna\n", "line 2: needs 14 cells"),
         (",".join(COLUMNS) + "\nc,p,m,t,ms,fast,1,1,d,1,t,c,d,{}\n", "line 2: could not convert"),
-        (",".join(COLUMNS) + "\nc,p,m,t,ms,1,1,1,d,1,t,c,d,[]\n", "line 2: extra must be a JSON object"),
+        (",".join(COLUMNS) + "\nc,p,m,t,ms,1,1,1,d,1,t,c,d,[]\n", "line 2: extra must be dict"),
     ],
 )
 def test_other_files_are_refused_and_left_alone(tmp_path, text, says):

@@ -98,7 +98,8 @@ def _read(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise InvalidInput(f"it has other columns than {', '.join(COLUMNS)}")
+            there = ", ".join(reader.fieldnames or ())[:200]
+            raise InvalidInput(f"it has columns {there!r}, benchmark rows have {', '.join(COLUMNS)}")
         for cells in reader:
             yield _parse(cells)
     except (csv.Error, ValueError) as error:

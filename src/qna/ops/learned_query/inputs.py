@@ -156,7 +156,7 @@ def _geometry(
     size: Sequence[int], bias: Tensor, arguments: WindowArguments
 ) -> tuple[Window, tuple[int, ...]]:
     """The windows over a map of `size`, and the outputs of each per axis."""
-    factor = per_axis("factor", arguments["factor"], len(size), minimum=1)
+    factor = per_axis("factor", arguments.get("factor", 1), len(size), minimum=1)
     kernel, queries = bias.shape[:-2], bias.shape[-2]
     if queries % math.prod(factor):
         raise InvalidInput(
