@@ -42,7 +42,7 @@ def several_windows(model):
 
 
 def sizes_of(model):
-    """The size at which every layer has several windows, a smaller odd one, and a longer one, in other batches."""
+    """The size at which every layer has several windows, a smaller odd one, a longer one; other batches."""
     height, width = several_windows(model).shape[2:]
     sizes = [(2, height, width), (1, height // 2 - 1, width // 3), (3, height, 2 * width + 1)]
     return [dict(zip(("batch", "height", "width"), size, strict=True)) for size in sizes]

@@ -83,7 +83,7 @@ def export_onnx(
         nonlocal difference, size
         _save(model, temporary, int8)
         progress("trying it in ONNX Runtime")
-        run = _in_runtime(temporary)
+        run = in_runtime(temporary)
         difference, size = apart(eager, run), temporary.stat().st_size
         if int8:
             # what rounding alone does to the answers is what the file may do
@@ -141,7 +141,7 @@ def _name_sizes(model: Any, shapes: Sequence[Shape]) -> None:
         value.shape = ir.Shape(shape)
 
 
-def _in_runtime(path: Path) -> Run:
+def in_runtime(path: Path) -> Run:
     """What ONNX Runtime computes, on the CPU."""
     runtime = require("onnxruntime", **_EXTRA)
     options = runtime.SessionOptions()
