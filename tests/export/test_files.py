@@ -40,6 +40,12 @@ def test_training_mode_is_refused(export, tmp_path):
         export(Linears().train(), tmp_path / "m", ROWS)
 
 
+@pytest.mark.parametrize("export", EXPORTERS)
+def test_other_numbers_are_refused(export, tmp_path):
+    with pytest.raises(InvalidInput, match=r"Linears holds numbers of bfloat16: call its float\(\)"):
+        export(Linears().bfloat16(), tmp_path / "m", ROWS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("export", EXPORTERS)
 def test_a_size_that_cannot_be_open_is_named(export, tmp_path):
