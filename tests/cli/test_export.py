@@ -83,7 +83,7 @@ def test_a_network_of_one_size_is_exported_with_its_batch_open(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--to", "m.txt"], r"unknown ending of --to '.txt'; known: .onnx, .pt2"),
+        (["--to", "m.txt"], "--to must end in .onnx or .pt2, which says what is written, got m.txt"),
         (["--to", "m.pt2", "--int8"], "--int8 belongs to ONNX: name a file that ends in .onnx, got m.pt2"),
         (["--to", "m.onnx", "--sizes", "32"], "--sizes are heights and widths as 160x320, got '32'"),
         (["--to", "m.onnx", "--sizes", "0x3"], "--sizes are heights and widths as 160x320, got '0x3'"),
