@@ -11,7 +11,8 @@ from qna.mixers import MIXERS
 from qna.ops import learned_query, learned_query_attention
 from tests.mixers.contract import build
 
-for package in ("onnx", "onnxscript", "onnxruntime"):
+onnxruntime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+for package in ("onnx", "onnxscript"):
     pytest.importorskip(package, reason="qna[export] brings it")
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,20 @@ def test_mixers_in_archives(row, tmp_path):
     assert exported.difference < TOLERANCE / 10
     # what is recorded with is large, and not kept
     assert exported.bytes < 1e6
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # the exporter's, of its own code
+def test_torchs_own_exporter_gets_the_reference(tmp_path):
+    """Which it can take apart, where this package's nodes are not known to it."""
+    mixer, x = build(MIXERS["QnA2d"]).eval(), torch.randn(2, 9, 11, 8)
+    dynamic = ({axis: torch.export.Dim.DYNAMIC for axis in range(3)},)
+    torch.onnx.export(mixer, (x,), tmp_path / "m.onnx", dynamo=True, dynamic_shapes=dynamic, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    for size in [(1, 2, 7), (3, 20, 6)]:
+        x = torch.randn(*size, 8)
+        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(y), mixer(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name, row in MIXERS.items() if row.traits.strided])
