@@ -56,7 +56,7 @@ def test_mixers_in_archives(row, tmp_path):
 def test_torchs_own_exporter_gets_the_reference(tmp_path):
     """Which it can take apart, where this package's nodes are not known to it."""
     mixer, x = build(MIXERS["QnA2d"]).eval(), torch.randn(2, 9, 11, 8)
-    dynamic = ({axis: torch.export.Dim.DYNAMIC for axis in range(3)},)
+    dynamic = (dict.fromkeys(range(3), torch.export.Dim.DYNAMIC),)
     torch.onnx.export(mixer, (x,), tmp_path / "m.onnx", dynamo=True, dynamic_shapes=dynamic, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     for size in [(1, 2, 7), (3, 20, 6)]:
