@@ -1,21 +1,18 @@
 """Whole networks as graphs for any batch, height and width: torch.export, ONNX, torch.jit.trace."""
 
-import warnings
-
 import pytest
 import timm
 import torch
 from torch.export import Dim
 
 from qna import use_backend
+from qna.export import IMAGES, TOLERANCE, export_onnx, export_program
 from qna.models import FAMILIES
 
 FAST = "qna_vit_nano_16"
 NAMES = sorted(name for family in FAMILIES.values() for name in family.variants)
 EACH = [n if n == FAST else pytest.param(n, marks=pytest.mark.long) for n in NAMES]
 each_model = pytest.mark.parametrize("name", EACH)
-# kernels decline while ONNX records, so that both write one graph
-each_backend = pytest.mark.parametrize("backend", [None, "reference"])
 OPEN = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
 
@@ -44,35 +41,47 @@ def several_windows(model):
     return images(max(steps), max(steps) + 2 * reductions[-1])
 
 
-def others(model):
-    """A smaller image of odd size, and one that is longer, in other batches."""
+def sizes_of(model):
+    """The size at which every layer has several windows, a smaller odd one, a longer one; other batches."""
     height, width = several_windows(model).shape[2:]
-    return images(height // 2 - 1, width // 3, batch=1), images(height, 2 * width + 1, batch=3)
+    sizes = [(2, height, width), (1, height // 2 - 1, width // 3), (3, height, 2 * width + 1)]
+    return [dict(zip(("batch", "height", "width"), size, strict=True)) for size in sizes]
 
 
-# the exporter takes minutes for a network, and longer for a larger one
+# minutes each, on a slow machine
 @pytest.mark.long
-@each_backend
-@pytest.mark.parametrize("name", [FAST])
-def test_onnx_of_any_size(name, backend, tmp_path):
-    pytest.importorskip("onnxscript", reason="torch.onnx.export needs the extra 'export'")
-    runtime = pytest.importorskip("onnxruntime", reason="what runs the graph is in the extra 'export'")
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_of_any_size(name, tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="qna[export] brings it")
     model = build(name)
-    with use_backend(backend), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own
-        torch.onnx.export(
-            model,
-            (several_windows(model),),
-            tmp_path / "model.onnx",
-            dynamo=True,
-            dynamic_shapes=(OPEN,),
-            verbose=False,
-        )
-    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    for x in others(model):
-        (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-        with torch.no_grad():
-            torch.testing.assert_close(torch.from_numpy(logits), model(x), rtol=1e-4, atol=1e-4)
+    exported = export_onnx(model, tmp_path / "model.onnx", IMAGES, sizes=sizes_of(model))
+    assert exported.difference < TOLERANCE
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["qnav1", "qnav2"])
+def test_onnx_with_a_pooling_of_learned_queries(pool, tmp_path):
+    """Whose tables are resized to maps that are smaller and larger than theirs."""
+    pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+    model = build(FAST)
+    model.reset_classifier(7, pool)
+    for parameter in model.head.parameters():
+        parameter.data.normal_(std=0.2)
+    sizes = [{"batch": 2, "height": n, "width": n + 3} for n in (8, 16, 29, 60)]
+    assert export_onnx(model, tmp_path / "model.onnx", IMAGES, sizes=sizes).difference < TOLERANCE
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [FAST])
+def test_an_archive_of_any_size(name, tmp_path):
+    model = build(name)
+    sizes = [
+        *sizes_of(model),
+        {"batch": 1, "height": 16, "width": 16},
+        {"batch": 1, "height": 64, "width": 32},
+    ]
+    assert export_program(model, tmp_path / "model.pt2", IMAGES, sizes=sizes).difference < TOLERANCE
 
 
 @each_model

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qna._core.errors import InvalidInput, check_choice, require
+from qna._core.errors import InvalidInput, require
 from qna._core.outside import as_line
 from qna.cli import _classifiers
 
@@ -52,7 +52,11 @@ def main(arguments: list[str]) -> int:
     )
     _classifiers.add_network_options(parser)
     options = parser.parse_args(arguments)
-    form = check_choice("ending of --to", options.to.suffix.lower(), _FORMS)
+    form = options.to.suffix.lower()
+    if form not in _FORMS:
+        raise InvalidInput(
+            f"--to must end in {' or '.join(_FORMS)}, which says what is written, got {options.to}"
+        )
     if options.int8 and form != ".onnx":
         raise InvalidInput(f"--int8 belongs to ONNX: name a file that ends in .onnx, got {options.to}")
     if options.fixed_size and options.sizes:

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from qna._core.errors import require
 from qna._core.files import write_whole
 from qna.export.int8 import quantise, rounded
-from qna.export.recording import for_inference, record
+from qna.export.recording import fused, on_cpu, record
 from qna.export.shapes import Shape, open_names, tried_sizes
 from qna.export.trial import TOLERANCE, Exported, Run, check_difference, largest_difference, outputs_of
 from qna.ops import OPS
@@ -45,7 +45,7 @@ def export_onnx(
     there before stays otherwise.
 
     Args:
-        eager: the module, in evaluation mode.
+        eager: the module, in evaluation mode and fp32.
         path: of the file.
         shapes: one per input of the module's forward, with a name for each size that is open: `IMAGES` for a
             network of images, ("batch", "height", "width", 64) for a layer.
@@ -58,13 +58,15 @@ def export_onnx(
         progress: told what is done, step by step.
 
     Raises:
-        InvalidInput: the module cannot be recorded for open sizes, or the file would not compute the same.
+        InvalidInput: the module is in training mode or not in fp32, cannot be recorded for open sizes, or the
+            file would not compute the same.
         MissingExtra: onnx, onnxscript or onnxruntime is not installed.
         OSError: the file cannot be written.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package, **_EXTRA)
-    path, twin = Path(path), for_inference(eager)
+    path, eager = Path(path), on_cpu(eager)
+    twin = fused(eager)
     sizes = tried_sizes(open_names(shapes)) if sizes is None else list(sizes)
     names = list(inspect.signature(eager.forward).parameters)[: len(shapes)] if inputs is None else inputs
     progress("recording the graph")
@@ -83,7 +85,7 @@ def export_onnx(
         nonlocal difference, size
         _save(model, temporary, int8)
         progress("trying it in ONNX Runtime")
-        run = _in_runtime(temporary)
+        run = in_runtime(temporary)
         difference, size = apart(eager, run), temporary.stat().st_size
         if int8:
             # what rounding alone does to the answers is what the file may do
@@ -141,7 +143,7 @@ def _name_sizes(model: Any, shapes: Sequence[Shape]) -> None:
         value.shape = ir.Shape(shape)
 
 
-def _in_runtime(path: Path) -> Run:
+def in_runtime(path: Path) -> Run:
     """What ONNX Runtime computes, on the CPU."""
     runtime = require("onnxruntime", **_EXTRA)
     options = runtime.SessionOptions()

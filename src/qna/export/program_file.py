@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from qna._core.files import write_whole
-from qna.export.recording import for_inference, record
+from qna.export.recording import fused, on_cpu, record
 from qna.export.shapes import Shape, open_names, tried_sizes
 from qna.export.trial import TOLERANCE, Exported, check_difference, largest_difference, outputs_of
 
@@ -32,7 +32,7 @@ def export_program(
     ``use_backend("reference")`` it holds torch's own ops alone, and takes minutes for a network.
 
     Args:
-        eager: the module, in evaluation mode.
+        eager: the module, in evaluation mode and fp32.
         path: of the file.
         shapes: one per input, as for `export_onnx`.
         sizes: open sizes to try; None for two batches of maps that are no squares.
@@ -40,10 +40,12 @@ def export_program(
         progress: told what is done, step by step.
 
     Raises:
-        InvalidInput: the module cannot be recorded for open sizes, or the file would not compute the same.
+        InvalidInput: the module is in training mode or not in fp32, cannot be recorded for open sizes, or the
+            file would not compute the same.
         OSError: the file cannot be written.
     """
-    path, twin = Path(path), for_inference(eager)
+    path, eager = Path(path), on_cpu(eager)
+    twin = fused(eager)
     sizes = tried_sizes(open_names(shapes)) if sizes is None else list(sizes)
     progress("recording the graph")
     recorded = record(twin, shapes, for_onnx=False)

@@ -12,23 +12,32 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
-from qna._core.backends import recording_onnx
+from qna._core.backends import recording_onnx, short
 from qna._core.errors import InvalidInput
 from qna.export.shapes import Shape, empty, open_names, recorded_sizes
 from qna.parts.protocols import Fuses
 
 
-def for_inference(module: nn.Module) -> nn.Module:
-    """A copy of `module` on the CPU, its parts in their cheaper forms where they have any.
+def on_cpu(module: nn.Module) -> nn.Module:
+    """The module, or a copy of it on the CPU, as a file is to compute it.
 
     Raises:
-        InvalidInput: it is in training mode, in which it would be another function.
+        InvalidInput: it is in training mode, in which it would be another function, or not of fp32 numbers.
     """
+    name, tensors = type(module).__name__, (*module.parameters(), *module.buffers())
     if module.training:
+        raise InvalidInput(f"{name} is in training mode: call its eval() before it is exported")
+    if other := {t.dtype for t in tensors if t.is_floating_point()} - {torch.float32}:
         raise InvalidInput(
-            f"{type(module).__name__} is in training mode: call its eval() before it is exported"
+            f"{name} holds numbers of {', '.join(sorted(map(short, other)))}: call its float() before it is "
+            "exported"
         )
-    twin = copy.deepcopy(module).cpu()
+    return module if {t.device.type for t in tensors} <= {"cpu"} else copy.deepcopy(module).cpu()
+
+
+def fused(module: nn.Module) -> nn.Module:
+    """A copy of `module` whose parts have their cheaper forms for inference, where they offer one."""
+    twin = copy.deepcopy(module)
     for part in list(twin.modules()):
         if isinstance(part, Fuses):
             # a part that cannot, because a tool has put something on it, stays as it is
