@@ -29,15 +29,13 @@ ELSEWHERE = {
 }
 
 
-def build_network(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
-    """Return the network: (B, channels, image_size, image_size) -> (B, classes).
+def prepare_network(network: nn.Module, options: NetworkOptions) -> nn.Module:
+    """Do to a network what `options` say beside its name: first weights, frozen parts, memory.
 
     Raises:
-        UnknownName: for a model that timm does not know, or a part to freeze that the network does not have,
-            with the nearest names.
-        InvalidInput: if the model refuses the options, or the weights are of another network.
+        UnknownName: for a part to freeze that the network does not have, with the nearest names.
+        InvalidInput: if the weights are of another network, or it has no gradient checkpointing.
     """
-    network = create_network(options, classes=classes, channels=channels, image_size=image_size)
     if options.weights is not None:
         load_start(network, options.weights)
     freeze(network, options.freeze)
@@ -47,7 +45,6 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try_network(network, options.model, channels, image_size)
     return network
 
 
