@@ -60,6 +60,8 @@ DOORS = {
     "torchvision": ("models/timm_entry.py", "data/images/*"),
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
+    "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
+    "skimage": ("data/scenes/*",),
     "msgpack": ("models/flax_file.py",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),

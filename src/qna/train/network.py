@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,19 +65,27 @@ def create_network(
     wanted = {
         "num_classes": classes,
         "in_chans": channels,
-        "drop_path_rate": options.drop_path,
         "pretrained": options.pretrained or None,
         # others read any size
         "img_size": image_size if takes(options.model, "img_size") else None,
     }
     if options.model.startswith(LOCAL):
         _check_folder(Path(options.model.removeprefix(LOCAL)), with_weights=options.pretrained)
+    arguments = {name: value for name, value in wanted.items() if value is not None}
+    return create(options.model, **arguments, **common_arguments(options))
+
+
+def common_arguments(options: NetworkOptions) -> dict[str, Any]:
+    """Arguments of a model that follow from the options alone, whatever it is for.
+
+    Raises:
+        InvalidInput: if model_kwargs set what has an option of its own or follows from the data.
+    """
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
             raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
-    arguments = {name: value for name, value in wanted.items() if value is not None} | own
-    return create(options.model, **arguments)
+    return own if options.drop_path is None else {"drop_path_rate": options.drop_path, **own}
 
 
 def _check_folder(folder: Path, *, with_weights: bool) -> None:
@@ -98,15 +107,15 @@ def _check_folder(folder: Path, *, with_weights: bool) -> None:
         raise InvalidInput(f"{path} cannot hold a classifier of {classes:,} classes")
 
 
-def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:
+def try_network(network: nn.Module, model: str, channels: int, size: tuple[int, int]) -> None:
     """Let the network read one image, so that a size which it refuses is said now and in one sentence."""
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, channels, image_size, image_size))
+            network(torch.zeros(1, channels, *size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        size = f"{image_size}x{image_size}"
-        raise InvalidInput(f"model {model!r} cannot read images of {size}: {error}") from error
+        shown = f"{size[0]}x{size[1]}"
+        raise InvalidInput(f"model {model!r} cannot read images of {shown}: {error}") from error
     finally:
         network.train()
 

@@ -263,7 +263,7 @@ def _resized(network: nn.Module, name: str, view: ImageView, options: ViewOption
             network.set_input_size(img_size=asked.size)  # type: ignore[operator]
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             raise InvalidInput(f"model {name!r} cannot read images of {asked.size} pixels: {error}") from None
-    try_network(network, name, asked.channels, asked.size)
+    try_network(network, name, asked.channels, (asked.size, asked.size))
     network.eval()
     return asked
 

@@ -9,6 +9,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.train.config import TrainConfig
 from qna.train.task import Task
 from qna.train.tasks.classification import Classification
+from qna.train.tasks.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,16 @@ class TaskRow:
 
 TASKS = {
     row.name: row
-    for row in (TaskRow("classification", "which of several classes an image belongs to", Classification),)
+    for row in (
+        TaskRow("classification", "which of several classes an image belongs to", Classification),
+        TaskRow(
+            "segmentation",
+            "which of several classes each pixel of an image shows",
+            Segmentation,
+            options="segmentation",
+            declines=("crop_pct", "data_dir", "download", "policy", "erase", "mixup", "cutmix"),
+        ),
+    )
 }
 
 
@@ -64,4 +74,4 @@ def check_options(config: TrainConfig) -> None:
                 raise InvalidInput(f"task {row.name} makes no use of {option.name}={value}: {whose}")
 
 
-__all__ = ["TASKS", "TaskRow", "build_task", "check_options", "Classification"]
+__all__ = ["TASKS", "TaskRow", "build_task", "check_options", "Classification", "Segmentation"]

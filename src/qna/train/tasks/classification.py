@@ -135,7 +135,7 @@ def build_classifier(options: NetworkOptions, *, classes: int, channels: int, im
     """
     network = create_network(options, classes=classes, channels=channels, image_size=image_size)
     network = prepare_network(network, options)
-    try_network(network, options.model, channels, image_size)
+    try_network(network, options.model, channels, (image_size, image_size))
     return network
 
 
