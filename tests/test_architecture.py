@@ -61,6 +61,8 @@ DOORS = {
     "torchvision": ("models/timm_entry.py", "data/images/*"),
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
+    "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
+    "skimage": ("data/scenes/*",),
     "msgpack": ("models/flax_file.py",),
     "onnxscript": ("ops/*/onnx.py", "export/*"),
     "onnx": ("export/*",),

@@ -10,7 +10,7 @@ from qna.labs.qna_cost import QnACostConfig
 from qna.labs.qna_cost.layers import OVERLAPPING, PLAIN, QNA, TILES
 from qna.labs.qna_cost.training import NETWORKS, train_config
 from qna.labs.qna_cost.verdict import compare_accuracy, gains, made_up, verdict
-from qna.train.network import build_network
+from qna.train.tasks.classification import build_classifier
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_networks_cost_the_same_and_qna_not_more():
     counted = []
     for name in NETWORKS:
         options = train_config(QnACostConfig(), name, Path("none"), 0, 8e-3).network
-        network = build_network(options, classes=10, channels=1, image_size=16)
+        network = build_classifier(options, classes=10, channels=1, image_size=16)
         counted.append((sum(p.numel() for p in network.parameters()), macs(network, (1, 1, 16, 16))))
     (ours, ours_macs), (control, control_macs) = counted
     assert 0.99 * control < ours <= control

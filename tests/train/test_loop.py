@@ -9,7 +9,7 @@ from qna.data import Preparation
 from qna.train import Observer, TrainConfig, fit, resume
 from qna.train.checkpoint import load_tensors
 from qna.train.fitting import load_whole
-from qna.train.network import build_network
+from qna.train.tasks.classification import build_classifier
 
 
 class Recorder(Observer):
@@ -72,7 +72,7 @@ def test_a_run_leaves_the_callers_random_numbers_alone(config):
 
 def test_the_weights_reload_to_identical_outputs(config):
     outcome = fit(config)
-    network = build_network(config.network, classes=2, channels=1, image_size=32)
+    network = build_classifier(config.network, classes=2, channels=1, image_size=32)
     tensors, about = load_tensors(outcome.folder / "model.safetensors")
     load_whole(network, tensors, "the file")
     assert TrainConfig.from_json(json.dumps(about["config"])) == config
@@ -119,9 +119,13 @@ def test_bf16_learns(config, changed):
 
 
 def test_a_model_that_takes_any_size_and_one_that_refuses(config, changed):
-    assert build_network(changed(config, model="test_convnext").network, classes=2, channels=1, image_size=32)
+    assert build_classifier(
+        changed(config, model="test_convnext").network, classes=2, channels=1, image_size=32
+    )
     with pytest.raises(InvalidInput, match=r"model 'test_vit_relpos' cannot be built with .*img_size=1: "):
-        build_network(changed(config, model="test_vit_relpos").network, classes=2, channels=1, image_size=1)
+        build_classifier(
+            changed(config, model="test_vit_relpos").network, classes=2, channels=1, image_size=1
+        )
 
 
 def test_a_size_that_the_model_refuses_is_named_before_anything_is_written(config, changed):

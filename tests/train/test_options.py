@@ -14,7 +14,8 @@ from qna._core.errors import InvalidInput, UnknownName
 from qna.train import Observer, fit, resume
 from qna.train.config import AugmentOptions, NetworkOptions
 from qna.train.mixing import BatchMixer
-from qna.train.network import build_network, freeze, train_mode
+from qna.train.network import freeze, train_mode
+from qna.train.tasks.classification import build_classifier
 
 
 class Losses(Observer):
@@ -97,7 +98,7 @@ def test_freezing_names_its_mistakes():
 
 def test_training_mode_leaves_frozen_norms_in_evaluation_mode():
     options = NetworkOptions(model="test_resnet", freeze=("layer1",))
-    network = build_network(options, classes=2, channels=1, image_size=32)
+    network = build_classifier(options, classes=2, channels=1, image_size=32)
     train_mode(network)
     assert network.training
     assert not any(m.training for m in network.layer1.modules() if list(m.parameters()))
@@ -105,12 +106,12 @@ def test_training_mode_leaves_frozen_norms_in_evaluation_mode():
 
 
 def fine(**options):
-    return build_network(NetworkOptions(model="test_vit", **options), classes=2, channels=1, image_size=32)
+    return build_classifier(NetworkOptions(model="test_vit", **options), classes=2, channels=1, image_size=32)
 
 
 def built(model, *words, **options):
     given = NetworkOptions(model=model, model_kwargs=words, **options)
-    return build_network(given, classes=3, channels=1, image_size=16)
+    return build_classifier(given, classes=3, channels=1, image_size=16)
 
 
 def test_arguments_reach_models_of_both_libraries():
@@ -167,7 +168,7 @@ def test_a_run_starts_from_a_file(tmp_path, suffix):
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), network.parameters(), strict=True))
     # a classifier for other classes starts anew, all else is taken over
     options = NetworkOptions(model="test_vit", weights=path)
-    other = build_network(options, classes=5, channels=1, image_size=32)
+    other = build_classifier(options, classes=5, channels=1, image_size=32)
     assert other.head.weight.shape[0] == 5
     assert torch.equal(other.blocks[0].norm1.weight, source.blocks[0].norm1.weight)
 

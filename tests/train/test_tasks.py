@@ -13,10 +13,10 @@ from qna._core.errors import InvalidInput, UnknownName
 from qna._core.with_losses import WithLosses
 from qna.data import evaluation_batches, training_batches
 from qna.train import Observer, fit, resume
-from qna.train import learner as learners
 from qna.train.checkpoint import load_tensors
 from qna.train.task import Headline
 from qna.train.tasks import TASKS, TaskRow, build_task
+from qna.train.tasks.classification import build_classifier
 
 
 class ErrorTally:
@@ -48,8 +48,8 @@ class Brightness:
         )
         return SimpleNamespace(name="brightness", train=images[:16], held_out=images[16:])
 
-    def network_arguments(self, data):
-        return {"classes": 1, "channels": 1, "image_size": 32}
+    def build_network(self, options, data):
+        return build_classifier(options, classes=1, channels=1, image_size=32)
 
     def fingerprint(self, data):
         return {
@@ -138,8 +138,8 @@ class Balanced(nn.Module):
 
 
 def test_losses_of_the_network_are_added_and_logged_by_name(toy, monkeypatch):
-    build = learners.build_network
-    monkeypatch.setattr(learners, "build_network", lambda *a, **k: Balanced(build(*a, **k)))
+    build = Brightness.build_network
+    monkeypatch.setattr(Brightness, "build_network", lambda *given: Balanced(build(*given)))
     original, own = Brightness.loss, []
 
     def noted(self, output, batch, seed):

@@ -13,7 +13,8 @@ from qna._core.errors import InvalidInput
 from qna.train import resume
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions
-from qna.train.network import build_network, load_start
+from qna.train.network import load_start
+from qna.train.tasks.classification import build_classifier
 from tests.train.processes import OPTIONS, RIG, log, torchrun
 from tests.train.sharded_runs import PAIRS
 
@@ -172,7 +173,7 @@ def test_a_sharded_checkpoint_starts_another_run_and_is_checked(tmp_path, compar
     options = NetworkOptions(model="test_vit", model_kwargs=("depth=2",))
 
     def start(path):
-        network = build_network(options, classes=2, channels=1, image_size=32)
+        network = build_classifier(options, classes=2, channels=1, image_size=32)
         load_start(network, path)
         return network.state_dict()
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "write a trained network as ONNX or a torch.export archive, for images of any size",
     "share": "put a trained model in a folder that timm and the Hugging Face hub read",
     "convert": "turn a checkpoint of the authors (Flax) into safetensors, or back",
+    "data": "compose scenes with masks and boxes to learn from",
     "lab": "try a published claim in minutes, beside a control that can win",
     "simulate-gna": "count what a strided neighbourhood attention can gain on tiled hardware",
     "bench": "measure time and memory beside other operators and models",

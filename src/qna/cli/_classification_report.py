@@ -14,7 +14,10 @@ from qna.train import Outcome
 from qna.train.tasks.classification import plain_view
 
 SHOWN = 8
-HOW_TO_READ = "Blue places receive less attention than an even spread would give them, red places more."
+HOW_TO_READ = {
+    "attention maps": "Blue places receive less attention than an even spread would give them, red places "
+    "more."
+}
 
 
 def result(outcome: Outcome) -> str:

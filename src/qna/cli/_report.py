@@ -7,12 +7,13 @@ from typing import Any
 
 from qna._core.files import write_text
 from qna._core.outside import as_code, as_markdown
-from qna.cli import _classification_report
+from qna.cli import _classification_report, _segmentation_report
 from qna.plots import plot_learning
 from qna.train import Outcome
 
-# what is said and drawn of a task, by its name: modules with result, closing, figures, draw, HOW_TO_READ
-DRAWN = {"classification": _classification_report}
+# what is said and drawn of a task, by its name: modules with result, closing, figures, draw, and sentences on
+# how some of the pictures are read
+DRAWN = {"classification": _classification_report, "segmentation": _segmentation_report}
 
 
 def write_report(outcome: Outcome) -> dict[str, str]:
@@ -65,7 +66,8 @@ def _page(outcome: Outcome, pictures: dict[str, str]) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     shown = "".join(f"\n![{name}]({file})\n" for name, file in pictures.items())
-    how = f"\n{task.HOW_TO_READ}\n" if task is not None and "attention maps" in pictures else ""
+    sentences = {} if task is None else task.HOW_TO_READ
+    how = "".join(f"\n{text}\n" for name, text in sentences.items() if name in pictures)
     again = shlex.join(["qna", "train", "--config", str(outcome.folder / "config.json")])
     return f"""# {as_markdown(f"{config.network.model} on {outcome.data.name}: {result}")}
 

@@ -19,7 +19,7 @@ _DESCRIPTION = """\
 Judge trained networks on held-out images, side by side: accuracy, loss, calibration, speed, every class, and
 what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
 JSON to a folder. A network that answers with NaN gets a row with this error, and the command then ends with
-status 1.
+status 1. Networks that segment are judged by intersection over union, of regions and of their outlines.
 """
 
 
@@ -57,7 +57,16 @@ def main(arguments: list[str]) -> int:
         require(package, extra="train", purpose="`qna eval`")  # now, not when all is measured
     from qna.cli._eval_report import print_report, write_report
     from qna.train.folder import claim_folder
+    from qna.train.reload import task_of
 
+    tasks = {task_of(source) for source in options.models}
+    if tasks == {"segmentation"}:
+        from qna.cli._segmenters import eval_masks
+
+        return eval_masks(parser, options, arguments)
+    if tasks != {"classification"}:
+        told = ", ".join(sorted(tasks - {"classification"}))
+        raise InvalidInput(f"`qna eval` judges networks of one task that it knows side by side, got {told}")
     data, classifiers = _prepare(options)
     judgements, failures = _judge(options, data, classifiers)
     print_report(judgements, failures)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 2**16
 _DESCRIPTION = """\
 Say what is on images. Rows come in the order of the files; an image that cannot be read, or that the network
-answers with NaN, gives a row with its error, and the command then ends with status 1.
+answers with NaN, gives a row with its error, and the command then ends with status 1. A network that segments
+writes a mask for each image, a PNG of its size with the classes' colours, to the folder --out.
 """
 
 
@@ -37,7 +38,12 @@ def main(arguments: list[str]) -> int:
         help="images, folders (searched with all inside), - for paths from stdin",
     )
     parser.add_argument("--format", choices=("csv", "json"), help="default: what --out ends in, else csv")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: standard output; for a network that segments the folder of the masks",
+    )
     parser.add_argument(
         "--top-k", type=_classifiers.whole, default=5, metavar="K", help="classes per image (default 5)"
     )
@@ -47,6 +53,15 @@ def main(arguments: list[str]) -> int:
     for name in ("top_k", "batch_size"):
         if getattr(options, name) < 1:
             raise InvalidInput(f"{name} must be at least 1, got {getattr(options, name)}")
+    from qna.train.reload import task_of
+
+    task = task_of(options.model)
+    if task == "segmentation":
+        from qna.cli._segmenters import predict_masks
+
+        return predict_masks(parser, options, _places(options.files))
+    if task != "classification":
+        raise InvalidInput(f"{options.model} is a run of {task}, of which `qna predict` makes nothing")
     suffix = None if options.out is None else options.out.suffix.removeprefix(".").lower()
     form = options.format or (suffix if suffix in ("csv", "json") else "csv")
 

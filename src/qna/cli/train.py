@@ -17,13 +17,13 @@ from qna._core.outside import as_line
 if TYPE_CHECKING:
     from qna.train import TrainConfig
 
-DESCRIPTION = """Train an image classifier, evaluate it on held-out images, and write a folder with the
-weights, the metrics, pictures and a report.
+DESCRIPTION = """Train an image classifier, or another of the tasks by --task, evaluate it on held-out images,
+and write a folder with the weights, the metrics, pictures and a report.
 
-Every data set brings a recipe; each option below overrides one of its values. Three more options choose where
-the values come from: --recipe NAME takes another recipe, --config FILE the config.json of an earlier run, and
---resume FOLDER, alone, goes on with a run that was stopped; it refuses if data or configuration have changed
-since, unless --anyway goes with it."""
+Every data set brings a recipe, and every other task one of its name; each option below overrides one of its
+values. Three more options choose where the values come from: --recipe NAME takes another recipe, --config
+FILE the config.json of an earlier run, and --resume FOLDER, alone, goes on with a run that was stopped; it
+refuses if data or configuration have changed since, unless --anyway goes with it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -81,8 +81,9 @@ def parse(arguments: list[str]) -> TrainConfig:
     from qna.train.config import TrainConfig
     from qna.train.recipes import RECIPES, recipe, recipe_for
 
-    # --data chooses the recipe and stays an option
+    # --data and --task choose the recipe and stay options
     data, _ = _take(arguments, "--data")
+    task, _ = _take(arguments, "--task")
     name, arguments = _take(arguments, "--recipe")
     file, arguments = _take(arguments, "--config")
     if name is not None and file is not None:
@@ -92,7 +93,7 @@ def parse(arguments: list[str]) -> TrainConfig:
     elif name is not None:
         default = recipe(name)
     else:
-        default = recipe_for(data)
+        default = recipe_for(data, task or "classification")
     if "-h" in arguments or "--help" in arguments:
         # tyro would not wrap it
         text = f"{DESCRIPTION}\n\nData sets: {', '.join(DATA)}. Recipes: {', '.join(RECIPES)}."

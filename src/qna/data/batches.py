@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -70,7 +71,7 @@ def training_batches(
     """Batches of one epoch, from batch number `start` on."""
     # the word is in the seed of every run that is to go on
     view = _View(examples, prepare, derive_seed(order.seed, "images", epoch))
-    return iter(_loader(view, order.epoch(epoch)[start:], workers))
+    return _loaded(view, order.epoch(epoch)[start:], workers)
 
 
 def evaluation_batches(
@@ -85,7 +86,7 @@ def evaluation_batches(
     """Every readable example exactly once over all processes, in order; batches may differ in size."""
     mine = range(rank, len(examples), world)
     plan = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-    return iter(_loader(_View(examples, prepare, seed=0), plan, workers))
+    return _loaded(_View(examples, prepare, seed=0), plan, workers)
 
 
 class _View(Dataset, Generic[Examples, Made]):
@@ -101,16 +102,20 @@ class _View(Dataset, Generic[Examples, Made]):
         return self.prepare(self.examples, indices, self.seed)
 
 
-def _loader(view: _View, plan: list[list[int]], workers: int) -> DataLoader:
-    # a generator of its own: the global one is left alone
-    return DataLoader(
-        view,
-        batch_sampler=plan,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_run,
-        generator=torch.Generator(),
-    )
+def _loaded(view: _View[Any, Made], plan: list[list[int]], workers: int) -> Iterator[Made]:
+    with warnings.catch_warnings():
+        # torch's advice on their number, which is an option; no figure depends on it
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        # a generator of its own: the global one is left alone
+        loader = DataLoader(
+            view,
+            batch_sampler=plan,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_run,
+            generator=torch.Generator(),
+        )
+        return iter(loader)
 
 
 def _leave_signals_to_the_run(_: int) -> None:

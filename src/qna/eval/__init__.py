@@ -15,7 +15,9 @@ from qna.eval.judgement import (
     measure_speed,
 )
 from qna.eval.predictions import Guess, Prediction, find_images, predict
+from qna.eval.regions import RegionScores, RegionTally
 from qna.eval.scores import Scores, Tally, evaluate
+from qna.eval.segmenter import Segmenter, full_size, judge_regions, segment
 
 __all__ = [
     "CLEAN",
@@ -30,14 +32,20 @@ __all__ = [
     "ImageView",
     "Judgement",
     "Prediction",
+    "RegionScores",
+    "RegionTally",
     "Result",
     "Scores",
+    "Segmenter",
     "Speed",
     "Tally",
     "UnusableAnswers",
     "evaluate",
     "find_images",
+    "full_size",
     "judge",
+    "judge_regions",
     "measure_speed",
     "predict",
+    "segment",
 ]

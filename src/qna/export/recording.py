@@ -60,7 +60,7 @@ def record(module: nn.Module, shapes: Sequence[Shape], *, for_onnx: bool) -> Exp
     with (
         warnings.catch_warnings(),
         # sizes of 1 are to be no case of their own
-        _config.patch(backed_size_oblivious=True),
+        _config.patch(backed_size_oblivious=True),  # pyright: ignore[reportAttributeAccessIssue]
         recording_onnx() if for_onnx else nullcontext(),
     ):
         warnings.simplefilter("ignore")  # the recorder's, of its own code

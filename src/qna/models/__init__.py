@@ -3,20 +3,27 @@
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
 from qna.models.family import Family, Variant
+from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
+from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 
 __all__ = [
     "FAMILIES",
+    "QNA_UNET",
     "QNA_VIT",
     "Backbone",
+    "DecodedBackbone",
     "BlockSpec",
     "Family",
+    "QnAUNet",
+    "QnAUNetVariant",
     "QnAViT",
     "QnAViTVariant",
     "Variant",
     "create",
+    "create_segmenter",
     "from_pretrained",
     "save_pretrained",
 ]

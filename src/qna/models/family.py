@@ -22,7 +22,8 @@ class Variant:
     """One size of a family; the family's own fields stand beside these.
 
     Attributes:
-        parameters: exact count with 1000 classes; None where a field was changed.
+        parameters: exact count with the classes of timm's configuration, 1000 unless it says otherwise; None
+            where a field was changed.
         image_size: pixels per axis that it is meant for.
     """
 

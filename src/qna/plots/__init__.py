@@ -6,6 +6,7 @@ from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
 from qna.plots.learning import plot_learning
+from qna.plots.overlays import plot_overlays
 from qna.plots.robustness import plot_robustness
 from qna.plots.tile_pattern import plot_tile_pattern
 
@@ -19,6 +20,7 @@ __all__ = [
     "plot_explanation",
     "plot_learning",
     "plot_lines",
+    "plot_overlays",
     "plot_robustness",
     "plot_table",
     "plot_tile_pattern",

@@ -10,24 +10,35 @@ from qna._core.outside import as_line
 from qna.plots._style import FIRST, QUIET, SECOND, figure
 
 
-def plot_learning(path: Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+def plot_learning(
+    path: Path,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    headline: str = "top1",
+    missing: str = "Held-out images wrong",
+    losses: tuple[str, str] = ("training", "held out"),
+) -> None:
     """Draw loss and held-out error over the epochs.
 
     Args:
         path: of the PNG.
-        history: per epoch: epoch, train_loss, loss (held out), top1 (held out).
+        history: per epoch: epoch, train_loss, loss (held out) and the headline (held out), a part of 1.
         title: above the picture.
+        headline: the name of what the error is missing from 1.
+        missing: what the error is, in words.
+        losses: what the two losses are.
     """
     epochs = [record["epoch"] for record in history]
     with figure(path, 9, 3.6) as canvas:
         canvas.suptitle(as_line(title), x=0.01, ha="left", fontsize=12)
-        losses, errors = canvas.subplots(1, 2)
+        left, errors = canvas.subplots(1, 2)
         marker = "o" if len(epochs) == 1 else None  # a line through one point is invisible
-        for key, colour, name in [("train_loss", FIRST, "training"), ("loss", SECOND, "held out")]:
-            losses.plot(epochs, [record[key] for record in history], color=colour, label=name, marker=marker)
-        losses.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
-        losses.legend()
-        error = [100 * (1 - record["top1"]) for record in history]
+        for key, colour, name in zip(("train_loss", "loss"), (FIRST, SECOND), losses, strict=True):
+            left.plot(epochs, [record[key] for record in history], color=colour, label=name, marker=marker)
+        left.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
+        left.legend()
+        error = [100 * (1 - record[headline]) for record in history]
         errors.plot(epochs, error, color=SECOND, marker=marker)
         if min(error) > 0:
             from matplotlib.ticker import LogFormatter
@@ -37,7 +48,7 @@ def plot_learning(path: Path, history: Sequence[Mapping[str, Any]], *, title: st
             # over many decades only some steps between powers of ten have room for a number
             errors.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         errors.set(xlabel="epoch", ylabel="error (%)")
-        errors.set_title(f"Held-out images wrong: {error[-1]:.2f} % at the end")
-        for axes in (losses, errors):
+        errors.set_title(f"{missing}: {error[-1]:.2f} % at the end")
+        for axes in (left, errors):
             axes.grid(axis="y", which="both", color=QUIET, alpha=0.2)
             axes.xaxis.get_major_locator().set_params(integer=True)

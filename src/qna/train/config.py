@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,34 +73,39 @@ class NetworkOptions:
         self.model_arguments()  # a word that cannot be read is said where it was given
 
     def model_arguments(self) -> dict[str, Any]:
-        """`model_kwargs` by name.
-
-        Raises:
-            InvalidInput: for what is not NAME=VALUE, a value that is none of Python's, or a name given twice.
-        """
-        arguments: dict[str, Any] = {}
-        for word in self.model_kwargs:
-            name, equals, text = word.partition("=")
-            if not (equals and name.isidentifier() and text):
-                raise InvalidInput(f"model_kwargs must be NAME=VALUE, dim=24 for example, got {word!r}")
-            if name in arguments:
-                raise InvalidInput(f"model_kwargs names {name} twice")
-            arguments[name] = _value(name, text)
-        return arguments
+        """`model_kwargs` by name: `named_values`."""
+        return named_values(self.model_kwargs, "model_kwargs")
 
 
-def _value(name: str, text: str) -> Any:
+def named_values(words: Sequence[str], option: str) -> dict[str, Any]:
+    """The NAME=VALUE of an option by name.
+
+    Raises:
+        InvalidInput: for what is not NAME=VALUE, a value that is none of Python's, or a name given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (equals and name.isidentifier() and text):
+            raise InvalidInput(f"{option} must be NAME=VALUE, dim=24 for example, got {word!r}")
+        if name in arguments:
+            raise InvalidInput(f"{option} names {name} twice")
+        arguments[name] = _value(option, name, text)
+    return arguments
+
+
+def _value(option: str, name: str, text: str) -> Any:
     """What `text` stands for in Python; a bare word stands for itself."""
     if text.lower() in ("none", "null"):  # timm would drop it without a word
-        raise InvalidInput(f"model_kwargs: timm hands no None on to a model, got {name}={text}; leave it out")
+        raise InvalidInput(f"{option}: timm hands no None on to a model, got {name}={text}; leave it out")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         pass
     if text.lower() in ("true", "false"):  # the word would be taken for true whatever it says
-        raise InvalidInput(f"model_kwargs: write {name}={text.capitalize()} for {name}={text}")
+        raise InvalidInput(f"{option}: write {name}={text.capitalize()} for {name}={text}")
     if not re.fullmatch(r"[A-Za-z_][\w.-]*", text):
-        raise InvalidInput(f"model_kwargs: {name} must be a Python value or a word, got {text!r}")
+        raise InvalidInput(f"{option}: {name} must be a Python value or a word, got {text!r}")
     return text
 
 
@@ -133,6 +139,27 @@ class AugmentOptions:
     mixup: float = 0.0
     cutmix: float = 0.0
     smoothing: float = 0.1
+
+
+@dataclass(frozen=True)
+class SegmentationOptions:
+    """What segmentation alone is told.
+
+    Attributes:
+        decoder: of segmentation_models_pytorch around the backbone: unet, fpn, upernet and its others; None
+            for unet, or for a model that segments by itself.
+        decoder_kwargs: arguments of the decoder as NAME=VALUE, for example decoder_channels=64,32,16.
+        dice: weight of the Dice loss beside the cross entropy.
+        ignore: number of the masks' pixels that count nowhere.
+    """
+
+    decoder: str | None = None
+    decoder_kwargs: tuple[str, ...] = ()
+    dice: float = 1.0
+    ignore: int = 255
+
+    def __post_init__(self):
+        named_values(self.decoder_kwargs, "decoder_kwargs")  # said where it was given
 
 
 @dataclass(frozen=True)
@@ -209,9 +236,11 @@ _AT_LEAST = {
     "color": 0,
     "mixup": 0,
     "cutmix": 0,
+    "dice": 0,
+    "ignore": 0,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
-_AT_MOST = {"image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
+_AT_MOST = {"ignore": 255, "image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
 # parts of a whole; 1 is no value for them
 _PARTS = ("ema", "smoothing", "drop_path")
 
@@ -231,6 +260,7 @@ class TrainConfig:
     images: ImageOptions = ImageOptions()
     network: NetworkOptions = NetworkOptions()
     augment: AugmentOptions = AugmentOptions()
+    segmentation: SegmentationOptions = SegmentationOptions()
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
 

@@ -13,7 +13,6 @@ from qna._core.errors import InvalidInput
 from qna.train import setup, sharding
 from qna.train.checkpoint import CHECKPOINT, SHARDED_CHECKPOINT, Saved, load_checkpoint, save_checkpoint
 from qna.train.config import NetworkOptions, TrainConfig
-from qna.train.network import build_network
 from qna.train.optimizer import build_optimizer
 
 
@@ -23,7 +22,7 @@ class Learner:
     Args:
         config: of the run.
         accelerator: accelerate's view of devices, processes and precision.
-        arguments: of `build_network`, as the task gives them.
+        build: makes the network, as a run begins with it, of its options.
 
     Attributes:
         network: as it is trained, without wrappers.
@@ -34,8 +33,8 @@ class Learner:
         checkpoint: name of the file that a run goes on from.
     """
 
-    def __init__(self, config: TrainConfig, accelerator: Any, arguments: dict[str, Any]):
-        self.config, self.accelerator, self._arguments = config, accelerator, arguments
+    def __init__(self, config: TrainConfig, accelerator: Any, build: Callable[[NetworkOptions], nn.Module]):
+        self.config, self.accelerator, self._make = config, accelerator, build
         self.device = accelerator.device
         self.is_sharded = config.run.sharding == "fsdp"
         self.checkpoint = SHARDED_CHECKPOINT if self.is_sharded else CHECKPOINT
@@ -53,7 +52,7 @@ class Learner:
             self.model.compile()
 
     def _build(self, options: NetworkOptions) -> nn.Module:
-        return build_network(options, **self._arguments).to(self.device)
+        return self._make(options).to(self.device)
 
     @property
     def parameters(self) -> int:

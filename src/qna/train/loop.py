@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.files import remove_leftovers, write_text
@@ -21,7 +22,7 @@ from qna.data import TrainingOrder
 from qna.models.bounds import of_file
 from qna.train import setup, sharding
 from qna.train.checkpoint import CHECKPOINT, SHARDED_CHECKPOINT, WEIGHTS, Progress, Saved, save_weights
-from qna.train.config import TrainConfig
+from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.evaluation import judge_task
 from qna.train.fingerprint import changes, fingerprint_of
 from qna.train.folder import CONFIG, LOG, METRICS, Journal, claim_folder, cut_log
@@ -31,7 +32,7 @@ from qna.train.optimizer import learning_rate
 from qna.train.outcome import Observer, Outcome
 from qna.train.sentences import Sentences
 from qna.train.stop import StopRequest
-from qna.train.tasks import build_task
+from qna.train.tasks import build_task, check_options
 from qna.train.update import NotFinite, groups, make_update
 
 
@@ -91,6 +92,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, observer: Observer):
         self.config, self.observer, o = config, observer, config.optim
+        check_options(config)
         self.task = build_task(config.run.task)
         self.accelerator = setup.build_accelerator(config)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -98,7 +100,7 @@ class Training:
         self.data = self.task.load(config)
         total = len(self.data.train)
         self.order = TrainingOrder(total, o.batch_size, config.run.seed, rank, world, o.accumulate)
-        self.learner = Learner(config, self.accelerator, self.task.network_arguments(self.data))
+        self.learner = Learner(config, self.accelerator, self._network)
         self.fingerprint = fingerprint_of(config, self.task.fingerprint(self.data))
         self.steps_per_epoch = len(self.order) // o.accumulate
         self.total_steps = self.steps_per_epoch * o.epochs
@@ -106,6 +108,9 @@ class Training:
         self.progress = Progress(processes=world)
         self._told: set[str] = set()
         self._to_tell: list[str] = []
+
+    def _network(self, options: NetworkOptions) -> nn.Module:
+        return self.task.build_network(options, self.data)
 
     def claim(self) -> None:
         """Take a new folder and write the configuration and a first checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,15 +28,13 @@ ELSEWHERE = {
 }
 
 
-def build_network(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
-    """Return the network: (B, channels, image_size, image_size) -> (B, classes).
+def prepare_network(network: nn.Module, options: NetworkOptions) -> nn.Module:
+    """Do to a network what `options` say beside its name: first weights, frozen parts, memory.
 
     Raises:
-        UnknownName: for a model that timm does not know, or a part to freeze that the network does not have,
-            with the nearest names.
-        InvalidInput: if the model refuses the options, or the weights are of another network.
+        UnknownName: for a part to freeze that the network does not have, with the nearest names.
+        InvalidInput: if the weights are of another network, or it has no gradient checkpointing.
     """
-    network = create_network(options, classes=classes, channels=channels, image_size=image_size)
     if options.weights is not None:
         load_start(network, options.weights)
     freeze(network, options.freeze)
@@ -45,7 +44,6 @@ def build_network(options: NetworkOptions, *, classes: int, channels: int, image
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try_network(network, options.model, channels, image_size)
     return network
 
 
@@ -65,19 +63,27 @@ def create_network(
     wanted = {
         "num_classes": classes,
         "in_chans": channels,
-        "drop_path_rate": options.drop_path,
         "pretrained": options.pretrained or None,
         # others read any size
         "img_size": image_size if takes(options.model, "img_size") else None,
     }
     if options.model.startswith(LOCAL) and options.pretrained:
         _check_weights(Path(options.model.removeprefix(LOCAL)) / WEIGHTS)
+    arguments = {name: value for name, value in wanted.items() if value is not None}
+    return create(options.model, **arguments, **common_arguments(options))
+
+
+def common_arguments(options: NetworkOptions) -> dict[str, Any]:
+    """Arguments of a model that follow from the options alone, whatever it is for.
+
+    Raises:
+        InvalidInput: if model_kwargs set what has an option of its own or follows from the data.
+    """
     own = options.model_arguments()
     for name in own:
         if name in ELSEWHERE:
             raise InvalidInput(f"model_kwargs cannot set {name}: {ELSEWHERE[name]}")
-    arguments = {name: value for name, value in wanted.items() if value is not None} | own
-    return create(options.model, **arguments)
+    return own if options.drop_path is None else {"drop_path_rate": options.drop_path, **own}
 
 
 def _check_weights(path: Path) -> None:
@@ -94,15 +100,15 @@ def _check_weights(path: Path) -> None:
     check_numbers(tensors, path)
 
 
-def try_network(network: nn.Module, model: str, channels: int, image_size: int) -> None:
+def try_network(network: nn.Module, model: str, channels: int, size: tuple[int, int]) -> None:
     """Let the network read one image, so that a size which it refuses is said now and in one sentence."""
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, channels, image_size, image_size))
+            network(torch.zeros(1, channels, *size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        size = f"{image_size}x{image_size}"
-        raise InvalidInput(f"model {model!r} cannot read images of {size}: {error}") from error
+        shown = f"{size[0]}x{size[1]}"
+        raise InvalidInput(f"model {model!r} cannot read images of {shown}: {error}") from error
     finally:
         network.train()
 

@@ -18,6 +18,7 @@ from qna.train.config import (
     RunOptions,
     TrainConfig,
 )
+from qna.train.tasks import TASKS
 
 
 def digits() -> TrainConfig:
@@ -89,6 +90,17 @@ def cifar10() -> TrainConfig:
     )
 
 
+def segmentation() -> TrainConfig:
+    """Scenes of `qna data stamps` at their 96 pixels, on one core; see docs/segmentation.md."""
+    return TrainConfig(
+        images=ImageOptions(data="data/stamps", image_size=96),
+        network=NetworkOptions(model="qna_unet_nano"),
+        augment=AugmentOptions(crop=(0.5, 1.0), flip=True, color=0.2, smoothing=0.0),
+        optim=OptimOptions(epochs=20, batch_size=8, lr=3.2e-2, warmup_epochs=1, clip=1.0, ema=0.99),
+        run=RunOptions(task="segmentation", threads=1),
+    )
+
+
 def imagenet() -> TrainConfig:
     """The paper's 300 epochs on ImageNet-1k (Arar et al., CVPR 2022), 1,024 images an update.
 
@@ -136,6 +148,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "fashion-mnist-laptop": fashion_mnist_laptop,
     "cifar10": cifar10,
     "cifar10-laptop": cifar10_laptop,
+    "segmentation": segmentation,
     "imagenet": imagenet,
     "imagenet-384": imagenet_384,
 }
@@ -150,16 +163,22 @@ def recipe(name: str) -> TrainConfig:
     return RECIPES[check_choice("recipe", name, RECIPES)]()
 
 
-def recipe_for(data: str | None) -> TrainConfig:
+def recipe_for(data: str | None, task: str = "classification") -> TrainConfig:
     """The recipe of a data set: its own, or `imagenet` for photographs in folders, archives or on the hub.
 
+    A task other than classification has one of its own name.
+
     Raises:
-        UnknownName: if `data` is neither a name nor a place.
+        UnknownName: if `data` is neither a name nor a place, or there is no such task.
     """
+    if check_choice("task", task, TASKS) != "classification":
+        return recipe(task)
     if data is None:
         return digits()
     if data in RECIPES:
         return recipe(data)
     if data.startswith(("wds/", "hfds/")) or Path(data).is_dir():
         return imagenet()
-    raise UnknownName("data", data, [name for name in RECIPES if not name.startswith("imagenet")])
+    raise UnknownName(
+        "data", data, [name for name in RECIPES if not name.startswith("imagenet") and name not in TASKS]
+    )

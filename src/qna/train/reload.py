@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,21 @@ def load_classifier(
         )
     if path.is_dir() and _is_timm_folder(path):
         return _from_timm(f"{LOCAL}{path}", None, True, channels, untrained, view)
-    return _from_run(source, path / WEIGHTS if path.is_dir() else path, view)
+    return _from_run(source, view)
+
+
+def task_of(source: str) -> str:
+    """The task of the run that `source` names; classification where it is a model of timm.
+
+    Raises:
+        InvalidInput: if it is none of them.
+    """
+    if is_timm_name(source) or (Path(source).is_dir() and _is_timm_folder(Path(source))):
+        return "classification"
+    _, about = load_tensors(weights_of(source))
+    config = about.get("config")
+    run = config.get("run") if isinstance(config, dict) else None
+    return str(run.get("task", "classification")) if isinstance(run, dict) else "classification"
 
 
 def is_timm_name(source: str) -> bool:
@@ -103,12 +119,23 @@ def is_timm_name(source: str) -> bool:
     return True
 
 
-def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
+def weights_of(source: str) -> Path:
+    """The file of weights of a run, by its folder or itself.
+
+    Raises:
+        InvalidInput: if it is not there.
+    """
+    path = Path(source) / WEIGHTS if Path(source).is_dir() else Path(source)
     if not path.is_file():
         what = f"{source} is not a run that can be used: there is no {path}"
         if (path.parent / CONFIG).is_file():
             what += f"; if it was stopped, `qna train --resume {path.parent}` goes on with it"
         raise InvalidInput(what)
+    return path
+
+
+def _from_run(source: str, options: ViewOptions) -> Classifier:
+    path = weights_of(source)
     tensors, about = load_tensors(path)
     seen = _header(about, path)
     if seen is None:
@@ -117,14 +144,14 @@ def _from_run(source: str, path: Path, options: ViewOptions) -> Classifier:
             "run writes it anew, or give the model's name with --weights"
         )
     config, view = seen.config, seen.view
-    network = _made_of(
-        tensors,
-        f"{path} has the weights of another network: it",
+    make = partial(
+        create_network,
         NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
         classes=len(seen.classes),
         channels=view.channels,
         image_size=view.size,
     )
+    network = made_of(tensors, f"{path} has the weights of another network: it", make)
     view = _resized(network, config.network.model, view, options)
     data_dir = None if config.images.data_dir is None else str(config.images.data_dir)
     return Classifier(source, network, seen.classes, view, config.network.model, config.images.data, data_dir)
@@ -170,8 +197,8 @@ def _header(about: dict[str, Any], path: Path) -> TrainedOn | None:
     return seen
 
 
-def _made_of(tensors: dict[str, Any], source: object, options: NetworkOptions, **arguments: Any) -> nn.Module:
-    """The network that `options` name with the weights `tensors`, which come from `source`.
+def made_of(tensors: dict[str, Any], source: object, make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `make` gives with the weights `tensors`, which come from `source`.
 
     Names and shapes are compared before anything is allocated: a header may name a network of any size.
 
@@ -181,7 +208,7 @@ def _made_of(tensors: dict[str, Any], source: object, options: NetworkOptions, *
     try:
         # what is drawn for them is thrown away
         with seeded(0), torch.device("meta"):
-            plan = create_network(options, **arguments).state_dict()
+            plan = make().state_dict()
     except InvalidInput as error:
         # some of timm's models read numbers while they are built
         if "meta" not in str(error):
@@ -190,7 +217,7 @@ def _made_of(tensors: dict[str, Any], source: object, options: NetworkOptions, *
         pass
     else:
         check_fit(plan, tensors, source)
-    network = create_network(options, **arguments)
+    network = make()
     load_whole(network, tensors, source)
     return network
 
@@ -252,8 +279,8 @@ def _with_weights(
     if seen is not None:
         channels, image_size = seen.view.channels, image_size or seen.view.size
     classes = len(tensors[kernels[0]])
-    network = _made_of(tensors, path, options, classes=classes, channels=channels, image_size=image_size)
-    return network, seen
+    make = partial(create_network, options, classes=classes, channels=channels, image_size=image_size)
+    return made_of(tensors, path, make), seen
 
 
 def _resized(network: nn.Module, name: str, view: ImageView, options: ViewOptions) -> ImageView:
@@ -264,7 +291,7 @@ def _resized(network: nn.Module, name: str, view: ImageView, options: ViewOption
             network.set_input_size(img_size=asked.size)  # type: ignore[operator]
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             raise InvalidInput(f"model {name!r} cannot read images of {asked.size} pixels: {error}") from None
-    try_network(network, name, asked.channels, asked.size)
+    try_network(network, name, asked.channels, (asked.size, asked.size))
     network.eval()
     return asked
 

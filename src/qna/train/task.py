@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qna.data import TrainingOrder
-from qna.train.config import TrainConfig
+from qna.train.config import NetworkOptions, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Task(Protocol):
         """The data, a `TaskData`; called once and before all else, so the task may keep what it needs."""
         ...
 
-    def network_arguments(self, data: Any) -> dict[str, Any]:
-        """Arguments of `build_network` that follow from data and configuration."""
+    def build_network(self, options: NetworkOptions, data: Any) -> nn.Module:
+        """The network that `options` name for the data, as a run begins with it: `qna.train.network`."""
         ...
 
     def fingerprint(self, data: Any) -> dict[str, Any]:

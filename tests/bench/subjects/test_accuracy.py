@@ -13,7 +13,7 @@ from qna.bench.measure.machine import Stamp
 from qna.bench.subjects import accuracy
 from qna.bench.subjects.accuracy import ENTRANTS, RECIPES, Run, planned, row_of, without_measured
 from qna.cli.train import parse
-from qna.train.network import build_network
+from qna.train.tasks.classification import build_classifier
 
 STAMP = Stamp("cpu A", "2.13.0", "abc", "2026-11-20T08:00:00+00:00")
 
@@ -45,7 +45,7 @@ def counted(data, name):
     config = parse(Run(data, name, 0).arguments[1:])
     assert config.images.data == data
     channels, size = accuracy.CHANNELS[data], config.images.image_size
-    network = build_network(config.network, classes=10, channels=channels, image_size=size)
+    network = build_classifier(config.network, classes=10, channels=channels, image_size=size)
     return sum(p.numel() for p in network.parameters()), accuracy.macs(network, (1, channels, size, size))
 
 

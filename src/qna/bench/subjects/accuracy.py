@@ -24,7 +24,7 @@ from qna.analysis.cost import tells_costs, total_macs
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
 from qna.train import TrainConfig
-from qna.train.network import build_network
+from qna.train.tasks.classification import build_classifier
 
 TOP1 = "top1"
 MODE = "train"
@@ -145,7 +145,7 @@ def row_of(run: Run, folder: Path, stamp: Stamp, *, cpu_seconds: float, seconds:
     metrics = read_json(folder / "metrics.json")
     config = TrainConfig.from_file(folder / "config.json")
     classes, channels, size = len(metrics["classes"]), CHANNELS[run.data], config.images.image_size
-    network = build_network(config.network, classes=classes, channels=channels, image_size=size)
+    network = build_classifier(config.network, classes=classes, channels=channels, image_size=size)
     value = 100 * metrics[TOP1]
     extra = {
         "seed": run.seed,

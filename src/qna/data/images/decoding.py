@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 # Pillow's names of what is read; nothing else is tried on a file, least of all what starts other programs
@@ -12,6 +13,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 # bytes of a file: more than any picture has that Pillow takes to be no bomb
 LARGEST_FILE = 2**30
 _ORIENTATION = 0x0112
+# orientations whose rows are upright's columns
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _WHITE_16 = 65_535
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 
@@ -60,6 +63,22 @@ def _decode(content: bytes) -> Any:
             upright = image.convert("RGB")
         turn = _turn(image)
         return upright if turn is None else upright.transpose(turn)
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of what `decode` makes of a file, by its header; None where that cannot be read."""
+    from PIL import Image
+
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=[f for f in FORMATS if f in Image.OPEN]) as image:
+                width, height = image.size
+                turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    except Exception:  # on damaged bytes a decoder raises nearly anything
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def _turn(image: Any) -> Any:

@@ -32,6 +32,16 @@ def photo_transforms() -> ModuleType:
     return import_vision("torchvision.transforms", extra="models", purpose="preparing photographs")
 
 
+def joint_transforms() -> Any:
+    """The module torchvision.transforms.v2, which moves an image and what belongs to it together."""
+    return import_vision("torchvision.transforms.v2", extra="models", purpose="preparing images with masks")
+
+
+def typed_tensors() -> Any:
+    """The module torchvision.tv_tensors, whose tensors tell `joint_transforms` what they hold."""
+    return import_vision("torchvision.tv_tensors", extra="models", purpose="preparing images with masks")
+
+
 def timm_readers() -> Any:
     """The module timm.data.readers."""
     return import_vision("timm.data.readers", extra="models", purpose="reading this data set")

@@ -14,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from qna._core.checks import natural, per_axis, positive
 from qna._core.errors import InvalidInput, check_choice
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
+from qna.models._parts.decay import exempt_names
 from qna.models._parts.head import ClassifierHead
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.models._parts.stem import STEMS
-from qna.parts.protocols import ExemptsFromDecay, Fuses
+from qna.parts.protocols import Fuses
 
 
 class Stage(nn.Sequential):
@@ -211,11 +212,7 @@ class Backbone(NotScripted, nn.Module):
 
         All else decays there, also queries, biases and the scales of norms.
         """
-        names = set()
-        for prefix, module in self.named_modules():
-            if isinstance(module, ExemptsFromDecay) and module is not self:
-                names |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
-        return names
+        return exempt_names(self)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that sort parameters into layers, for layer-wise learning rates."""

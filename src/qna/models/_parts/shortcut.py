@@ -1,4 +1,4 @@
-"""Skip paths of blocks that make the map smaller."""
+"""Skip paths of blocks that change the size of the map."""
 
 from __future__ import annotations
 
@@ -66,6 +66,33 @@ class AveragePoolShortcut(nn.Module):
         """Which positions of `x` each position that comes out is made of; padding is left out."""
         before = [same_margins(n, self.window, self.stride)[0] for n in x.shape[1:3]]
         return even_rows(x, self.window, self.stride, before)
+
+
+class RepeatedShortcut(nn.Module):
+    """Skip path of an up-sampling mixer: a 1x1 convolution, whose every position is repeated in a square."""
+
+    def __init__(self, dim: int, out_dim: int, *, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.proj = nn.Linear(dim, out_dim, bias=False)
+        init_linear_(self.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, factor H, factor W, out_dim)."""
+        x = apply_linear(self.proj, x)
+        return x.repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2)
+
+    def out_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Shape of what comes out of a map of `size`."""
+        batch, height, width, _ = size
+        return batch, self.factor * height, self.factor * width, self.proj.out_features
+
+    def position_rows(self, x: Tensor) -> PositionRows:
+        """Which position of `x` each position that comes out repeats."""
+        batch, height, width, _ = x.shape
+        places = torch.arange(height * width, device=x.device).view(1, height, width)
+        sources = places.repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2).reshape(-1, 1)
+        return PositionRows(torch.ones(batch, len(sources), 1, device=x.device), sources)
 
 
 def strided_size(size: Sequence[int], stride: int, out_dim: int) -> tuple[int, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from qna._core.errors import check_choice
+from qna._core.errors import InvalidInput, check_choice
+from qna.train.config import TrainConfig
 from qna.train.task import Task
 from qna.train.tasks.classification import Classification
+from qna.train.tasks.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -18,16 +20,29 @@ class TaskRow:
         name: that it is chosen by.
         text: what is learned, in a line.
         build: makes it.
+        options: the group of `TrainConfig` that belongs to this task alone; None where it needs none.
+        declines: options of the other groups that mean nothing to it.
     """
 
     name: str
     text: str
     build: Callable[[], Task]
+    options: str | None = None
+    declines: tuple[str, ...] = ()
 
 
 TASKS = {
     row.name: row
-    for row in (TaskRow("classification", "which of several classes an image belongs to", Classification),)
+    for row in (
+        TaskRow("classification", "which of several classes an image belongs to", Classification),
+        TaskRow(
+            "segmentation",
+            "which of several classes each pixel of an image shows",
+            Segmentation,
+            options="segmentation",
+            declines=("crop_pct", "data_dir", "download", "policy", "erase", "mixup", "cutmix"),
+        ),
+    )
 }
 
 
@@ -40,4 +55,23 @@ def build_task(name: str) -> Task:
     return TASKS[check_choice("task", name, TASKS)].build()
 
 
-__all__ = ["TASKS", "TaskRow", "build_task", "Classification"]
+def check_options(config: TrainConfig) -> None:
+    """Refuse what the task of `config` would ignore: an option of another task, or one that it declines.
+
+    Raises:
+        UnknownName: for a task that does not exist, with the nearest names.
+        InvalidInput: the first option that was changed from its default for nothing.
+    """
+    row = TASKS[check_choice("task", config.run.task, TASKS)]
+    owners = {other.options: other.name for other in TASKS.values() if other.options is not None}
+    for part in fields(config):
+        group = getattr(config, part.name)
+        plain, owner = type(group)(), owners.get(part.name, row.name)
+        for option in fields(group):
+            value, default = getattr(group, option.name), getattr(plain, option.name)
+            if value != default and (owner != row.name or option.name in row.declines):
+                whose = f"it belongs to {owner}" if owner != row.name else f"leave it at {default}"
+                raise InvalidInput(f"task {row.name} makes no use of {option.name}={value}: {whose}")
+
+
+__all__ = ["TASKS", "TaskRow", "build_task", "check_options", "Classification", "Segmentation"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from qna.data import (
     Batch,
@@ -29,8 +27,9 @@ from qna.data import (
     training_batches,
 )
 from qna.eval import Scores, Tally
-from qna.train.config import TrainConfig
+from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.mixing import BatchMixer
+from qna.train.network import create_network, prepare_network, try_network
 from qna.train.task import Headline
 
 
@@ -50,10 +49,10 @@ class Classification:
         self.mixer = BatchMixer(config.augment, len(data.classes))
         return data
 
-    def network_arguments(self, data: ImageData) -> dict[str, Any]:
-        """Classes, channels and size."""
+    def build_network(self, options: NetworkOptions, data: ImageData) -> nn.Module:
+        """The classifier."""
         size = self.config.images.image_size
-        return {"classes": len(data.classes), "channels": data.channels, "image_size": size}
+        return build_classifier(options, classes=len(data.classes), channels=data.channels, image_size=size)
 
     def fingerprint(self, data: ImageData) -> dict[str, Any]:
         """Classes, and number and digest of the images of both parts."""
@@ -79,15 +78,13 @@ class Classification:
     ) -> Iterator[Batch]:
         """Images as the augmentation varies them."""
         view, workers = training_view(self.config, data), self.config.images.workers
-        with _workers_as_asked():
-            return training_batches(data.train, view, order, epoch=epoch, start=start, workers=workers)
+        return training_batches(data.train, view, order, epoch=epoch, start=start, workers=workers)
 
     def held_out_batches(self, data: ImageData, rank: int, world: int) -> Iterator[Batch]:
         """Images as they are judged."""
         size, workers = self.config.optim.batch_size, self.config.images.workers
         view = plain_view(self.config, data)
-        with _workers_as_asked():
-            return evaluation_batches(data.held_out, view, size, rank=rank, world=world, workers=workers)
+        return evaluation_batches(data.held_out, view, size, rank=rank, world=world, workers=workers)
 
     def examples(self, batch: Batch) -> int:
         """Images that could be read."""
@@ -126,6 +123,20 @@ class Classification:
             "confusion": scores.confusion,
             "classes": self.classes,
         }
+
+
+def build_classifier(options: NetworkOptions, *, classes: int, channels: int, image_size: int) -> nn.Module:
+    """Return the network: (B, channels, image_size, image_size) -> (B, classes).
+
+    Raises:
+        UnknownName: for a model that timm does not know, or a part to freeze that the network does not have,
+            with the nearest names.
+        InvalidInput: if the model refuses the options, or the weights are of another network.
+    """
+    network = create_network(options, classes=classes, channels=channels, image_size=image_size)
+    network = prepare_network(network, options)
+    try_network(network, options.model, channels, (image_size, image_size))
+    return network
 
 
 class ClassTally:
@@ -184,11 +195,3 @@ def _digest(images: Images) -> str:
         for name, label in zip(names, images.labels, strict=True):
             digest.update(f"{name[start:]}\0{label}\0".encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _workers_as_asked() -> Iterator[None]:
-    """Keep back torch's advice on the number of workers: it is an option, and no figure depends on it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-        yield
