@@ -57,7 +57,8 @@ DOORS = {
         "train/*",
         "bench/subjects/peers/from_timm.py",
     ),
-    "torchvision": ("models/timm_entry.py", "data/images/*"),
+    # torchmetrics needs it for boxes, and cannot import it beside every torch
+    "torchvision": ("models/timm_entry.py", "data/images/*", "eval/boxes.py"),
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
@@ -65,6 +66,9 @@ DOORS = {
     "msgpack": ("models/flax_file.py",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
+    "transformers": ("models/detectors/*",),
+    "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
+    "torchmetrics": ("eval/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),
     "tyro": ("cli/*",),
 }
