@@ -7,6 +7,8 @@ from PIL import Image
 from qna._core.errors import UnknownName
 from qna.data import DATA, DataSpec, TensorImages
 from qna.data.images.labelled import tensor_data
+from qna.data.scenes import SceneOptions, write_scenes
+from qna.data.scenes.drawn import draw_sources
 from qna.train import RECIPES, fit, recipe
 from qna.train.recipes import recipe_for
 
@@ -34,10 +36,27 @@ def small_data(tmp_path, monkeypatch):
     return str(tmp_path / "photos")
 
 
+@pytest.fixture
+def small_boxes(tmp_path):
+    """The same for detection."""
+    stamps, photos = draw_sources(tmp_path / "sources", each=2)
+    write_scenes(
+        tmp_path / "boxes", SceneOptions(images=8, held_out=4, size=32, stamps=stamps, photos=photos)
+    )
+    return str(tmp_path / "boxes")
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs(name, small_data, changed, tmp_path):
+def test_every_recipe_runs(name, small_data, small_boxes, changed, tmp_path):
     config = recipe(name)
     data = small_data if name.startswith("imagenet") else config.images.data
+    smaller = {}
+    if config.run.task == "detection":
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        data, smaller = (
+            small_boxes,
+            {"detector_kwargs": ("d_model=32", "encoder_layers=1", "decoder_layers=1")},
+        )
     size = 32 if config.images.image_size > 32 else config.images.image_size
     outcome = fit(
         changed(
@@ -51,6 +70,7 @@ def test_every_recipe_runs(name, small_data, changed, tmp_path):
             threads=1,
             device="cpu",
             out=tmp_path / "run",
+            **smaller,
         )
     )
     assert outcome.scores.images == 4
