@@ -95,10 +95,16 @@ class BoxTally:
         for label, precision in zip(labels, precisions, strict=True):
             of_class[label] = _seen(precision)
         overall = {name: max(0.0, found[name]) for name in ("map", "map_50", "map_75")}
-        sized = {name: _seen(found[name]) for name in ("map_small", "map_medium", "map_large")}
-        loss = sum(row[1] for row in rows) / len(rows)
-        recall = max(0.0, found["mar_100"])
-        return BoxScores(len(rows), loss, recall=recall, of_class=tuple(of_class), **overall, **sized)
+        return BoxScores(
+            images=len(rows),
+            loss=sum(row[1] for row in rows) / len(rows),
+            map_small=_seen(found["map_small"]),
+            map_medium=_seen(found["map_medium"]),
+            map_large=_seen(found["map_large"]),
+            recall=max(0.0, found["mar_100"]),
+            of_class=tuple(of_class),
+            **overall,
+        )
 
 
 def _seen(value: float) -> float | None:

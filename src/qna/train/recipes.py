@@ -183,12 +183,12 @@ def recipe(name: str) -> TrainConfig:
 def recipe_for(data: str | None, task: str = "classification") -> TrainConfig:
     """The recipe of a data set: its own, or `imagenet` for photographs in folders, archives or on the hub.
 
-    A task other than classification has one of its own name.
+    A task other than classification may have one of its own name, which goes before the data's.
 
     Raises:
         UnknownName: if `data` is neither a name nor a place, or there is no such task.
     """
-    if check_choice("task", task, TASKS) != "classification":
+    if check_choice("task", task, TASKS) in RECIPES:
         return recipe(task)
     if data is None:
         return digits()

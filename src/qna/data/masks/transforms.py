@@ -113,8 +113,8 @@ class MaskPreparation:
         """
         images, masks, read, skipped = [], [], [], list[str]()
         training = self.variation is not None
-        for index, pair in open_each(files, indices, replace=training, skipped=skipped):
-            image, mask = self._varied(*pair, derive_seed(seed, "mask", index))
+        for index, (stored, classes) in open_each(files, indices, replace=training, skipped=skipped):
+            image, mask = self._varied(stored, classes, derive_seed(seed, "mask", index))
             images.append(image)
             masks.append(mask)
             read.append(index)

@@ -40,7 +40,7 @@ class QnADetectionConfig:
     stamps: Path | None = None
     photos: Path | None = None
     epochs: int = 16
-    rate: float = 2.4e-2
+    rate: float = 3.2e-2
     seeds: int = 3
     minutes: float = 45.0
     seed: int = 0

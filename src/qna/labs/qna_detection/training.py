@@ -34,7 +34,7 @@ _COMMON = (
     *("encoder_ffn_dim=128", "decoder_ffn_dim=128"),
 )
 HEADS = {
-    "rt-detr": (*_COMMON, "encoder_hidden_dim=32", "decoder_layers=2", "num_denoising=20"),
+    "rt-detr": (*_COMMON, "encoder_hidden_dim=32", "decoder_layers=2", "num_denoising=0"),
     "detr": (*_COMMON, "encoder_layers=2", "decoder_layers=2", "dropout=0.0"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qna._core.errors import InvalidInput
 from qna.models._parts.decay import exempt_names
 
 # logits (queries, ...) of one image -> scores, labels and query of every candidate
@@ -83,11 +84,21 @@ class Detector(nn.Module):
         return exempt_names(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only what blocks begin with for the backward pass, in the backbone and around it."""
-        backbone: Any = self.model.model.backbone.model
-        # transformers may keep timm's network inside a module of its own
-        getattr(backbone, "_backbone", backbone).set_grad_checkpointing(enable)
-        (self.model.gradient_checkpointing_enable if enable else self.model.gradient_checkpointing_disable)()
+        """Keep only what blocks begin with for the backward pass, in the backbone and in DETR.
+
+        RT-DETR's own layers keep all, for transformers offers no such thing for them.
+
+        Raises:
+            InvalidInput: the backbone offers no such thing.
+        """
+        # libraries wrap the backbone to give maps, and their wrappers need not hand this on
+        networks = (m for m in self.model.model.backbone.modules() if hasattr(m, "set_grad_checkpointing"))
+        if (network := next(networks, None)) is None:
+            raise InvalidInput("the detector's backbone has no gradient checkpointing")
+        network.set_grad_checkpointing(enable)
+        if self.model.supports_gradient_checkpointing:
+            model = self.model
+            (model.activation_checkpointing_enable if enable else model.activation_checkpointing_disable)()
 
 
 @torch.no_grad()
