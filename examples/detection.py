@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of COCO's layout (default: shapes, drawn)")
     parser.add_argument("--out", type=Path, default=Path("runs/detection"))
     parser.add_argument("--size", type=int, default=96, help="side of the squares that are read, in pixels")
-    parser.add_argument("--images", type=int, default=400, help="shapes: images to train on")
+    parser.add_argument("--images", type=int, default=800, help="shapes: images to train on")
     parser.add_argument("--epochs", type=int, default=12)
     told = parser.parse_args()
 
@@ -47,13 +47,17 @@ def main() -> None:
                 model="qna_vit_tiny_7x7",
                 model_kwargs=("dim=16", "qna_blocks=1,1,1,1", "window_blocks=0,0,0,0", "window_head_dim=16"),
             ),
-            augment=AugmentOptions(crop=(0.5, 1.0), flip=True),
+            augment=AugmentOptions(flip=True),
             detection=DetectionOptions(
                 detector="rt-detr",
-                detector_kwargs=("d_model=64", "encoder_hidden_dim=64", "num_queries=20", "decoder_layers=2"),
+                detector_kwargs=(
+                    *("d_model=64", "encoder_hidden_dim=32", "num_queries=20", "decoder_layers=2"),
+                    # what helps over many epochs only costs time in a few
+                    "num_denoising=0",
+                ),
             ),
             optim=OptimOptions(
-                epochs=told.epochs, batch_size=16, lr=1.6e-2, warmup_epochs=1, weight_decay=1e-4, clip=1.0
+                epochs=told.epochs, batch_size=8, lr=3.2e-2, warmup_epochs=1, weight_decay=1e-4, clip=1.0
             ),
             run=RunOptions(task="detection", out=told.out / "run", threads=1),
         )
@@ -79,7 +83,7 @@ def main() -> None:
 def draw_shapes(folder: Path, images: int, size: int) -> Path:
     """Compose scenes of drawn shapes in `folder`, once."""
     if not folder.exists():
-        stamps, photos = draw_sources(folder / "sources")
+        stamps, photos = draw_sources(folder / "sources", each=30)
         options = SceneOptions(
             images=images, held_out=max(4, images // 4), size=size, stamps=stamps, photos=photos
         )

@@ -20,12 +20,14 @@ _SHAPES = {
 }
 SHAPES = tuple(_SHAPES)
 _SIDE = 64
+# levels of 256 by which a background varies
+_SPREAD = 24
 
 
 def draw_sources(root: Path, *, each: int = 10, seed: int = 0) -> tuple[Path, Path]:
     """Draw cut-out shapes of `SHAPES`, and backgrounds of smooth noise.
 
-    Shapes differ from the background in nothing but their form: both have any colour.
+    Shapes have any colour, and a background varies a little around one: what is on it can be seen.
 
     Args:
         root: a folder; shapes go to cut-outs/ in it, a folder each, and backgrounds to backgrounds/.
@@ -50,8 +52,10 @@ def draw_sources(root: Path, *, each: int = 10, seed: int = 0) -> tuple[Path, Pa
             image.save(cut_outs / name / f"{number}.png")
     backgrounds.mkdir(parents=True, exist_ok=True)
     for number in range(each):
-        coarse = Image.new("RGB", (5, 4))
-        coarse.putdata([_colour(draw) for _ in range(5 * 4)])
+        middle, coarse = _colour(draw), Image.new("RGB", (5, 4))
+        coarse.putdata(
+            [tuple(level + draw.randint(-_SPREAD, _SPREAD) for level in middle) for _ in range(5 * 4)]
+        )
         smooth = coarse.resize((160, 120), Image.Resampling.BICUBIC)
         smooth.save(backgrounds / f"{number}.png")
     return cut_outs, backgrounds

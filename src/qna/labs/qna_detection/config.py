@@ -32,14 +32,14 @@ class QnADetectionConfig:
     """
 
     detectors: tuple[str, ...] = ("rt-detr",)
-    images: int = 400
-    held_out: int = 100
+    images: int = 800
+    held_out: int = 200
     size: int = 96
     objects: int = 3
     drawn: bool = False
     stamps: Path | None = None
     photos: Path | None = None
-    epochs: int = 16
+    epochs: int = 12
     rate: float = 3.2e-2
     seeds: int = 3
     minutes: float = 45.0

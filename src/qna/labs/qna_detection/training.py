@@ -53,7 +53,9 @@ def train_all(config: QnADetectionConfig, folder: Path, detector: str, seed: int
     """Train a detector on both backbones, and judge one beside that nothing was taught."""
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped here
     stamps, photos = (
-        draw_sources(folder / "sources", seed=seed) if config.drawn else (config.stamps, config.photos)
+        draw_sources(folder / "sources", each=30, seed=seed)
+        if config.drawn
+        else (config.stamps, config.photos)
     )
     options = SceneOptions(
         images=config.images,
@@ -93,7 +95,7 @@ def train_config(
     return TrainConfig(
         images=ImageOptions(data=str(folder / "scenes"), image_size=config.size),
         network=NetworkOptions(model=model, model_kwargs=arguments, drop_path=0.0),
-        augment=AugmentOptions(crop=(0.5, 1.0), flip=True, color=0.2),
+        augment=AugmentOptions(flip=True),
         detection=DetectionOptions(detector=detector, detector_kwargs=HEADS[detector]),
         optim=OptimOptions(
             epochs=config.epochs,
