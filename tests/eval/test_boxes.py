@@ -60,9 +60,11 @@ def test_an_overlap_counts_up_to_its_own_threshold():
 
 
 def test_what_is_found_in_a_crowd_counts_neither_way():
-    found = answer((0.95, 0, B), (0.9, 0, A))
-    assert scores((found, truth((A, 0))), classes=1).map == pytest.approx(0.5)
-    assert scores((found, truth((A, 0), (B, 0), crowd=(1,))), classes=1).map == pytest.approx(1.0)
+    group, inside = (60.0, 60, 160, 160), (100.0, 100, 140, 140)
+    found = answer((0.95, 0, B), (0.93, 0, inside), (0.9, 0, A))
+    # two surer answers that find nothing leave a precision of a third
+    assert scores((found, truth((A, 0))), classes=1).map == pytest.approx(1 / 3)
+    assert scores((found, truth((A, 0), (group, 0), crowd=(1,))), classes=1).map == pytest.approx(1.0)
 
 
 def test_a_class_without_a_box_has_no_figure():

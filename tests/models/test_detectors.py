@@ -252,6 +252,18 @@ def test_a_box_is_where_its_numbers_say():
     assert answer.labels[0] == 0
 
 
+def test_rt_detr_may_name_a_query_twice_and_each_answer_has_its_own_box():
+    detector = small("rt-detr")
+    logits = torch.full((1, 6, 3), -9.0)
+    logits[0, 4, 1], logits[0, 4, 2], logits[0, 2, 0] = 3.0, 2.0, 1.0
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.2]).repeat(1, 6, 1)
+    boxes[0, 4, 0], boxes[0, 2, 0] = 0.3, 0.7
+    (answer,) = detector.detections(type(found_of(detector))(logits, boxes, None), [(100, 100)])
+    assert answer.labels[:3].tolist() == [1, 2, 0]
+    torch.testing.assert_close(answer.boxes[:3, 0], torch.tensor([20.0, 20, 60]))
+    torch.testing.assert_close(answer.scores[:3], torch.tensor([3.0, 2, 1]).sigmoid())
+
+
 def found_of(detector):
     return detector(*padded(images([(32, 32)], torch.float32), 32, 32))
 

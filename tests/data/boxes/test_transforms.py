@@ -94,6 +94,12 @@ def test_how_an_image_varies_follows_from_the_seed_and_its_index(files):
     assert not torch.equal(alone.images, other.images)
 
 
+def test_equal_images_of_a_batch_vary_each_in_its_way(files):
+    twice = BoxedFiles(files.paths[:1] * 2, ("a", "b"), files.sizes[:1] * 2, files.boxes[:1] * 2)
+    batch = BoxPreparation(40, square=False, variation=BoxVariation(crop=(0.3, 1.0)), **PLAIN)(twice, [0, 1])
+    assert not torch.equal(batch.images[0], batch.images[1])
+
+
 def test_an_image_that_cannot_be_read_is_named_and_replaced_only_in_training(files):
     files.paths[0].write_bytes(b"")
     batch = BoxPreparation(30, square=False, **PLAIN)(files, [0, 1])
