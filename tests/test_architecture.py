@@ -58,7 +58,8 @@ DOORS = {
         "train/*",
         "bench/subjects/peers/from_timm.py",
     ),
-    "torchvision": ("models/timm_entry.py", "data/images/*"),
+    # torchmetrics needs it for boxes, and cannot import it beside every torch
+    "torchvision": ("models/timm_entry.py", "data/images/*", "eval/boxes.py"),
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
@@ -70,6 +71,9 @@ DOORS = {
     "onnxruntime": ("export/*",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
+    "transformers": ("models/detectors/*",),
+    "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
+    "torchmetrics": ("eval/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),
     "tyro": ("cli/*",),
 }

@@ -7,6 +7,8 @@ from PIL import Image
 from qna._core.errors import UnknownName
 from qna.data import DATA, DataSpec, TensorImages
 from qna.data.images.labelled import tensor_data
+from qna.data.scenes import SceneOptions, write_scenes
+from qna.data.scenes.drawn import draw_sources
 from qna.train import RECIPES, fit, recipe
 from qna.train.recipes import recipe_for
 
@@ -34,23 +36,41 @@ def small_data(tmp_path, monkeypatch):
     return str(tmp_path / "photos")
 
 
+@pytest.fixture
+def small_scenes(tmp_path):
+    """The same with masks and boxes."""
+    stamps, photos = draw_sources(tmp_path / "sources", each=2)
+    write_scenes(
+        tmp_path / "scenes", SceneOptions(images=8, held_out=4, size=32, stamps=stamps, photos=photos)
+    )
+    return str(tmp_path / "scenes")
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs(name, small_data, changed, tmp_path):
+def test_every_recipe_runs(name, small_data, small_scenes, changed, tmp_path):
     config = recipe(name)
     data = small_data if name.startswith("imagenet") else config.images.data
+    smaller: dict = {"model": "qna_vit_nano_16"}
+    if config.run.task != "classification":
+        data = small_scenes
+    if config.run.task == "segmentation":
+        smaller = {"model": config.network.model}
+    elif config.run.task == "detection":
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        smaller["detector_kwargs"] = ("d_model=32", "encoder_layers=1", "decoder_layers=1")
     size = 32 if config.images.image_size > 32 else config.images.image_size
     outcome = fit(
         changed(
             config,
             data=data,
             image_size=size,
-            model="qna_vit_nano_16",
             batch_size=4,
             epochs=1,
             workers=0,
             threads=1,
             device="cpu",
             out=tmp_path / "run",
+            **smaller,
         )
     )
     assert outcome.scores.images == 4

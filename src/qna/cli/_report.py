@@ -7,13 +7,17 @@ from typing import Any
 
 from qna._core.files import write_text
 from qna._core.outside import as_code, as_markdown
-from qna.cli import _classification_report, _segmentation_report
+from qna.cli import _classification_report, _detection_report, _segmentation_report
 from qna.plots import plot_learning
 from qna.train import Outcome
 
 # what is said and drawn of a task, by its name: modules with result, closing, figures, draw, and sentences on
 # how some of the pictures are read
-DRAWN = {"classification": _classification_report, "segmentation": _segmentation_report}
+DRAWN = {
+    "classification": _classification_report,
+    "detection": _detection_report,
+    "segmentation": _segmentation_report,
+}
 
 
 def write_report(outcome: Outcome) -> dict[str, str]:

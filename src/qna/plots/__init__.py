@@ -2,6 +2,7 @@
 
 from qna.plots.attention import plot_attention
 from qna.plots.bench import plot_bars, plot_dots, plot_lines, plot_table
+from qna.plots.boxes import DrawnBox, plot_boxes
 from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
@@ -11,9 +12,11 @@ from qna.plots.robustness import plot_robustness
 from qna.plots.tile_pattern import plot_tile_pattern
 
 __all__ = [
+    "DrawnBox",
     "HeatMap",
     "plot_attention",
     "plot_bars",
+    "plot_boxes",
     "plot_calibration",
     "plot_confusion",
     "plot_dots",

@@ -18,6 +18,7 @@ def plot_learning(
     headline: str = "top1",
     missing: str = "Held-out images wrong",
     losses: tuple[str, str] = ("training", "held out"),
+    unit: str = "cross entropy (nats)",
 ) -> None:
     """Draw loss and held-out error over the epochs.
 
@@ -28,6 +29,7 @@ def plot_learning(
         headline: the name of what the error is missing from 1.
         missing: what the error is, in words.
         losses: what the two losses are.
+        unit: of both losses.
     """
     epochs = [record["epoch"] for record in history]
     with figure(path, 9, 3.6) as canvas:
@@ -36,7 +38,7 @@ def plot_learning(
         marker = "o" if len(epochs) == 1 else None  # a line through one point is invisible
         for key, colour, name in zip(("train_loss", "loss"), (FIRST, SECOND), losses, strict=True):
             left.plot(epochs, [record[key] for record in history], color=colour, label=name, marker=marker)
-        left.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss")
+        left.set(xlabel="epoch", ylabel=unit, title="Loss")
         left.legend()
         error = [100 * (1 - record[headline]) for record in history]
         errors.plot(epochs, error, color=SECOND, marker=marker)

@@ -163,6 +163,28 @@ class SegmentationOptions:
 
 
 @dataclass(frozen=True)
+class DetectionOptions:
+    """What detection alone is told.
+
+    Attributes:
+        detector: what finds boxes on the backbone's maps: detr (images keep their ratio of sides) or rt-detr
+            (they become squares).
+        detector_kwargs: fields of transformers' configuration of the detector as NAME=VALUE, for example
+            num_queries=50 d_model=128.
+        images_dir: folder of the images, if they are not beside the annotations.
+        drop_bad_boxes: leave out boxes that have no area or lie outside their image, which are refused else.
+    """
+
+    detector: str = "detr"
+    detector_kwargs: tuple[str, ...] = ()
+    images_dir: Path | None = None
+    drop_bad_boxes: bool = False
+
+    def __post_init__(self):
+        named_values(self.detector_kwargs, "detector_kwargs")  # said where it was given
+
+
+@dataclass(frozen=True)
 class OptimOptions:
     """How the network learns: AdamW, linear warm-up, cosine to 0.
 
@@ -261,6 +283,7 @@ class TrainConfig:
     network: NetworkOptions = NetworkOptions()
     augment: AugmentOptions = AugmentOptions()
     segmentation: SegmentationOptions = SegmentationOptions()
+    detection: DetectionOptions = DetectionOptions()
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
 

@@ -15,6 +15,7 @@ FREE = {
     "tensorboard",
     "download",
     "data_dir",
+    "images_dir",
     "weights",
     "pretrained",
 }

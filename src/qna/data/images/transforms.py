@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.errors import check_choice
 from qna._core.seeds import derive_seed, seeded, uniforms
-from qna.data.images.decoding import UnreadableImage
 from qna.data.images.labelled import Images, TensorImages
+from qna.data.images.opening import open_each
 from qna.data.images.vision import augmentation_policy, photo_transforms
 
 # side of the largest square that a network is given; its pixels take 200 MB
@@ -185,20 +185,10 @@ class Preparation:
     ) -> tuple[torch.Tensor, torch.Tensor, list[int], list[str]]:
         photo = self.photo or Photo(self.size)
         to_tensor = photo_transforms().PILToTensor()
-        pixels, labels, read, skipped = [], [], [], []
-        for wanted in indices:
-            for index in range(wanted, wanted + (len(images) if self.replace else 1)):
-                try:
-                    image, label = images.open(index % len(images))
-                except UnreadableImage as error:
-                    skipped.append(str(error))
-                    continue
-                pixels.append(to_tensor(photo(image, derive_seed(seed, "photo", index % len(images)))))
-                labels.append(label)
-                read.append(index % len(images))
-                break
-            else:
-                if self.replace:
-                    raise InvalidInput(f"none of the {len(images)} images can be read; {skipped[0]}")
+        pixels, labels, read, skipped = [], [], [], list[str]()
+        for index, (image, label) in open_each(images, indices, replace=self.replace, skipped=skipped):
+            pixels.append(to_tensor(photo(image, derive_seed(seed, "photo", index))))
+            labels.append(label)
+            read.append(index)
         empty = torch.empty(0, len(self.mean), self.size, self.size, dtype=torch.uint8)
         return torch.stack(pixels) if pixels else empty, torch.tensor(labels).long(), read, skipped

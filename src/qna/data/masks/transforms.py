@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qna._core.errors import InvalidInput
 from qna._core.seeds import derive_seed, seeded
-from qna.data.images.decoding import UnreadableImage
+from qna.data.images.opening import open_each
 from qna.data.images.vision import joint_transforms, typed_tensors
 from qna.data.masks.labelled import MaskedFiles
 
@@ -113,23 +112,12 @@ class MaskPreparation:
             InvalidInput: while training, if no image can be read.
         """
         images, masks, read, skipped = [], [], [], list[str]()
-        for wanted in indices:
-            # a batch to train on stays full: the next image takes the place of one that cannot be read
-            for place in range(wanted, wanted + (1 if self.variation is None else len(files))):
-                index = place % len(files)
-                try:
-                    image, mask = files.open(index)
-                except UnreadableImage as error:
-                    skipped.append(str(error))
-                    continue
-                image, mask = self._varied(image, mask, derive_seed(seed, "mask", index))
-                images.append(image)
-                masks.append(mask)
-                read.append(index)
-                break
-            else:
-                if self.variation is not None:
-                    raise InvalidInput(f"none of the {len(files)} images can be read; {skipped[0]}")
+        training = self.variation is not None
+        for index, (stored, classes) in open_each(files, indices, replace=training, skipped=skipped):
+            image, mask = self._varied(stored, classes, derive_seed(seed, "mask", index))
+            images.append(image)
+            masks.append(mask)
+            read.append(index)
         if not read:
             nothing = torch.empty(0, len(self.mean), self.size, self.size)
             return MaskBatch(nothing, nothing[:, 0].long(), torch.empty(0).long(), skipped)

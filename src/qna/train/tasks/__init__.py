@@ -9,6 +9,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.train.config import TrainConfig
 from qna.train.task import Task
 from qna.train.tasks.classification import Classification
+from qna.train.tasks.detection import Detection
 from qna.train.tasks.segmentation import Segmentation
 
 
@@ -42,6 +43,16 @@ TASKS = {
             options="segmentation",
             declines=("crop_pct", "data_dir", "download", "policy", "erase", "mixup", "cutmix"),
         ),
+        TaskRow(
+            "detection",
+            "which things an image shows, each in a box",
+            Detection,
+            options="detection",
+            declines=(
+                *("crop_pct", "data_dir", "download"),
+                *("rotate", "shift", "zoom", "policy", "erase", "mixup", "cutmix", "smoothing"),
+            ),
+        ),
     )
 }
 
@@ -74,4 +85,12 @@ def check_options(config: TrainConfig) -> None:
                 raise InvalidInput(f"task {row.name} makes no use of {option.name}={value}: {whose}")
 
 
-__all__ = ["TASKS", "TaskRow", "build_task", "check_options", "Classification", "Segmentation"]
+__all__ = [
+    "TASKS",
+    "TaskRow",
+    "build_task",
+    "check_options",
+    "Classification",
+    "Detection",
+    "Segmentation",
+]
