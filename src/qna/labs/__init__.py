@@ -1,9 +1,9 @@
 """Laboratories: one published claim each, tried in minutes beside the control that can win."""
 
-from qna.labs import qna_cost
+from qna.labs import qna_cost, qna_segmentation
 from qna.labs.row import Lab
 
 __all__ = ["LABS"]
 
 # by name; a new laboratory is a folder here and its row in this list
-LABS: dict[str, Lab] = {lab.name: lab for lab in (qna_cost.LAB,)}
+LABS: dict[str, Lab] = {lab.name: lab for lab in (qna_cost.LAB, qna_segmentation.LAB)}
