@@ -17,7 +17,7 @@ def images(*size, batch=2):
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn", "segformer", "linknet"])
 def test_any_size(decoder):
-    model = create_segmenter(NANO, classes=5, decoder=decoder).eval()
+    model = create_segmenter(NANO, num_classes=5, decoder=decoder).eval()
     with torch.no_grad():
         for size in ((32, 32), (21, 38), (8, 9)):
             assert model(images(*size)).shape == (2, 5, *size)
@@ -25,7 +25,7 @@ def test_any_size(decoder):
 
 @pytest.mark.parametrize("name", [NANO, "qna_vit_tiny", "test_resnet", "test_convnext"])
 def test_the_decoder_sees_the_maps_of_the_backbone(name):
-    model = create_segmenter(name, classes=5).eval()
+    model = create_segmenter(name, num_classes=5).eval()
     backbone = timm.create_model(name, features_only=True).eval()
     inner = model.network.encoder.model
     inner.load_state_dict(backbone.state_dict())
@@ -40,7 +40,7 @@ def test_the_decoder_sees_the_maps_of_the_backbone(name):
 
 def test_filling_up_does_not_move_the_image():
     """The upper left part of the logits is that of the filled image."""
-    model = create_segmenter(NANO, classes=4).eval()
+    model = create_segmenter(NANO, num_classes=4).eval()
     x = images(19, 30)
     filled = torch.nn.functional.pad(x, (0, 2, 0, 5), mode="replicate")
     assert model.step == 8
@@ -51,8 +51,8 @@ def test_filling_up_does_not_move_the_image():
 def test_arguments_of_both():
     model = create_segmenter(
         NANO,
-        classes=3,
-        channels=1,
+        num_classes=3,
+        in_chans=1,
         decoder="unet",
         decoder_arguments={"decoder_channels": (48, 24, 12)},
         drop_path_rate=0.2,
@@ -61,12 +61,12 @@ def test_arguments_of_both():
     assert model.network.segmentation_head[0].weight.shape == (3, 12, 3, 3)
     assert len(model.network.encoder.model.model.stages[0]) == 1
     # with no argument of its own, the shallow pyramid takes the decoder's finest levels
-    plain = create_segmenter(NANO, classes=3)
+    plain = create_segmenter(NANO, num_classes=3)
     assert plain.network.segmentation_head[0].weight.shape == (3, 16, 3, 3)
 
 
 def test_tables_are_exempt_from_decay_and_checkpointing_changes_nothing():
-    model = create_segmenter(NANO, classes=3, drop_path_rate=0.0)
+    model = create_segmenter(NANO, num_classes=3, drop_path_rate=0.0)
     names = dict(model.named_parameters())
     assert model.no_weight_decay() == {
         n for n in names if n.rsplit(".", 1)[-1] in ("table", "position_table")
@@ -82,10 +82,10 @@ def test_tables_are_exempt_from_decay_and_checkpointing_changes_nothing():
 
 
 def test_a_model_that_segments_by_itself():
-    model = create_segmenter("qna_unet_nano", classes=3, channels=1)
+    model = create_segmenter("qna_unet_nano", num_classes=3, in_chans=1)
     assert model(torch.randn(1, 1, 9, 14)).shape == (1, 3, 9, 14)
     with pytest.raises(InvalidInput, match="qna_unet_nano segments by itself and takes no decoder, got fpn"):
-        create_segmenter("qna_unet_nano", classes=3, decoder="fpn")
+        create_segmenter("qna_unet_nano", num_classes=3, decoder="fpn")
 
 
 @pytest.mark.parametrize(
@@ -117,5 +117,5 @@ def test_a_model_that_segments_by_itself():
 )
 def test_what_cannot_be_built_is_one_sentence(arguments, error, says):
     with pytest.raises(error, match=says) as refused:
-        create_segmenter(**{"name": NANO, "classes": 3, **arguments})
+        create_segmenter(**{"name": NANO, "num_classes": 3, **arguments})
     assert "\n" not in str(refused.value)

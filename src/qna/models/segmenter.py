@@ -20,19 +20,19 @@ DECODER = "unet"
 def create_segmenter(
     name: str,
     *,
-    classes: int,
-    channels: int = 3,
+    num_classes: int,
+    in_chans: int = 3,
     decoder: str | None = None,
     decoder_arguments: Mapping[str, Any] | None = None,
     pretrained: bool = False,
     **arguments: Any,
 ) -> nn.Module:
-    """Make a network (B, channels, H, W) -> logits (B, classes, H, W), of any height and width.
+    """Make a network (B, in_chans, H, W) -> logits (B, num_classes, H, W), of any height and width.
 
     Args:
         name: a model of ours that segments by itself, or any model of timm that gives features, ours too.
-        classes: number of logits per pixel.
-        channels: of the image.
+        num_classes: number of logits per pixel.
+        in_chans: channels of the image.
         decoder: of segmentation_models_pytorch around a backbone: unet, fpn, upernet, deeplabv3plus and its
             others; None for unet. A model that segments by itself takes none.
         decoder_arguments: of the decoder, as its class takes them.
@@ -46,13 +46,13 @@ def create_segmenter(
     """
     family = FAMILY_OF.get(name)
     if family is None or family.task != "segmentation":
-        backbone = _Backbone(name, pretrained, channels, arguments)
-        return DecodedBackbone(backbone, decoder or DECODER, dict(decoder_arguments or {}), classes)
+        backbone = _Backbone(name, pretrained, in_chans, arguments)
+        return DecodedBackbone(backbone, decoder or DECODER, dict(decoder_arguments or {}), num_classes)
     if decoder is not None or decoder_arguments:
         raise InvalidInput(
             f"model {name} segments by itself and takes no decoder, got {decoder or 'arguments'}"
         )
-    return create(name, num_classes=classes, in_chans=channels, pretrained=pretrained, **arguments)
+    return create(name, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained, **arguments)
 
 
 class _Backbone:

@@ -149,8 +149,8 @@ def build_segmenter(
     """
     return create_segmenter(
         options.model,
-        classes=classes,
-        channels=channels,
+        num_classes=classes,
+        in_chans=channels,
         decoder=own.decoder,
         decoder_arguments=named_values(own.decoder_kwargs, "decoder_kwargs"),
         pretrained=options.pretrained,
