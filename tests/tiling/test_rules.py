@@ -32,7 +32,7 @@ LOCAL = {
     "strided": nn.Conv2d(4, 3, 3, stride=(2, 3), padding=1, groups=1),
     "even kernel": nn.Conv2d(4, 4, 4, stride=2, padding=1, groups=2),
     "dilated": nn.Conv2d(4, 4, 2, dilation=3),
-    "same": nn.Conv2d(4, 4, 4, padding="same"),
+    "same": nn.Conv2d(4, 4, 3, padding="same"),
     "patches": nn.Conv2d(4, 4, 4, stride=4),
     "transposed": nn.ConvTranspose2d(4, 3, 4, stride=2, padding=1),
     "transposed, dilated": nn.ConvTranspose2d(4, 3, 3, stride=3, padding=2, output_padding=1, dilation=2),

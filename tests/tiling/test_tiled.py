@@ -184,9 +184,9 @@ def test_fewer_pixels_of_halo_leave_seams_of_the_right_size():
         expected = torch.zeros(40, dtype=torch.bool)
         expected[16 + halo : 24 - halo] = True
         assert torch.equal(seams, expected[:, None] | expected)
-    assert qna.tiled(network, tile=20, halo=0).plan(x.shape).overhead == 1
+    assert qna.tiled(network, tile=20, halo=0).plan(x.shape, x.dtype).overhead == 1
     # never more than all that counts
-    plans = [qna.tiled(network, tile=20, halo=halo).plan(x.shape) for halo in (1000, "exact")]
+    plans = [qna.tiled(network, tile=20, halo=halo).plan(x.shape, x.dtype) for halo in (1000, "exact")]
     assert plans[0].cuts == plans[1].cuts
 
 

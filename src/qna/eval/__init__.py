@@ -16,6 +16,7 @@ from qna.eval.judgement import (
 )
 from qna.eval.predictions import Guess, Prediction, find_images, predict
 from qna.eval.scores import Scores, Tally, evaluate
+from qna.eval.shares import Shares, key_of
 
 __all__ = [
     "CLEAN",
@@ -32,12 +33,14 @@ __all__ = [
     "Prediction",
     "Result",
     "Scores",
+    "Shares",
     "Speed",
     "Tally",
     "UnusableAnswers",
     "evaluate",
     "find_images",
     "judge",
+    "key_of",
     "measure_speed",
     "predict",
 ]

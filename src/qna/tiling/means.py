@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from qna.parts.protocols import TellsReach
 from qna.tiling.calls import Layout, index_of
 from qna.tiling.follow import MEANS, name_of
-from qna.tiling.plan import Tile
+from qna.tiling.plan import ImageTile
 
 
 class RunningMeans:
@@ -33,7 +33,7 @@ class RunningMeans:
         self._seen = dict.fromkeys(layouts, 0)
 
     @contextmanager
-    def over(self, network: nn.Module, tile: Tile) -> Iterator[None]:
+    def over(self, network: nn.Module, tile: ImageTile) -> Iterator[None]:
         """What `network` is run in on `tile`."""
         if not self._layouts:
             yield
@@ -52,7 +52,7 @@ class RunningMeans:
             for hook in hooks:
                 hook.remove()
 
-    def _gather(self, number: int, x: Tensor, mean: Tensor, tile: Tile) -> Tensor:
+    def _gather(self, number: int, x: Tensor, mean: Tensor, tile: ImageTile) -> Tensor:
         """Add the tile's own part of its map `x`; the mean of all so far, in the form of `mean`."""
         layout = self._layouts.get(number)
         if layout is None:

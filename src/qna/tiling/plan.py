@@ -43,7 +43,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Tile:
+class ImageTile:
     """A part of an image: one cut per axis."""
 
     cuts: tuple[Cut, ...]
@@ -79,8 +79,8 @@ class TilePlan:
     def __len__(self) -> int:
         return math.prod(map(len, self.cuts))
 
-    def __iter__(self) -> Iterator[Tile]:
-        return map(Tile, product(*self.cuts))
+    def __iter__(self) -> Iterator[ImageTile]:
+        return map(ImageTile, product(*self.cuts))
 
     @property
     def largest(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from qna._core.errors import InvalidInput
 from qna.tiling.calls import Layout, index_of, tensors_in
 from qna.tiling.follow import follow
 from qna.tiling.means import RunningMeans
-from qna.tiling.plan import Tile, TilePlan, plan_tiles
+from qna.tiling.plan import ImageTile, TilePlan, plan_tiles
 
 
 class Sliced(Protocol):
@@ -172,7 +172,7 @@ class _Results:
             if given != made:
                 raise InvalidInput(f"out must have the shapes that the network gives, {made}, got {given}")
 
-    def put(self, made: Any, tile: Tile, home: torch.device) -> None:
+    def put(self, made: Any, tile: ImageTile, home: torch.device) -> None:
         """Put what the network made of a tile in its place."""
         if self._arrays is None:
             self.out, self._arrays = self._new(made, home)
