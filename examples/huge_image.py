@@ -2,6 +2,7 @@
 
     python examples/huge_image.py
     python examples/huge_image.py --side 8192 --tile 1024 --folder /a/disk
+    python examples/huge_image.py --side 512 --tile 128 --picture seams.png
 
 Then a corner is computed whole as well, as far as tiles of its own would see, and must be the same.
 """
@@ -55,6 +56,24 @@ def draw_image(path, side):
     return np.memmap(path, np.float32, "r", shape=(1, 3, side, side))
 
 
+def draw_seams(path, network, image, tile):
+    """How far the features of tiles are from those of the whole image, without and with a halo."""
+    import matplotlib.pyplot as plt
+
+    with torch.no_grad():
+        whole, _ = network(image)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+    for ax, halo in zip(axes, (0, "exact"), strict=True):
+        features, _ = qna.tiled(network, tile=tile, halo=halo)(image)
+        gap = (features - whole).abs().amax(-1)[0] / whole.std()
+        shown = ax.imshow(gap.clamp_min(1e-8).log10(), vmin=-8, vmax=0, cmap="magma")
+        name = halo if halo == "exact" else f"{halo} pixels"
+        ax.set_title(f"halo: {name}; at most {gap.max():.0e}", fontsize=10)
+        ax.set_axis_off()
+    figure.colorbar(shown, ax=axes, label="log10 of the difference / spread")
+    figure.savefig(path, dpi=110)
+
+
 def main():
     parser = argparse.ArgumentParser(description="An image in tiles.")
     parser.add_argument("--side", type=int, default=1024, metavar="PIXELS")
@@ -63,6 +82,7 @@ def main():
     parser.add_argument(
         "--folder", type=Path, help="for the image and its features; default: a temporary one"
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the seams that a halo removes")
     options = parser.parse_args()
     torch.manual_seed(0)
     network = FeaturesAndLogits(registry.create(options.model).eval().fuse())
@@ -103,6 +123,8 @@ def main():
         gap = np.abs(features[:, :n, :n] - whole[:, :n, :n].numpy()).max()
         print(f"largest difference to the corner in one piece: {gap:.1e} of {whole.std():.2f}")
         assert gap < 1e-4
+        if options.picture is not None:
+            draw_seams(options.picture, network, torch.from_numpy(np.array(image)), options.tile)
 
 
 if __name__ == "__main__":
