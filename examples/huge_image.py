@@ -33,6 +33,7 @@ class FeaturesAndLogits(nn.Module):
             module.register_forward_hook(self._look)
 
     def forward(self, x):
+        """Of images (B, C, H, W)."""
         features = self.network.forward_features(x)
         return features, self.network.forward_head(features)
 
@@ -75,6 +76,7 @@ def draw_seams(path, network, image, tile):
 
 
 def main():
+    """Draw, compute, compare."""
     parser = argparse.ArgumentParser(description="An image in tiles.")
     parser.add_argument("--side", type=int, default=1024, metavar="PIXELS")
     parser.add_argument("--tile", type=int, default=512, metavar="PIXELS")
@@ -101,15 +103,16 @@ def main():
         features = np.memmap(Path(folder) / "features", np.float32, "w+", shape=shape)
         logits = torch.empty(1, network.network.num_classes)
 
-        before, began = own_memory(), time.perf_counter()
+        before, began, cpu = own_memory(), time.perf_counter(), time.process_time()
         tiled(image, out=(features, logits))
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         print(
             f"{options.model} on {options.side} x {options.side} pixels: {len(plan)} tiles of at most "
             f"{plan.largest} pixels, halo {plan.halo[0]}, period {plan.period[0]}, "
             f"{plan.overhead:.2f} pixels computed per pixel"
         )
-        print(f"{seconds:.1f} s, {(network.peak - before) / 1e6:.0f} MB of memory at the peak")
+        peak = (network.peak - before) / 1e6
+        print(f"{seconds:.1f} s, {cpu:.1f} s of processors, {peak:.0f} MB of memory at the peak")
 
         # as whole as it has to be: from the corner to two tiles and their halo
         cut = min(2 * options.tile, options.side)
@@ -121,7 +124,7 @@ def main():
             whole, _ = network(torch.from_numpy(np.array(image[:, :, :part, :part])))
         n = int(cut / places.stride[0])
         gap = np.abs(features[:, :n, :n] - whole[:, :n, :n].numpy()).max()
-        print(f"largest difference to the corner in one piece: {gap:.1e} of {whole.std():.2f}")
+        print(f"largest difference to the corner in one piece: {gap:.1e}; spread {whole.std():.2f}")
         assert gap < 1e-4
         if options.picture is not None:
             draw_seams(options.picture, network, torch.from_numpy(np.array(image)), options.tile)
