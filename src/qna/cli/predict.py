@@ -49,8 +49,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--format", choices=("csv", "json"), help="default: what --out ends in, else csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default 5)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default 32")
+    parser.add_argument(
+        "--top-k", type=_classifiers.whole, default=5, metavar="K", help="classes per image (default 5)"
+    )
+    parser.add_argument("--batch-size", type=_classifiers.whole, default=32, metavar="N", help="default 32")
     _classifiers.add_options(parser)
     options = parser.parse_args(arguments)
     for name in ("top_k", "batch_size"):
@@ -59,27 +61,23 @@ def main(arguments: list[str]) -> int:
     from qna.train.processes import join_processes
 
     processes = join_processes(cpu=options.device == "cpu")
-    device = _classifiers.device(options) if processes is None else processes.device
+    device = _classifiers.device(options)  # sets the threads, too
+    if processes is not None:
+        device = processes.device
     (classifier,) = _classifiers.load(options, [options.model])
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text
             stream.reconfigure(errors="surrogateescape")
     work = _Work(classifier, options, device, processes)
-    keeps = False
     try:
         keeps = options.out is not None and not is_stream(options.out)
         if processes is not None:
             _check_parallel(options.files, keeps=keeps)
         return work.with_shares() if keeps else work.at_once()
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # ends the command, and is nobody's fault
+        raise
     except OSError as error:
         raise InvalidInput(f"cannot write {options.out or 'to standard output'}: {error}") from None
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on" if keeps else ""
-        print(f"qna: interrupted{goes_on}", file=sys.stderr)
-        return 130
 
 
 def _check_parallel(files: list[str], *, keeps: bool) -> None:
