@@ -1,6 +1,5 @@
 """Tiles give what the whole image gives, in float64, at sizes that nothing divides; memory does not grow."""
 
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -322,7 +321,7 @@ def test_training_mode_and_wrong_out_are_refused():
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_image(tmp_path):
     peaks = []
-    for side in (512, 2048):
+    for side in (384, 1024):
         run = subprocess.run(
             [sys.executable, "-m", "tests.tiling.peak", str(side), str(tmp_path)],
             capture_output=True,
@@ -333,6 +332,5 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
         assert run.returncode == 0, run.stderr
         peaks.append(int(run.stdout))
     small, large = peaks
-    # sixteen times the pixels: 3 x 2048 x 2048 alone are 50 MB; what may differ is the plan
-    assert large < small + 8e6
-    assert math.isfinite(small)
+    # seven times the pixels, which alone are 12 MB, and 81 tiles instead of 9
+    assert 0 < large < small + 2e6
