@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qna._core.errors import InvalidInput
+from qna.models._parts.merging import PatchMerging
 from qna.parts.reach import Reach
 from qna.tiling.follow import follow, name_of
 from qna.tiling.places import needed
@@ -91,6 +92,15 @@ def test_a_block_of_a_transposed_convolution_sees_what_it_is_said_to():
         block = [shown[i] for i in range(18) if (i + 1) // 2 == k]
         assert (min(s[0] for s in block), max(s[1] for s in block)) == (k - 1, k)
         assert reach.sources(2 * k - 1, 2 * k) == (k - 1, k)
+
+
+@pytest.mark.parametrize(("stride", "size"), [(2, 13), (4, 13), (4, 14), (3, 12)])
+def test_patches_begin_where_they_are_said_to(stride, size):
+    merging = PatchMerging(3, stride=stride).double()
+    shape = (1, size, 5, 3)
+    for i, seen in enumerate(seen_by_outputs(merging, shape, (-3, -2), 0)):
+        low, high = merging.reach(shape)[0].sources(i, i)
+        assert seen == (max(low, 0), min(high, size - 1))
 
 
 NOT_LOCAL = {

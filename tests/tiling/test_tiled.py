@@ -207,6 +207,34 @@ def test_the_halo_is_what_the_layers_need_and_no_pixel_more():
     assert qna.tiled(strided, tile=5).plan((1, 1, 48, 48)).halo == ((0, 0), (0, 0))
 
 
+class Cropped(nn.Module):
+    """Cuts the borders off, so that padding falls on pixels that are not the image's first and last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x[:, :, 5:-4, 7:])
+
+
+class DeadEnd(nn.Module):
+    """Makes a coarse map, of which nothing comes out."""
+
+    def forward(self, x):
+        F.max_pool2d(x, 8)
+        return x.tanh()
+
+
+@pytest.mark.parametrize(("build", "space"), [(Cropped, (40, 31)), (DeadEnd, (43, 34))])
+def test_every_map_on_the_way_lies_in_the_tile(build, space):
+    network, x = build().double(), image(*space)
+    with torch.no_grad():
+        whole = network(x)
+    assert_equal(qna.tiled(network, tile=10)(x), whole)
+
+
 class ToLast(nn.Module):
     def forward(self, x):
         return x.permute(0, 2, 3, 1)
