@@ -240,7 +240,8 @@ def _padding(call: Call) -> Found:
 @_rule("cat concat concatenate")
 def _concatenation(call: Call) -> Found:
     bound = call.bound("tensors dim")
-    parts = bound["tensors"]
+    # some decoders put nothing where an encoder has no map
+    parts = [part for part in bound["tensors"] if part.numel()]
     if not all(id(part) in call.layouts for part in parts):
         raise NotLocal("puts a map and what is no map side by side")
     layouts = [call.layouts[id(part)] for part in parts]
