@@ -322,6 +322,7 @@ def conv(size=3):
     ("build", "shape", "options", "told"),
     [
         (conv, (1, 3, 40, 40), {"tile": 0}, "tile must be an integer of at least 1"),
+        (conv, (1, 3, 40, 40), {"tile": 2.5}, "tile must be an integer of at least 1"),
         (conv, (1, 3, 40, 40), {"tile": 8, "halo": "none"}, "halo must be 'exact' or pixels"),
         (conv, (1, 3, 40, 40), {"tile": 8, "halo": -1}, "of at least 0, got -1"),
         (conv, (1, 3, 40, 40), {"tile": (8, 8, 8)}, "tile has 3 sizes, and images"),

@@ -54,7 +54,7 @@ class Tiled(nn.Module):
     ):
         super().__init__()
         self.model = model.eval()
-        axes = 1 if isinstance(tile, int) else len(tile)
+        axes = len(tile) if isinstance(tile, Sequence) else 1
         self.tile = per_axis("tile", tile, axes, minimum=1)
         if halo != "exact" and (not isinstance(halo, int) or isinstance(halo, bool) or halo < 0):
             raise InvalidInput(f"halo must be 'exact' or pixels, an integer of at least 0, got {halo!r}")
@@ -146,7 +146,8 @@ def tiled(
             evaluation mode.
         tile: pixels per axis that each run adds, one number for all axes; rounded up to the period of the
             network, the product of its strides and windows. What a run sees is larger by the halo.
-        halo: "exact", or pixels: fewer are quicker, and leave seams.
+        halo: "exact", or the pixels that a run sees around those at least; fewer than it needs are quicker
+            and leave seams, more are not read.
         notify: called with the tiles that are done and those there are, after each.
 
     Returns:
