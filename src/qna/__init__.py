@@ -21,11 +21,12 @@ _HOME = {
     "QnAUpsample3d": "qna.mixers",
     "WindowAttention2d": "qna.mixers",
     "create_mixer": "qna.mixers",
+    "tiled": "qna.tiling",
 }
-_SUBMODULES = ("ops", "mixers", "models")
+_SUBMODULES = ("ops", "mixers", "models", "tiling")
 
 if TYPE_CHECKING:
-    from qna import mixers, models, ops
+    from qna import mixers, models, ops, tiling
     from qna.mixers import (
         QnA1d,
         QnA2d,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         create_mixer,
     )
     from qna.ops import learned_query_attention, use_backend
+    from qna.tiling import tiled
 
 __all__ = [
     "learned_query_attention",
@@ -51,9 +53,11 @@ __all__ = [
     "QnAUpsample3d",
     "WindowAttention2d",
     "create_mixer",
+    "tiled",
     "mixers",
     "models",
     "ops",
+    "tiling",
 ]
 
 

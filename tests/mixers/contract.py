@@ -14,6 +14,7 @@ from torch import nn
 from qna._core.errors import InvalidInput
 from qna.parts.protocols import CountsMacs, HoldsMaps
 from tests.clauses import Contract
+from tests.tiling.probe import seen_by_outputs
 
 CONTRACT = Contract()
 clause = CONTRACT.clause
@@ -199,6 +200,25 @@ def costs_are_told(row):
 def no_weight_decay_names_are_parameters(row):
     mixer = build(row)
     assert mixer.no_weight_decay() <= {n for n, _ in mixer.named_parameters()}
+
+
+@clause(lambda row: hasattr(row.build, "reach"))
+def reach_is_what_a_nan_shows(row):
+    """No position of the input is left out, and none is said to be seen that is not."""
+    for strided in ({}, {"stride": 2}) if row.traits.strided else ({},):
+        mixer = row.create(row.example.dim, **row.example.arguments, **strided)
+        randomise(mixer)
+        mixer.double()
+        for axis in range(row.traits.axes):
+            space = list(row.example.space)
+            space[axis] = 13
+            shape = (2, *space, row.example.dim)
+            axes = tuple(range(-1 - row.traits.axes, -1))
+            seen = seen_by_outputs(mixer, shape, axes, axis)
+            reach = mixer.reach(shape)[axis]
+            for i, found in enumerate(seen):
+                low, high = reach.sources(i, i)
+                assert found == (max(low, 0), min(high, 12))
 
 
 @clause()

@@ -57,7 +57,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: from writing, a full disk for example, or because `path` is a folder, a disk or a socket;
             `path` is then as it was, with nothing beside it.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
             write(temporary)
@@ -80,7 +80,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     sync_folder(path.parent)
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether `path` must be written through: a pipe, a character device, or a file that is open already.
 
     Raises:

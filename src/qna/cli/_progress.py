@@ -1,7 +1,11 @@
-"""What a person sees of a training run in the terminal."""
+"""What a person sees in the terminal while a command runs."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from qna._core.errors import require
@@ -100,3 +104,31 @@ class TerminalObserver(Observer):
 
     def _epoch(self, number: int) -> str:
         return f"{number:>{len(str(self.epochs))}}/{self.epochs}"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A count of things done and the time that they took, on standard error.
+
+    Only on a terminal where rich is installed: rows of figures that others read stay rows.
+
+    Args:
+        what: is counted.
+
+    Returns:
+        what adds to the count.
+    """
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        yield lambda more: None
+        return
+    columns = require("rich.progress", extra="train", purpose="a progress bar")
+    console = require("rich.console", extra="train", purpose="a progress bar").Console(stderr=True)
+    with columns.Progress(
+        columns.SpinnerColumn(),
+        columns.TextColumn("{task.completed:,} " + what, markup=False),
+        columns.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda more: bar.advance(task, more)

@@ -18,6 +18,7 @@ from qna.eval.predictions import Guess, Prediction, find_images, predict
 from qna.eval.regions import RegionScores, RegionTally
 from qna.eval.scores import Scores, Tally, evaluate
 from qna.eval.segmenter import Segmenter, full_size, judge_regions, segment
+from qna.eval.shares import Shares, key_of
 
 __all__ = [
     "CLEAN",
@@ -37,6 +38,7 @@ __all__ = [
     "Result",
     "Scores",
     "Segmenter",
+    "Shares",
     "Speed",
     "Tally",
     "UnusableAnswers",
@@ -45,6 +47,7 @@ __all__ = [
     "full_size",
     "judge",
     "judge_regions",
+    "key_of",
     "measure_speed",
     "predict",
     "segment",

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
 
@@ -85,4 +86,19 @@ class Fuses(Protocol):
 
     def fuse(self) -> object:
         """Take that form, in place; what comes out stays the same to rounding. Returns itself."""
+        ...
+
+
+@runtime_checkable
+class TellsReach(Protocol):
+    """A layer (B, *space, C) -> (B, *space', out_dim) that tells of which positions it makes each position.
+
+    That is all that it does: a shift of the map by whole steps shifts what comes out, and there are ``space'
+    = ceil(space / stride)`` positions.
+    """
+
+    out_dim: int
+
+    def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
+        """Of each space axis, for a map of `size`."""
         ...

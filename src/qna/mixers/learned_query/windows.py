@@ -16,6 +16,7 @@ from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import interleave
 from qna.parts.linear import apply_linear
+from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, window_sources
 from qna.parts.window_softmax import window_softmax
 
@@ -64,12 +65,12 @@ class LearnedQueryWindows(LearnedQueryLayer):
             sum to 1, and are 0 outside the map.
         """
         scores, _, bias, _ = self.attention_inputs(x)
-        shares = window_softmax(scores, bias, self._window(x))
+        shares = window_softmax(scores, bias, self._window(x.shape))
         return interleave(shares.unflatten(self.axes + 1, (math.prod(self.factor), -1)), self.factor)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each output looks: its softmax, mean over queries and heads, before the query weights."""
-        axes, window = self.axes, self._window(x)
+        axes, window = self.axes, self._window(x.shape)
         shares = self.attention_map(x).mean((axes + 1, axes + 2))  # B, *space', *kernel
         sources = window_sources(x.shape[1:-1], window, x.device).unflatten(0, window.out)
         number = math.prod(self.factor)
@@ -111,15 +112,21 @@ class LearnedQueryWindows(LearnedQueryLayer):
         inner = self.out_dim
         return n_out * inner + max(n * (inner + self.num_queries * self.num_heads), n_out * inner)
 
+    def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
+        """A window for each block of outputs."""
+        window = self._window(size)
+        settings = zip(*window[:4], self.factor, strict=True)
+        return tuple(Reach(s, -before, d * (k - 1) - before, factor) for k, s, d, before, factor in settings)
+
     def _positions(self, size: Sequence[int]) -> tuple[int, int, int]:
         """Positions, windows and outputs of all maps of the batch."""
         along = (-(-n // stride) for n, stride in zip(size[1:-1], self.stride, strict=True))
         windows = size[0] * math.prod(along)
         return math.prod(size[:-1]), windows, windows * math.prod(self.factor)
 
-    def _window(self, x: Tensor) -> Window:
+    def _window(self, size: Sequence[int]) -> Window:
         return Window.over(
-            x.shape[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
+            size[1:-1], self.kernel_size, stride=self.stride, padding="same", dilation=self.dilation
         )
 
     @torch.enable_grad()

@@ -16,6 +16,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
+from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
 
@@ -121,6 +122,10 @@ class WindowAttention2d(nn.Module):
     def held(self, size: Sequence[int]) -> int:
         """Elements beside the input: queries, keys and values twice, while they are brought into windows."""
         return 6 * size[0] * self._padded(size) * self.dim
+
+    def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
+        """A window sees itself; windows begin at the map's start."""
+        return tuple(map(Reach.of_blocks, self.window_size))
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""

@@ -12,6 +12,7 @@ from qna.models._parts.padding import pad_same, same_margins
 from qna.models._parts.shortcut import even_rows, strided_size
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
+from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
 
@@ -55,5 +56,14 @@ class PatchMerging(nn.Module):
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Which positions each patch is made of, all alike."""
-        before = [same_margins(n, self.stride, self.stride)[0] for n in x.shape[1:3]]
-        return even_rows(x, self.stride, self.stride, before)
+        return even_rows(x, self.stride, self.stride, self._before(x.shape))
+
+    def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
+        """The patches; where they begin depends on `size`."""
+        return tuple(
+            Reach.of_window(self.stride, stride=self.stride, before=before) for before in self._before(size)
+        )
+
+    def _before(self, size: Sequence[int]) -> list[int]:
+        """Zeros before the map, per axis."""
+        return [same_margins(n, self.stride, self.stride)[0] for n in size[1:3]]
