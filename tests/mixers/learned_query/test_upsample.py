@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import qna
 from qna._core.errors import InvalidInput
+from qna.export import export_onnx
 
 LAYERS = {1: qna.QnAUpsample1d, 2: qna.QnAUpsample2d, 3: qna.QnAUpsample3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -217,3 +218,15 @@ def test_a_factor_that_is_none_is_named(factor):
         InvalidInput, match="factor must be an integer of at least 1, or one for each of 2 axes"
     ):
         qna.QnAUpsample2d(8, num_heads=2, factor=factor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("axes", "factor"), [(1, 3), (2, (2, 3))])
+def test_exports_to_onnx_for_any_size(axes, factor, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    mixer = layer(axes, factor=factor).float().eval()
+    sizes = ("height", "width")[:axes]
+    # the exporter holds the file to the module at two sizes
+    made = export_onnx(mixer, tmp_path / "upsample.onnx", ("batch", *sizes, 12))
+    assert made.path.exists()

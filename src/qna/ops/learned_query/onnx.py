@@ -7,6 +7,7 @@ convolutions like them.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -20,7 +21,9 @@ _LOWEST = torch.finfo(torch.float32).min
 _END = 2**63 - 1
 
 
-def nodes(scores: Value | None, value: Value, bias: Value, weight: Value | None, window: list[Any]) -> Value:
+def nodes(
+    scores: Value | None, value: Value, bias: Value, weight: Value | None, geometry: list[Any]
+) -> Value:
     """The output (B, *space', h, d), for the arguments of the recorded op.
 
     Args:
@@ -28,12 +31,13 @@ def nodes(scores: Value | None, value: Value, bias: Value, weight: Value | None,
         value: (B, *space, h, d), or both in one, (B, *space, d + L, h).
         bias: (*kernel, L, h).
         weight: (*kernel, L, h) or None.
-        window: `Window.flat`; numbers that depend on open sizes are values.
+        geometry: `Window.flat`, then the factor; numbers that depend on open sizes are values.
     """
     op: Any = require("onnxscript", extra="export", purpose="writing ONNX").opset18
     *kernel, L, h = bias.shape
     axes, taps = len(kernel), list(product(*map(range, kernel)))
-    stride, dilation, before, out = (window[i * axes : (i + 1) * axes] for i in range(4))
+    stride, dilation, before, out, factor = (geometry[i * axes : (i + 1) * axes] for i in range(5))
+    subpixels = math.prod(factor)
     span = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     # positions last, behind an axis of taps, queries or channels, and heads
     space = list(range(4, 4 + axes))
@@ -83,11 +87,33 @@ def nodes(scores: Value | None, value: Value, bias: Value, weight: Value | None,
     shares = op.Div(exponentials, op.Where(op.Equal(total, 0.0), 1.0, total))
     if weight is not None:
         shares = op.Mul(shares, table(weight))
-    shares = op.ReduceSum(shares, [2])
-    each = op.Split(shares, axis=1, num_outputs=len(taps)) if len(taps) > 1 else [shares]
-    # one after the other: a sum of all would hold as many maps as there are taps
-    attended = op.Mul(seen(value, taps[0]), each[0])
-    for tap, share in zip(taps[1:], each[1:], strict=True):
-        attended = op.Add(attended, op.Mul(seen(value, tap), share))
-    attended = op.Transpose(op.Squeeze(attended, [1]), perm=[0, *range(3, 3 + axes), 2, 1])
+
+    def attend(shares: Value) -> Value:
+        """(B, 1, d, h, *windows) of one output of every window, from the shares of its queries."""
+        shares = op.ReduceSum(shares, [2])
+        each = op.Split(shares, axis=1, num_outputs=len(taps)) if len(taps) > 1 else [shares]
+        # one after the other: a sum of all would hold as many maps as there are taps
+        attended = op.Mul(seen(value, taps[0]), each[0])
+        for tap, share in zip(taps[1:], each[1:], strict=True):
+            attended = op.Add(attended, op.Mul(seen(value, tap), share))
+        return attended
+
+    if subpixels == 1:
+        attended = op.Transpose(op.Squeeze(attend(shares), [1]), perm=[0, *range(3, 3 + axes), 2, 1])
+    else:
+        groups = op.Split(shares, axis=2, num_outputs=subpixels)
+        attended = _interleave(op, op.Concat(*map(attend, groups), axis=1), factor)
     return attended if wide == dtype else op.Cast(attended, to=dtype)
+
+
+def _interleave(op: Any, grouped: Value, factor: list[int]) -> Value:
+    """(B, G, d, h, *windows) -> (B, *space', h, d): the G = prod(factor) outputs of a window side by side."""
+    axes, along = len(factor), op.Constant(value_ints=factor)
+    rest = op.Shape(grouped, start=2)
+    apart = op.Reshape(grouped, op.Concat(op.Shape(grouped, end=1), along, rest, axis=0))
+    # B, *factor, d, h, *windows: of each axis the window's place, then the sub-pixel's in it
+    places = [axis for a in range(axes) for axis in (axes + 3 + a, 1 + a)]
+    apart = op.Transpose(apart, perm=[0, *places, axes + 2, axes + 1])
+    fine = op.Mul(op.Shape(grouped, start=4), along)
+    channels = [op.Shape(grouped, start=i, end=i + 1) for i in (3, 2)]
+    return op.Reshape(apart, op.Concat(op.Shape(grouped, end=1), fine, *channels, axis=0))
