@@ -165,7 +165,7 @@ def test_what_was_in_the_file_stays_if_the_new_rows_cannot_be_had(run_folder, pi
             ["RUN", "a.png", "--std", "inf"],
             "mean and std need one finite number per channel, std above 0, got",
         ),
-        (["RUN", "a.png", "--crop-pct", "nan"], "a view needs a size of at least 1 and crop_pct in (0, 1]"),
+        (["RUN", "a.png", "--crop-pct", "nan"], "a view needs a size from 1 to 4,096 and crop_pct in (0, 1]"),
         (["test_vit", "a.png"], "test_vit has no weights"),
         (["no/such", "a.png"], "there is no run or weights file no/such"),
     ],

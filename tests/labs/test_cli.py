@@ -47,7 +47,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(toy, tmp_path, c
     assert "cannot be written" in capsys.readouterr().err
     monkeypatch.setitem(LABS, toy.name, replace(toy, run=lambda config, folder: pytest.fail("it ran")))
     assert main(["lab", "run", "toy-dice", "--out", str(tmp_path / "run"), "--csv", str(file)]) == 2
-    assert "note.csv has columns ['mine']" in capsys.readouterr().err
+    assert "note.csv, line 1: it has columns 'mine'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

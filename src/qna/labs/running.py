@@ -129,7 +129,12 @@ class PartsFolder:
         }  # type: ignore[arg-type]
         config, kept = self.path / "config.json", self.path / "rows.csv"
         if config.exists():
-            before = read_json(config, str(config))
+            try:
+                before = read_json(config)
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"{config} is not a run's: {error}; name another folder with --out"
+                ) from None
             if not isinstance(before, dict) or before.get("lab") is None:
                 raise InvalidInput(
                     f"{self.path} holds no run of a laboratory; name another folder with --out"
