@@ -11,7 +11,7 @@ from torch import Tensor
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
 from qna.ops._shared.row import OpRow
-from qna.ops.neighborhood import reference
+from qna.ops.neighborhood import cpu, reference
 from qna.ops.neighborhood.cases import CASES
 from qna.ops.neighborhood.flops import flops_of
 from qna.ops.neighborhood.inputs import (
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["ROW", "NeighborhoodWindow", "neighborhood_attention", "neighborhood_av", "neighborhood_qk"]
 
 # fastest first
-_BACKENDS = (Backend("reference", reference.attend),)
+_BACKENDS = (
+    cpu.BACKEND,
+    Backend("reference", reference.attend),
+)
 
 
 @overload
@@ -108,7 +111,7 @@ def neighborhood_attention(
             values hold, NaN included, changes nothing.
         scale: of the products, None for ``d ** -0.5``.
         return_lse: whether to return as well the logarithm of the sum of e^s.
-        backend: "reference", or another that `qna doctor` lists; None takes the fastest that can run.
+        backend: "cpu", "reference", or another that `qna doctor` lists; None takes the fastest that can run.
         **window: ``stride=1``, queries that share a window, at most `kernel_size`; ``dilation=1``, positions
             between neighbouring keys; ``is_causal=False``; ``border="clamp"``: the window moves inwards, and
             its span must fit the map. "mask": it stays, and what lies outside is not attended. "zero": it
