@@ -5,25 +5,30 @@ import torch
 from tests.ops.tolerance import assert_close_to_oracle, tolerance
 
 
+def leaf(t):
+    """`t` with a gradient, if it can have one: a mask has none."""
+    return None if t is None else t.detach().requires_grad_(t.is_floating_point())
+
+
 def run(row, inputs, window, backend, upstream_dtype=None):
     """Output and gradients by name, for a random upstream gradient that `upstream_dtype` can hold."""
-    leaves = {k: None if t is None else t.detach().requires_grad_() for k, t in inputs.items()}
+    leaves = {k: leaf(t) for k, t in inputs.items()}
     out = row.function(**leaves, **window, backend=backend)
     g = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     out.backward(g.to(upstream_dtype or out.dtype).to(out.device, out.dtype))
-    grads = {k: t.grad for k, t in leaves.items() if t is not None}
+    grads = {k: t.grad for k, t in leaves.items() if t is not None and t.requires_grad}
     return {"out": out.detach(), **grads}
 
 
 def assert_equals_reference(row, case, inputs, backend):
     """Compare output and all gradients with the reference in fp64; half precision with its own rounding."""
-    dtype, device = next((t.dtype, t.device) for t in inputs.values())
     actual = run(row, inputs, case.window, backend)
-    double = {k: None if t is None else t.double().cpu() for k, t in inputs.items()}
+    dtype, device = actual["out"].dtype, actual["out"].device
+    given = {k: t.cpu() for k, t in inputs.items() if t is not None}
+    double = {k: t.double() if t.is_floating_point() else t for k, t in given.items()}
     expected = run(row, double, case.window, row.reference.name, upstream_dtype=dtype)
     assert actual.keys() == expected.keys()
-    plain = {k: None if t is None else t.cpu() for k, t in inputs.items()}
-    rounded = expected if dtype == torch.float32 else run(row, plain, case.window, row.reference.name)
+    rounded = expected if dtype == torch.float32 else run(row, given, case.window, row.reference.name)
     for name, e in expected.items():
         a = actual[name]
         assert a.shape == e.shape, name

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from qna.ops import OPS
+from tests.ops.equality import leaf
 
 
 def resident(name):
@@ -19,7 +20,7 @@ def resident(name):
 
 
 def step(row, case, backend):
-    leaves = {k: t.requires_grad_() for k, t in case.make().items()}
+    leaves = {k: leaf(t) for k, t in case.make().items()}
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of drawing them
     before = resident("VmRSS")
     out = row.function(**leaves, **case.window, backend=backend)

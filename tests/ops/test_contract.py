@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna.ops import OPS, register_flop_formulas
 from qna.ops.learned_query.triton.runtime import INTERPRETED
-from tests.ops.equality import assert_equals_reference, run
+from tests.ops.equality import assert_equals_reference, leaf, run
 from tests.ops.learned_query.triton.interpreter import in_a_process_of_its_own, outside, silent
 
 pytestmark = silent
@@ -77,7 +77,7 @@ class Calls(TorchDispatchMode):
 @pytest.mark.parametrize("training", [True, False])
 def test_opcheck_of_every_op_that_runs(row, backend, training):
     inputs = inputs_of(quick(row), backend)
-    leaves = {k: t.requires_grad_(training) for k, t in inputs.items()}
+    leaves = {k: leaf(t) if training else t for k, t in inputs.items()}
     with Calls() as seen:
         out = row.function(**leaves, **quick(row).window, backend=backend.name)
         if training:
@@ -86,7 +86,8 @@ def test_opcheck_of_every_op_that_runs(row, backend, training):
     for op, arguments in seen.calls:
         differentiable = training and not op.name().endswith("_backward")
         given = [
-            t.detach().requires_grad_(differentiable) if isinstance(t, torch.Tensor) else t for t in arguments
+            (leaf(t) if differentiable else t.detach()) if isinstance(t, torch.Tensor) else t
+            for t in arguments
         ]
         tests = None if differentiable or not training else ("test_schema", "test_faketensor")
         torch.library.opcheck(op, given, **({"test_utils": tests} if tests else {}))
@@ -102,7 +103,7 @@ def test_two_runs_agree_bit_for_bit(row, backend):
 
 @kernels
 def test_a_second_derivative_is_refused_aloud(row, backend):
-    leaves = {k: t.requires_grad_() for k, t in inputs_of(quick(row), backend).items()}
+    leaves = {k: leaf(t) for k, t in inputs_of(quick(row), backend).items()}
     out = row.function(**leaves, **quick(row).window, backend=backend.name)
     (grad,) = torch.autograd.grad(out.square().sum(), next(iter(leaves.values())), create_graph=True)
     words = (
@@ -115,7 +116,7 @@ def test_a_second_derivative_is_refused_aloud(row, backend):
 @kernels
 def test_flops_are_those_of_the_row(row, backend):
     register_flop_formulas()
-    leaves = {k: t.requires_grad_() for k, t in inputs_of(quick(row), backend).items()}
+    leaves = {k: leaf(t) for k, t in inputs_of(quick(row), backend).items()}
     counted = []
     with FlopCounterMode(display=False) as counter:
         out = row.function(**leaves, **quick(row).window, backend=backend.name)

@@ -47,6 +47,10 @@ def _nothing(*_: Any) -> list[str]:
     return []
 
 
+# of the backends of all ops
+_names: set[str] = set()
+
+
 @dataclass(frozen=True)
 class Backend:
     """One implementation of an op, with the limits that it declares.
@@ -67,7 +71,7 @@ class Backend:
     """
 
     name: str
-    run: Callable[..., torch.Tensor]
+    run: Callable[..., Any]
     device: str | None = None
     dtypes: tuple[torch.dtype, ...] | None = None
     most: Mapping[str, int] = field(default_factory=dict)
@@ -75,6 +79,9 @@ class Backend:
     missing: Callable[[], list[str]] = _nothing
     declines: Callable[[Any], list[str]] = _nothing
     onnx: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _names.add(self.name)
 
     def reasons(self, inputs: OpInputs) -> list[str]:
         """Every reason why this backend cannot run `inputs` here; empty if it can."""
@@ -129,7 +136,8 @@ _noticed: set[tuple[str, str]] = set()
 def use_backend(name: str | None) -> Iterator[None]:
     """Make `name` what ``backend=None`` means inside the block; the way to export or debug a whole model.
 
-    A named backend never falls back. Ops check the name when they are called.
+    A named backend never falls back. An op that has none of this name takes what it would outside of the
+    block. Ops check the name when they are called.
     """
     global _default  # noqa: PLW0603 - a ContextVar would break torch.compile(fullgraph=True)
     before, _default = _default, name
@@ -160,11 +168,14 @@ def select(op: str, backends: Sequence[Backend], inputs: OpInputs, requested: st
         requested: a backend's name, which never falls back, or None for the first that can.
 
     Raises:
+        UnknownName: with the nearest names.
         NoBackend: with the inputs, every backend asked and each of its reasons.
     """
-    requested = _default if requested is None else requested
+    own = [b.name for b in backends]
     if requested is not None:
-        check_choice("backend", requested, [b.name for b in backends])
+        check_choice("backend", requested, own)
+    elif _default is not None and check_choice("backend", _default, _names) in own:
+        requested = _default
     declined: list[tuple[Backend, list[str]]] = []
     device = inputs.device.type
     for backend in backends:

@@ -44,6 +44,14 @@ class FromItsOutput(ScaledTanh):
     keeps_output = True
 
 
+class WithItsTanh(ScaledTanh):
+    """The same, and tanh(map) as a result of its own."""
+
+    name = "toy_with_kept"
+    keeps_output = True
+    returns_kept = True
+
+
 def forward(x, factor, shift, output, kept, power):
     t = x.tanh()
     output.copy_(t * factor**power)
@@ -68,13 +76,25 @@ def backward_from_output(grad, x, factor, shift, output, kept, grads, power, wan
     return gradients(grad, t, x, factor, grads, power, wanted)
 
 
+def backward_of_both(grad, of_kept, x, factor, shift, output, kept, grads, power, wanted):
+    sums = gradients(grad, kept, x, factor, grads, power, wanted)
+    grads[0].add_(of_kept * (1 - kept * kept))
+    return sums
+
+
 TOY = ScaledTanh()
 attend = {
     "plain": TOY.register("plain", forward, backward, device="cpu", keeps=False),
     "keeping": TOY.register("keeping", forward, backward, device="cpu", keeps=True),
     "output": FromItsOutput().register("plain", forward, backward_from_output, device="cpu", keeps=False),
+    "both": WithItsTanh().register("plain", forward, backward_of_both, device="cpu", keeps=True),
 }
-OPS = {"plain": "toy_plain", "keeping": "toy_keeping", "output": "toy_from_output_plain"}
+OPS = {
+    "plain": "toy_plain",
+    "keeping": "toy_keeping",
+    "output": "toy_from_output_plain",
+    "both": "toy_with_kept_plain",
+}
 BACKENDS = pytest.mark.parametrize("backend", attend)
 
 
@@ -108,12 +128,13 @@ def test_opcheck(backend):
     name = OPS[backend]
     torch.library.opcheck(getattr(torch.ops.qna, name).default, (*leaves, shift, [3]))
     torch.library.opcheck(getattr(torch.ops.qna, name).default, (*leaves, None, [3]))
-    kept = leaves[0].detach().tanh() if backend == "keeping" else None
+    kept = leaves[0].detach().tanh() if backend in ("keeping", "both") else None
     plain = [t.detach() for t in leaves]
-    output = (by_torch(*plain, shift, 3),) if backend == "output" else ()
+    output = (by_torch(*plain, shift, 3),) if backend in ("output", "both") else ()
+    of_kept = (torch.ones(4, 3),) if backend == "both" else ()
     torch.library.opcheck(
         getattr(torch.ops.qna, f"{name}_backward").default,
-        (torch.ones(4, 3), *plain, shift, *output, kept, True, [3]),
+        (torch.ones(4, 3), *of_kept, *plain, shift, *output, kept, True, [3]),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -124,7 +145,9 @@ def test_gradcheck(backend):
     assert torch.autograd.gradcheck(lambda *t: attend[backend](*t, shift, 3), (x, factor))
 
 
-@pytest.mark.parametrize(("backend", "dynamic"), [("plain", False), ("keeping", True), ("output", True)])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"), [("plain", False), ("keeping", True), ("output", True), ("both", True)]
+)
 def test_compiles_without_graph_breaks(backend, dynamic):
     torch._dynamo.reset()
 
@@ -138,6 +161,19 @@ def test_compiles_without_graph_breaks(backend, dynamic):
         torch.testing.assert_close(actual, expected)
         grads = [torch.autograd.grad(y.sum(), (x, factor)) for y in (actual, expected)]
         torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("used", [(True, True), (True, False), (False, True)])
+def test_gradients_of_what_is_kept(used):
+    x, factor, shift = tensors()
+    both, expected = (
+        attend["both"](x, factor, shift, 3, return_kept=True),
+        (by_torch(x, factor, shift, 3), x.tanh()),
+    )
+    torch.testing.assert_close(both, expected)
+    sums = (sum(t.sin().sum() for t, use in zip(y, used, strict=True) if use) for y in (both, expected))
+    grads = [torch.autograd.grad(total, (x, factor), materialize_grads=True) for total in sums]
+    torch.testing.assert_close(*grads)
 
 
 @BACKENDS

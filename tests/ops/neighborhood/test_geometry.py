@@ -6,18 +6,7 @@ import pytest
 import torch
 
 from qna.ops.neighborhood.geometry import BORDERS, window_axes
-
-
-def taps(i, axis):
-    """Positions of the taps that query `i` may see, in the map or not."""
-    r, m = i % axis.dilation, i // axis.dilation
-    length = len(range(r, axis.size, axis.dilation))
-    k, s = axis.kernel, axis.stride
-    causal_start = min(m // s * s + s - 1, length - 1) - (k - 1)
-    start = causal_start if axis.causal else m // s * s + s // 2 - k // 2
-    if axis.border == "clamp":
-        start = max(min(start, length - k), 0)
-    return [r + j * axis.dilation for j in range(start, m + 1 if axis.causal else start + k)]
+from tests.ops.neighborhood.definition import taps
 
 
 @pytest.mark.parametrize("border", BORDERS)

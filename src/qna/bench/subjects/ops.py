@@ -53,8 +53,8 @@ def op_row(name: str) -> Any:
 
 
 def case_of(row: Any, **sizes: Any) -> Any:
-    """The op's first case with two space axes and no further arguments, with those of `sizes` that it has."""
-    plain = next(case for case in row.cases if len(case.space) == 2 and not case.window)
+    """The op's first case with two space axes, which is plain, with those of `sizes` that it has."""
+    plain = next(case for case in row.cases if len(case.space) == 2)
     has = {f.name for f in fields(plain)}
     return replace(plain, **{name: size for name, size in sizes.items() if name in has})
 

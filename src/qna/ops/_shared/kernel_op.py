@@ -38,6 +38,8 @@ class KernelOp:
         options: the other arguments as torch's schemas write them. One flat list of integers for a geometry,
             since each object costs a microsecond at each border between Python and torch.
         keeps_output: whether a backward reads the output of its forward.
+        returns_kept: whether what a forward keeps is a result too, with a gradient of its own. The backends
+            are then registered with ``keeps=True``, and their backward gets that gradient second.
     """
 
     name: str
@@ -47,6 +49,7 @@ class KernelOp:
     constants: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     keeps_output = False
+    returns_kept = False
 
     def __init__(self):
         self._tensors = (*self.maps, *self.parameters, *self.constants)
@@ -88,18 +91,19 @@ class KernelOp:
 
     def register(
         self, backend: str, forward: Forward, backward: Backward, *, device: str, keeps: bool
-    ) -> Callable[..., Tensor]:
+    ) -> Callable[..., Any]:
         """Register ``qna::<name>_<backend>`` and its backward; return the function that a `Backend` runs.
 
-        That function takes maps, parameters and constants as the ops do, then what `encode` does.
+        That function takes maps, parameters and constants as the ops do, then what `encode` does; with
+        ``return_kept=True`` it returns what was kept as well, where the op `returns_kept`.
 
         Args:
             backend: its name.
             forward: (*parts, *parameters, *constants, output, kept, *geometry): fills `output`, and `kept`
                 unless it is None. It is not called where the output is empty.
-            backward: (grad, *parts, *parameters, *constants, [output,] kept, grads, *geometry, wanted) ->
-                gradients of the parameters, None where there is none or `wanted` is False; fills `grads`, the
-                parts of the maps' gradients.
+            backward: (grad, [grad_kept,] *parts, *parameters, *constants, [output,] kept, grads, *geometry,
+                wanted) -> gradients of the parameters, None where there is none or `wanted` is False; fills
+                `grads`, the parts of the maps' gradients.
             device: type of the device whose addresses the kernels read; on others torch refuses the ops, also
                 those of a program that was exported elsewhere.
             keeps: whether `backward` needs what `empty_kept` allocates; where it does not, `kept` is None. A
@@ -118,7 +122,8 @@ class KernelOp:
             return op
 
         saved = ("output",) * self.keeps_output
-        reads = ", ".join(["Tensor grad", inputs, *map(_schema, saved), "Tensor? kept", "bool wanted"])
+        upstream = ["Tensor grad", *("Tensor grad_kept",) * self.returns_kept]
+        reads = ", ".join([*upstream, inputs, *map(_schema, saved), "Tensor? kept", "bool wanted"])
         grads = ", ".join(["Tensor"] * len((*self.maps, *self.parameters)))
         op = define("", keeps)
         op_backward = _define(
@@ -132,8 +137,10 @@ class KernelOp:
         self._differentiate(op, op_backward, backend, keeps)
         alone = define("_inference", False) if keeps else op
 
-        def attend(*arguments: Any) -> Tensor:
+        def attend(*arguments: Any, return_kept: bool = False) -> Any:
             given, options = arguments[:number], self.encode(*arguments[number:])
+            if return_kept:
+                return op(*given, *options)
             if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
                 result = op(*given, *options)
                 return result[0] if keeps else result
@@ -160,6 +167,7 @@ class KernelOp:
         self, backward: Backward | None, grad: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...] | Tensor:
         """A backward, or its allocations; an empty tensor stands for a gradient that there is not."""
+        of_kept, arguments = self._upstream(arguments)
         end = self._number + self.keeps_output + 1
         tensors, saved = arguments[: self._number], arguments[self._number : end]
         wanted, options = arguments[end], arguments[end + 1 :]
@@ -169,7 +177,7 @@ class KernelOp:
             sums = [t.new_empty(t.shape) if wanted and t is not None else None for t in parameters]
         elif grad.numel():
             given, geometry = self._arguments(tensors, options)
-            sums = backward(grad, *given, *saved, self.parts(grads, parameters), *geometry, wanted)
+            sums = backward(grad, *of_kept, *given, *saved, self.parts(grads, parameters), *geometry, wanted)
         else:
             sums = [torch.zeros_like(t) if wanted and t is not None else None for t in parameters]
         first, *others = (
@@ -189,11 +197,11 @@ class KernelOp:
             ctx.options = inputs[number:]
             result, kept = output if keeps else (output, None)
             ctx.save_for_backward(*inputs[:number], *((result,) if self.keeps_output else ()), kept)
-            if keeps:
+            if keeps and not self.returns_kept:
                 ctx.mark_non_differentiable(kept)
                 ctx.set_materialize_grads(False)
 
-        def differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Maybe, ...]:
+        def differentiate(ctx: Any, grad: Tensor | None, *of_kept: Tensor | None) -> tuple[Maybe, ...]:
             needs = ctx.needs_input_grad
             if any(needs[last:]):
                 raise NotImplementedError(
@@ -203,9 +211,10 @@ class KernelOp:
                 )
             # read once only: activation checkpointing frees them as they are read
             tensors = ctx.saved_tensors
+            of_kept = of_kept[: self.returns_kept]
             if grad is None or not any(needs):
                 return (None,) * len(needs)
-            grads = op_backward(grad, *tensors, any(needs[first:last]), *ctx.options)
+            grads = op_backward(grad, *of_kept, *tensors, any(needs[first:last]), *ctx.options)
             grads = grads if last > 1 else (grads,)
             found = [g if need else None for g, need in zip(grads, needs, strict=False)]
             return (*found, *(None,) * (len(needs) - last))
@@ -224,7 +233,12 @@ class KernelOp:
         given, geometry = self._arguments(arguments[: self._number], arguments[self._number :])
         return self.forward_flops(*given, *geometry)
 
+    def _upstream(self, arguments: tuple) -> tuple[tuple, tuple]:
+        """The gradient of what is kept, where it has one, and what follows it."""
+        return arguments[: self.returns_kept], arguments[self.returns_kept :]
+
     def _backward_flops(self, grad: Tensor, *arguments: Any, out_val: Any = None) -> int:
+        _, arguments = self._upstream(arguments)
         options = arguments[self._number + self.keeps_output + 2 :]
         given, geometry = self._arguments(arguments[: self._number], options)
         return self.backward_flops(*given, *geometry)

@@ -32,7 +32,7 @@ class OpCase(Protocol):
 
     def make(
         self, dtype: torch.dtype = ..., device: str = ..., *, seed: int = ...
-    ) -> dict[str, Tensor | None]:
+    ) -> Mapping[str, Tensor | None]:
         """Random tensors by the function's argument names, equal on every device."""
         ...
 

@@ -5,7 +5,7 @@ Hassani et al., "Generalized Neighborhood Attention", arXiv 2504.16922, with the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,15 +71,19 @@ class WindowAxis(NamedTuple):
             return torch.full_like(queries, self.kernel)
         return (queries - starts) // self.dilation + 1
 
-    def pairs(self) -> int:
-        """Pairs of a query and a key of the map that it attends."""
-        queries = torch.arange(self.size)
+    def in_map(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Position of the first key of the map that each query attends, and how many there are."""
         starts = self.starts(queries)
-        last = starts + (self.counts(queries, starts) - 1) * self.dilation
+        counts = self.counts(queries, starts)
+        last = starts + (counts - 1) * self.dilation
         # what hangs over the start, and over the end, in taps
         before = (-starts).clamp(min=0).add(self.dilation - 1) // self.dilation
         after = (last - (self.size - 1)).clamp(min=0).add(self.dilation - 1) // self.dilation
-        return int((self.counts(queries, starts) - before - after).sum())
+        return starts + before * self.dilation, counts - before - after
+
+    def pairs(self) -> int:
+        """Pairs of a query and a key of the map that it attends."""
+        return int(self.in_map(torch.arange(self.size))[1].sum())
 
 
 def window_axes(
@@ -99,7 +103,8 @@ def window_axes(
     """
     n = len(space)
     check_choice("border", border, BORDERS)
-    causal = (is_causal,) * n if isinstance(is_causal, bool) else tuple(is_causal)
+    one = not isinstance(is_causal, Iterable)
+    causal = (is_causal,) * n if one else tuple(is_causal)
     if len(causal) != n or not all(isinstance(c, bool) for c in causal):
         raise InvalidInput(
             f"{owner}: is_causal must be a bool, or one for each of {n} axes, got {is_causal!r}"

@@ -1,0 +1,56 @@
+// What one call is asked to do: sizes, strides (in elements) and raw pointers. Shared by every instruction set.
+// One or two space axes are passed as three, with leading axes of size 1.
+#pragma once
+
+#include <cstdint>
+
+#include "storage.h"
+
+namespace qna {
+
+// Windows along one axis. Query i attends the positions first[i], first[i] + dilation, .. count[i] of them, which
+// lie outside of the map only where these are keys of zeros.
+struct Axis {
+  int64_t size, kernel, dilation;
+  const int64_t *first, *count;
+};
+
+struct Geometry {
+  int64_t batch, heads, dim, value_dim, extra;  // channels of a query and of a value, keys outside the map
+  Axis axis[3];
+};
+
+struct Map {  // (batch, z, y, x, heads, channels)
+  void* data;
+  int64_t stride[6];
+};
+
+struct Inputs {
+  Geometry geo;
+  Map q, k, v;
+  const void* bias;                           // (heads, 2 kernel - 1 per axis) dense, arithmetic type, or null
+  const void *extra_keys, *extra_values;      // (batch, extra, heads, channels) dense, as maps are stored, or null
+  const uint8_t* key_mask;                    // (batch, z, y, x) dense, 0 where no query may look, or null
+  double scale;
+  int threads;
+};
+
+struct Forward : Inputs {
+  Map out;
+  void* lse;  // (batch, z, y, x, heads) dense, arithmetic type, or null
+};
+
+struct Backward : Inputs {
+  Map grad_out, grad_q, grad_k, grad_v;
+  const void *lse, *grad_lse;  // as in Forward
+  void* grad_bias;             // as bias, or null
+  void *grad_extra_keys, *grad_extra_values;  // dense, arithmetic type, or null
+};
+
+struct Kernels {
+  void (*forward)(Storage, const Forward&);
+  void (*backward)(Storage, const Backward&);
+  int vector_bytes;
+};
+
+}  // namespace qna

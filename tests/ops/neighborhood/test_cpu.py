@@ -1,0 +1,240 @@
+"""The CPU kernels: every layout, dtype and instruction set against the reference, which is held to loops."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qna.ops import neighborhood_attention
+from qna.ops.neighborhood import ROW, cpu
+from qna.ops.neighborhood.cases import BY_NAME, CASES
+from qna.ops.neighborhood.geometry import window_axes
+from tests.ops.equality import assert_equals_reference, leaf
+from tests.ops.neighborhood import drawn
+from tests.ops.tolerance import assert_close_to_oracle
+
+pytestmark = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
+
+SETS = cpu._native.instruction_sets() if not cpu.missing() else []
+CHUNK = 100
+D = torch.float64
+
+
+@pytest.fixture(params=[*SETS[:1], *(pytest.param(s, marks=pytest.mark.long) for s in SETS[1:])])
+def instruction_set(request):
+    before = cpu._native.in_use()
+    cpu._native.use(request.param)
+    yield request.param
+    cpu._native.use(before)
+
+
+def axes_of(case):
+    return window_axes(case.name, case.space, **case.window)
+
+
+def results(tensors, window, backend, *, of_lse=True):
+    """Output, log-sum-exp and all gradients by name, of random upstream gradients of both or of the first."""
+    leaves = {name: leaf(t) for name, t in tensors.items()}
+    out, lse = neighborhood_attention(**leaves, **window, return_lse=True, backend=backend)
+    g = torch.Generator().manual_seed(1)
+    total = sum(
+        (torch.randn(t.shape, generator=g, dtype=D).to(t.dtype) * t.masked_fill(t == -math.inf, 0)).sum()
+        for t in (out, lse)[: 1 + of_lse]
+    )
+    total.backward()
+    grads = {name: t.grad for name, t in leaves.items() if t.requires_grad}
+    return {"out": out.detach(), "lse": lse.detach(), **grads}
+
+
+def assert_equal(case, tensors, dtype, **options):
+    actual = results({n: as_(t, dtype) for n, t in tensors.items()}, case.window, "cpu", **options)
+    expected = results(tensors, case.window, "reference", **options)
+    queries = case.batch * math.prod(case.space)
+    scale = max(float(t.abs().max()) for t in expected.values() if t.isfinite().all())
+    for name, e in expected.items():
+        a = actual[name]
+        assert torch.equal(a == -math.inf, e == -math.inf), name
+        terms = case.terms * (queries if name in ("bias", "extra_keys", "extra_values") else 1)
+        a, finite = (t.masked_fill(t == -math.inf, 0) for t in (a, e))
+        assert_close_to_oracle(a, finite, terms=terms, scale=scale, name=name)
+
+
+def as_(t, dtype):
+    return t.to(dtype) if t.is_floating_point() else t
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_equals_the_reference(case, dtype, instruction_set):
+    # what fp32 can hold, so that both get the same numbers
+    tensors = {name: as_(t, D) for name, t in case.make().items()}
+    assert_equal(case, tensors, dtype)
+
+
+@pytest.mark.parametrize("chunk", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 30))])
+def test_random_calls_equal_the_reference(chunk, instruction_set):
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        case = drawn.call(seed)
+        tensors = {name: as_(t, D) for name, t in case.make(seed=seed).items()}
+        assert_equal(case, tensors, torch.float32 if seed % 3 else D, of_lse=bool(seed % 2))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_rounds_like_the_reference(case, dtype, instruction_set):
+    assert_equals_reference(ROW, case, case.make(dtype), "cpu")
+
+
+LAID_OUT = {
+    "parts of one row": lambda t: torch.stack([t, t], -2)[..., 0, :],
+    "heads fastest": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "heads first": lambda t: t.movedim(-2, 1).contiguous().movedim(1, -2),
+    "every second number": lambda t: torch.stack([t, t], -1)[..., 0],
+    "expanded": lambda t: t[:1, :1].expand(t.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAID_OUT)
+def test_maps_of_any_strides(layout):
+    case = BY_NAME["2d-all-at-once"]
+    made = case.make()
+    tensors = {name: LAID_OUT[layout](t) if name in "qkv" else t for name, t in made.items()}
+    dense = {name: t.contiguous() for name, t in tensors.items()}
+    for a, e in zip(*(results(t, case.window, "cpu").values() for t in (tensors, dense)), strict=True):
+        assert torch.equal(a, e)
+
+
+def test_an_upstream_gradient_of_any_strides():
+    tensors = {name: leaf(t) for name, t in BY_NAME["2d-even"].make().items()}
+    out = neighborhood_attention(**tensors, **BY_NAME["2d-even"].window, backend="cpu")
+    leaves = list(tensors.values())
+    for grad in (out.new_ones(()).expand(out.shape), torch.randn(out.shape[::-1]).permute(4, 3, 2, 1, 0)):
+        found = (torch.autograd.grad(out, leaves, g, retain_graph=True) for g in (grad, grad.contiguous()))
+        assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_threads_change_no_bit(case):
+    tensors, before = case.make(), torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(results(tensors, case.window, "cpu"))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(other[name], t) for name, t in found[0].items())
+
+
+def test_an_item_of_a_batch_does_not_know_of_the_others():
+    case = replace(BY_NAME["2d-3x3"], batch=3)
+    tensors = case.make()
+    together = results(tensors, case.window, "cpu")
+    for i in range(3):
+        alone = {name: t if name == "bias" else t[i : i + 1] for name, t in tensors.items()}
+        out = neighborhood_attention(**alone, **case.window, backend="cpu")
+        assert torch.equal(out, together["out"][i : i + 1])
+
+
+@pytest.mark.parametrize("name", ["k", "v"])
+def test_what_is_not_attended_may_be_nan(name):
+    case = replace(BY_NAME["2d-3x3"], extra=0)
+    tensors = case.make()
+    hidden = ~tensors["key_mask"][..., None, None]
+    spoiled = {**tensors, name: tensors[name].masked_fill(hidden, math.nan)}
+    for a, e in zip(*(results(t, case.window, "cpu").values() for t in (spoiled, tensors)), strict=True):
+        assert torch.equal(a, e)
+
+
+def test_a_future_key_may_be_nan():
+    case = replace(BY_NAME["1d-causal-strided"], biased=False)
+    tensors = case.make()
+    clean = neighborhood_attention(**tensors, **case.window, backend="cpu")
+    for name in ("k", "v"):
+        spoiled = {**tensors, name: tensors[name].clone()}
+        spoiled[name][:, 5:] = math.nan
+        out = neighborhood_attention(**spoiled, **case.window, backend="cpu")
+        assert torch.equal(out[:, :5], clean[:, :5])
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_scores_of_any_size(size):
+    """Beside one another: the largest alone, or all of them equally."""
+    case = BY_NAME["1d-long-window"]
+    tensors = {name: as_(t, D) for name, t in case.make().items()}
+    tensors["q"] = tensors["q"] * size
+    out = neighborhood_attention(**tensors, **case.window, backend="cpu")
+    expected = neighborhood_attention(**tensors, **case.window, backend="reference")
+    # a score of magnitude s carries an error of eps s, and so does its exponential, relatively
+    torch.testing.assert_close(out, expected, rtol=0, atol=2.0**-52 * 64 * size * 8)
+
+
+def test_nan_and_infinity_are_not_hidden():
+    tensors = BY_NAME["2d-even"].make()
+    for name in "qkv":
+        for value in (math.nan, math.inf):
+            spoiled = {**tensors, name: tensors[name].clone()}
+            spoiled[name][0, 0, 0, 0, 0] = value
+            out = neighborhood_attention(**spoiled, **BY_NAME["2d-even"].window, backend="cpu")
+            assert not out[0, 0, 0, 0].isfinite().all(), (name, value)
+            assert out[1].isfinite().all()
+
+
+def test_frozen_inputs_get_no_gradient():
+    tensors = BY_NAME["2d-3x3"].make()
+    tensors["v"].requires_grad_()
+    neighborhood_attention(**tensors, **BY_NAME["2d-3x3"].window, backend="cpu").sum().backward()
+    assert tensors["v"].grad is not None
+    assert tensors["q"].grad is None
+
+
+def test_a_gradient_of_the_log_sum_exp_alone():
+    case = BY_NAME["2d-3x3"]
+    found = []
+    for backend in ("cpu", "reference"):
+        leaves = {name: leaf(as_(t, D)) for name, t in case.make().items()}
+        _, lse = neighborhood_attention(**leaves, **case.window, return_lse=True, backend=backend)
+        lse.sin().sum().backward()
+        found.append({name: t.grad for name, t in leaves.items() if t.grad is not None})
+    assert (found[0]["v"] == 0).all()
+    found[1].setdefault("v", torch.zeros_like(found[0]["v"]))
+    found[1].setdefault("extra_values", torch.zeros_like(found[0]["extra_values"]))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_no_kernel_is_asked_for_an_empty_batch():
+    tensors = {name: t if name == "bias" else t[:0] for name, t in BY_NAME["2d-3x3"].make().items()}
+    found = results(tensors, BY_NAME["2d-3x3"].window, "cpu")
+    assert found["out"].shape == (0, 7, 9, 3, 5)
+    assert (found["bias"] == 0).all()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_without_graph_breaks(dynamic):
+    torch._dynamo.reset()
+    case = BY_NAME["2d-all-at-once"]
+
+    def step(tensors):
+        return neighborhood_attention(**tensors, **case.window, backend="cpu").sin()
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for space in ((14, 13), (15, 16)):
+        tensors = {name: leaf(t) for name, t in replace(case, space=space).make().items()}
+        leaves = [t for t in tensors.values() if t.requires_grad]
+        out, expected = compiled(tensors), step(tensors)
+        torch.testing.assert_close(out, expected)
+        grads = (torch.autograd.grad(y.sum(), leaves) for y in (out, expected))
+        torch.testing.assert_close(*grads)
+
+
+def test_opcheck_with_its_log_sum_exp():
+    case = BY_NAME["2d-3x3"]
+    axes = cpu.OP.encode(0.3, axes_of(case))
+    tensors = [leaf(t) for t in case.make().values()]
+    torch.library.opcheck(torch.ops.qna.neighborhood_cpu.default, (*tensors, *axes))
+    plain = BY_NAME["2d-plain"]
+    maps = [leaf(t) for t in plain.make().values()]
+    axes = cpu.OP.encode(0.3, axes_of(plain))
+    torch.library.opcheck(torch.ops.qna.neighborhood_cpu.default, (*maps, None, None, None, None, *axes))
