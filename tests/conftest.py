@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# whoever imports them first, their assertions are to tell what they compared
+pytest.register_assert_rewrite("tests.clauses", "tests.mixers.contract", "tests.models.contract")
+
 # a folder of tests is worth a look above this
 SECONDS = 15
 ROWS = 20

@@ -110,8 +110,8 @@ def the_order_of_positions_counts(row):
     y, other = mixer(x), mixer(turn(x))
     if y.ndim == x.ndim:
         other = turn(other)
-    assert y.shape == other.shape
-    assert not torch.allclose(y, other, atol=1e-3)
+    # axes that grow by factors of their own give another shape as well
+    assert y.shape != other.shape or not torch.allclose(y, other, atol=1e-3)
 
 
 @clause()

@@ -8,6 +8,7 @@ from torch.export import Dim
 from qna import use_backend
 from qna.export import IMAGES, TOLERANCE, export_onnx, export_program
 from qna.models import FAMILIES
+from tests.models.random_images import images
 
 FAST = "qna_vit_nano_16"
 NAMES = sorted(name for family in FAMILIES.values() for name in family.variants)
@@ -24,10 +25,6 @@ def build(name):
             # tables and biases start at zero and would hide errors
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
-
-
-def images(*size, batch=2):
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 def several_windows(model):

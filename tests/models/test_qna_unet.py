@@ -9,7 +9,8 @@ from qna._core.errors import InvalidInput
 from qna.mixers import QnAUpsample2d
 from qna.models import QNA_UNET, create
 from qna.models._parts.shortcut import RepeatedShortcut
-from tests.models.test_contract import images, randomise
+from tests.mixers.contract import randomise
+from tests.models.random_images import images
 
 NANO = "qna_unet_nano"
 SMALL = {"dim": 8, "num_classes": 4}

@@ -6,13 +6,10 @@ import torch
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.models import create_segmenter
+from tests.models.random_images import images
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 NANO = "qna_vit_nano_16"
-
-
-def images(*size, batch=2):
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn", "segformer", "linknet"])

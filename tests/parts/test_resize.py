@@ -50,4 +50,6 @@ def test_a_recorded_graph_resizes_to_any_size(recorded):
         )
     for size in [(4, 7), (3, 5), (12, 9), (2, 2)]:
         for graph in graphs:
-            assert torch.equal(graph(torch.zeros(size)), resized(torch.zeros(size)))
+            expected = resized(torch.zeros(size))
+            # sums of at most 28 products of a weight below 1 with numbers below 4
+            torch.testing.assert_close(graph(torch.zeros(size)), expected, rtol=0, atol=28 * 4 * 2.0**-52)

@@ -192,7 +192,11 @@ def test_scores_are_counted_at_the_size_of_the_masks(config):
         ({"crop_pct": 0.5}, InvalidInput, "makes no use of crop_pct=0.5: leave it at 0.875"),
         ({"data": "nowhere"}, InvalidInput, "'nowhere' was not found"),
         ({"decoder": "fpn"}, InvalidInput, "qna_unet_nano segments by itself and takes no decoder"),
-        ({"model": "resnet18", "decoder": "fpm"}, UnknownName, "unknown decoder 'fpm'; did you mean 'fpn'"),
+        (
+            {"model": "resnet18", "model_kwargs": (), "decoder": "fpm"},
+            UnknownName,
+            "unknown decoder 'fpm'; did you mean 'fpn'",
+        ),
         ({"model": "test_vit", "model_kwargs": ()}, InvalidInput, "a decoder needs maps of a backbone that"),
         ({"model_kwargs": ("dim=12",)}, InvalidInput, "head_dim must divide dim=12"),
         ({"model_kwargs": ("num_classes=3",)}, InvalidInput, "model_kwargs cannot set num_classes"),

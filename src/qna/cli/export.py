@@ -63,10 +63,11 @@ def main(arguments: list[str]) -> int:
         raise InvalidInput("--sizes are of networks that take any, and --fixed-size leaves them one")
     if not options.to.parent.is_dir():
         raise InvalidInput(f"there is no folder {options.to.parent} to write {options.to.name} to")
+    given = [_parsed(text) for text in options.sizes or ()]
     from qna.export import export_onnx, export_program
 
     (classifier,) = _classifiers.load(options, [options.model])
-    shape, sizes = _sizes(options, classifier)
+    shape, sizes = _sizes(given, classifier, fixed=options.fixed_size)
     told = _metadata(classifier)
     try:
         with _steps() as progress:
@@ -92,20 +93,25 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _parsed(text: str) -> tuple[int, int]:
+    """Height and width of "160x320"."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) for p in parts):
+        raise InvalidInput(f"--sizes are heights and widths as 160x320, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 def _sizes(
-    options: argparse.Namespace, classifier: Classifier
+    given: list[tuple[int, int]], classifier: Classifier, *, fixed: bool
 ) -> tuple[tuple[int | str, ...], list[dict[str, int]]]:
     """The shape of images, and the open sizes to try: every one alone and as a batch in turn."""
     view = classifier.view
-    if options.fixed_size:
+    if fixed:
         return ("batch", view.channels, view.size, view.size), [{"batch": 1}, {"batch": 3}]
-    given = options.sizes or [f"{view.size}x{view.size}", "37x53", "64x41"]
-    sizes = []
-    for number, text in enumerate(given):
-        parts = text.lower().split("x")
-        if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) for p in parts):
-            raise InvalidInput(f"--sizes are heights and widths as 160x320, got {text!r}")
-        sizes.append({"batch": 1 + 2 * (number % 2), "height": int(parts[0]), "width": int(parts[1])})
+    sizes = [
+        {"batch": 1 + 2 * (number % 2), "height": height, "width": width}
+        for number, (height, width) in enumerate(given or [(view.size, view.size), (37, 53), (64, 41)])
+    ]
     return ("batch", view.channels, "height", "width"), sizes
 
 

@@ -100,14 +100,19 @@ def export_onnx(
 
 
 def _save(model: Any, path: Path, int8: bool) -> None:
-    save = require("onnx_ir", **_EXTRA).save
+    ir = require("onnx_ir", **_EXTRA)
     if not int8:
-        save(model, path)
+        ir.save(model, path)
         return
     with TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.onnx"
-        save(model, plain)
-        quantise(plain, path)
+        plain, rounded_file = Path(folder) / "plain.onnx", Path(folder) / "rounded.onnx"
+        ir.save(model, plain)
+        quantise(plain, rounded_file)
+        quantised = ir.load(rounded_file)
+        # the quantiser leaves its own word there
+        quantised.metadata_props.clear()
+        quantised.metadata_props.update(model.metadata_props)
+        ir.save(quantised, path)
 
 
 def _nodes(recorded: ExportedProgram, inputs: list[str], outputs: list[str]) -> Any:

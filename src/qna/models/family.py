@@ -99,7 +99,8 @@ class Family:
     ) -> nn.Module:
         """The model of a variant, changed by `arguments`, on `device` and of `dtype` where they are given."""
         with nullcontext() if device is None else torch.device(device):
-            return self.network.of(variant, **arguments).to(dtype=dtype)  # type: ignore[attr-defined]
+            network = self.network.of(variant, **arguments)  # type: ignore[attr-defined]
+            return network if dtype is None else network.to(dtype=dtype)
 
     def arguments(self, name: str) -> set[str]:
         """What `name` takes: its variant's fields, and the keyword-only arguments of network and `build`."""

@@ -28,7 +28,7 @@ def known_arguments(name: str) -> set[str]:
     For a model of timm, whose entry functions hide the class that they build, these are the arguments of all
     networks in its module: none that it takes is missing but those that the entry function consumes itself.
     """
-    architecture = _architecture(name)
+    architecture = architecture_of(name)
     if architecture in FAMILY_OF:
         return FAMILY_OF[architecture].arguments(architecture)
     if not timm.is_model(architecture):
@@ -54,7 +54,7 @@ def _parameters(cls: type) -> set[str]:
     return names - {"self"}
 
 
-def _architecture(name: str) -> str:
+def architecture_of(name: str) -> str:
     """The name in timm's registry of what `name` stands for; "" where it cannot be read, as timm will say.
 
     Raises:

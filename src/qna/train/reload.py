@@ -17,7 +17,7 @@ from qna._core.tensor_file import read_metadata
 from qna._core.third_party import import_vision
 from qna._core.typed_json import from_json_value, parse_json, read_json
 from qna.eval import Classifier, ImageView
-from qna.models.resolve import check_model
+from qna.models.resolve import architecture_of, check_model
 from qna.models.shared_folder import LOCAL
 from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
@@ -253,7 +253,8 @@ def _from_timm(  # noqa: PLR0917 - as load_classifier has them
         view = ImageView(size, mean, std, config["crop_pct"], config["interpolation"])
     view = _resized(network, name, view, options)
     classes = seen.classes if seen is not None else _class_names(network)
-    return Classifier(name if weights is None else f"{name} ({weights})", network, classes, view, name)
+    called = name if weights is None else f"{name} ({weights})"
+    return Classifier(called, network, classes, view, architecture_of(name) or name)
 
 
 def _with_weights(

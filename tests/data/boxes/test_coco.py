@@ -149,7 +149,7 @@ BOX = "box 1"
         (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), f"{BOX} must be four finite numbers"),
         (
             lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 4]),
-            f"{BOX} must be four finite numbers",
+            "is not JSON: NaN is not a number",
         ),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 4]), rf"{BOX} has no area: \[1, 2, 0, 4\]"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, -4]), rf"{BOX} has no area: \[1, 2, 3, -4\]"),

@@ -304,9 +304,9 @@ def test_the_op_sees_what_the_layer_was_given(monkeypatch):
         seen.update(window)
         return packed_learned_query_attention(*inputs, **window)
 
-    monkeypatch.setattr("qna.mixers.learned_query.qna.packed_learned_query_attention", spy)
+    monkeypatch.setattr("qna.mixers.learned_query.windows.packed_learned_query_attention", spy)
     mixer(x)
-    assert seen == {"stride": (2, 2), "dilation": (1, 2), "backend": "reference"}
+    assert seen == {"stride": (2, 2), "dilation": (1, 2), "factor": (1, 1), "backend": "reference"}
 
 
 def test_initial_values():

@@ -178,7 +178,9 @@ def test_nan_and_infinity_are_not_hidden():
             spoiled = {**tensors, name: tensors[name].clone()}
             spoiled[name][0, 0, 0, 0, 0] = value
             out = neighborhood_attention(**spoiled, **BY_NAME["2d-even"].window, backend="cpu")
-            assert not out[0, 0, 0, 0].isfinite().all(), (name, value)
+            # a key at infinity may have a score of minus infinity, and is then masked
+            truth = neighborhood_attention(**spoiled, **BY_NAME["2d-even"].window, backend="reference")
+            assert torch.equal(out.isfinite(), truth.isfinite()), (name, value)
             assert out[1].isfinite().all()
 
 

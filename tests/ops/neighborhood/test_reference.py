@@ -251,8 +251,9 @@ def test_first_and_second_derivatives_by_differences():
 
     def attend(*leaves):
         named = dict(zip(tensors, leaves, strict=True))
-        out, lse = neighborhood_attention(**named, key_mask=mask, **SMALL.window, return_lse=True)
-        return out, lse
+        return neighborhood_attention(
+            **named, key_mask=mask, **SMALL.window, return_lse=True, backend="reference"
+        )
 
     assert torch.autograd.gradcheck(attend, tuple(tensors.values()))
     assert torch.autograd.gradgradcheck(attend, tuple(tensors.values()))

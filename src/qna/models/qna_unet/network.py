@@ -195,7 +195,9 @@ class QnAUNet(nn.Module):
         """Patterns that sort parameters into layers, for layer-wise learning rates."""
         return {
             "stem": r"^encoder\.stem",
-            "blocks": [(r"^encoder\.stages\.(\d+)", None), (r"^decoder\.(\d+)", None), (r"^head", (99999,))],
+            "stages": r"^encoder\.stages\.(\d+)",
+            "levels": r"^decoder\.(\d+)",
+            "head": [(r"^head", (99999,))],
         }
 
     def fuse(self) -> QnAUNet:

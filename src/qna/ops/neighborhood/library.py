@@ -38,7 +38,8 @@ class Neighborhood(KernelOp):
         """The windows again."""
         axes = [window[i : i + _NUMBERS] for i in range(0, len(window), _NUMBERS)]
         return scale, tuple(
-            WindowAxis(*numbers, bool(causal), BORDERS[border]) for *numbers, causal, border in axes
+            WindowAxis(size, kernel, stride, dilation, bool(causal), BORDERS[border])
+            for size, kernel, stride, dilation, causal, border in axes
         )
 
     def empty_output(self, q: Tensor, k: Tensor, v: Tensor, *_: object) -> Tensor:

@@ -307,7 +307,7 @@ def test_opcheck(training):
     case = Case("opcheck", (3, 4), (3, 5), batch=1, queries=1, heads=2, head_dim=8)
     inputs = [t.detach().requires_grad_(training) for t in heads_fastest(case.make(HALF)).values()]
     op = torch.ops.qna.learned_query_triton if training else torch.ops.qna.learned_query_triton_inference
-    torch.library.opcheck(op, (*inputs, [1, 1, 1, 1, 1, 2, 3, 4]))
+    torch.library.opcheck(op, (*inputs, [1, 1, 1, 1, 1, 2, 3, 4, 1, 1]))
 
 
 @inside
