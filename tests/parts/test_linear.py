@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qna._core.processor import Processor
 from qna.parts import product_routes
 from qna.parts.linear import apply_linear, linear
-from qna.parts.product_routes import CONVOLUTION, INFERENCE, INNER_PRODUCT, LINEAR, TRAINING, Measured
+from qna.parts.product_routes import CONVOLUTION, INFERENCE, INNER_PRODUCT, LINEAR, TRAINING, MeasuredProduct
 
 NAMES = ("x", "weight", "bias")
 
@@ -60,7 +60,9 @@ def test_values_and_gradients_are_those_of_the_plain_product(monkeypatch, shape,
 def table(monkeypatch, *rows):
     """Rows (mode, positions, route, gain) of 8 -> 8 channels as all that was measured on this processor."""
     product_routes.route.cache_clear()
-    measured = tuple(Measured("here", mode, n, 8, 8, route, gain, "", "") for mode, n, route, gain in rows)
+    measured = tuple(
+        MeasuredProduct("here", mode, n, 8, 8, route, gain, "", "") for mode, n, route, gain in rows
+    )
     monkeypatch.setattr(product_routes, "_rows", lambda: measured)
 
 
@@ -151,7 +153,7 @@ def test_another_dtype_of_the_weight_is_refused_as_by_torch():
 def test_rows_come_back_and_replace_those_of_their_processor(tmp_path):
     path = tmp_path / "routes.csv"
     old, new, other = (
-        Measured(name, INFERENCE, 256, 8, 16, route, 1.25, "abc", "2026-11-29T00:00:00+00:00")
+        MeasuredProduct(name, INFERENCE, 256, 8, 16, route, 1.25, "abc", "2026-11-29T00:00:00+00:00")
         for name, route in (("A AVX2", LINEAR), ("A AVX2", CONVOLUTION), ("B AVX2", INNER_PRODUCT))
     )
     product_routes.save([old], path)

@@ -28,7 +28,7 @@ _UNMEASURED = {"AuthenticAMD AVX512": CONVOLUTION}
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredProduct:
     """What one shape took on one processor.
 
     Attributes:
@@ -83,7 +83,7 @@ def route(positions: int, in_features: int, out_features: int, mode: str) -> str
     return nearest.route if nearest.gain > GAIN else LINEAR
 
 
-def save(measured: Iterable[Measured], path: Path = PATH) -> None:
+def save(measured: Iterable[MeasuredProduct], path: Path = PATH) -> None:
     """Put rows into a table, in place of all that it has of their processors; whole or not at all.
 
     Raises:
@@ -97,13 +97,13 @@ def save(measured: Iterable[Measured], path: Path = PATH) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(field.name for field in fields(Measured))
+            writer.writerow(field.name for field in fields(MeasuredProduct))
             writer.writerows(astuple(row) for row in rows)
 
     write_whole(path, write)
 
 
-def read(path: Path = PATH) -> list[Measured]:
+def read(path: Path = PATH) -> list[MeasuredProduct]:
     """All rows of a table.
 
     Raises:
@@ -111,7 +111,7 @@ def read(path: Path = PATH) -> list[Measured]:
     """
     with path.open(newline="") as file:
         return [
-            Measured(
+            MeasuredProduct(
                 row["processor"],
                 row["mode"],
                 int(row["positions"]),
@@ -127,6 +127,6 @@ def read(path: Path = PATH) -> list[Measured]:
 
 
 @cache
-def _rows() -> tuple[Measured, ...]:
+def _rows() -> tuple[MeasuredProduct, ...]:
     """Those of this processor."""
     return tuple(row for row in read() if row.processor == this_processor().name)

@@ -15,7 +15,7 @@ from qna.bench.measure.calls import time_calls
 from qna.bench.measure.harness import Plan
 from qna.bench.measure.machine import Stamp
 from qna.parts.linear import take
-from qna.parts.product_routes import CONVOLUTION, INFERENCE, INNER_PRODUCT, LINEAR, TRAINING, Measured
+from qna.parts.product_routes import CONVOLUTION, INFERENCE, INNER_PRODUCT, LINEAR, TRAINING, MeasuredProduct
 
 Shape = tuple[int, int, int]
 
@@ -38,7 +38,9 @@ def shapes() -> list[Shape]:
     ]
 
 
-def measured(plan: Plan, which: Sequence[Shape], progress: Callable[[str], None]) -> Iterator[Measured]:
+def measured(
+    plan: Plan, which: Sequence[Shape], progress: Callable[[str], None]
+) -> Iterator[MeasuredProduct]:
     """The fastest route of each shape for inference and for training, on one core.
 
     Raises:
@@ -57,7 +59,7 @@ def measured(plan: Plan, which: Sequence[Shape], progress: Callable[[str], None]
             rate = 2e-9 * math.prod(shape) * (3 if mode == TRAINING else 1)
             told = ", ".join(f"{route} {rate / medians[route]:.1f}" for route in routes)
             progress(f"{shape[0]} x {shape[1]} -> {shape[2]} {mode}: {told} GFLOP/s")
-            yield Measured(name, mode, *shape, best, gain, stamp.commit, stamp.date)
+            yield MeasuredProduct(name, mode, *shape, best, gain, stamp.commit, stamp.date)
 
 
 def _calls(shape: Shape, mode: str, routes: Sequence[str]) -> dict[str, Callable[[], object]]:
