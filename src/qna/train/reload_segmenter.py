@@ -10,6 +10,7 @@ from qna._core.typed_json import from_json_value
 from qna.eval import Segmenter
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.fitting import check_numbers
 from qna.train.network import try_network
 from qna.train.reload import made_of, weights_of
 from qna.train.tasks.segmentation import build_segmenter
@@ -56,6 +57,7 @@ def load_segmenter(source: str, *, image_size: int | None = None) -> Segmenter:
     make = partial(
         build_segmenter, options, config.segmentation, classes=len(seen.classes), channels=len(seen.mean)
     )
+    check_numbers(tensors, path)
     network = made_of(tensors, f"{path} has the weights of another network: it", make)
     try_network(network, config.network.model, len(seen.mean), (size, size))
     return Segmenter(

@@ -100,6 +100,6 @@ def _is_cut_out(path: Path) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             low, high = image.convert("RGBA").getchannel("A").getextrema()
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # on damaged bytes a decoder raises nearly anything
         return False
     return low < SEEN <= high
