@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
 from qna.bench.publish.pictures import pictures
-from qna.cli.predict import _places
+from qna.cli.predict import _Counted, _places, _write_json
 from qna.cli.share import _read_metrics
 from qna.data import DATA, DataSpec, UnreadableImage
 from qna.data.boxes import load_coco
@@ -262,11 +263,11 @@ def _kept(path):
     def refuse(entries):
         raise InvalidInput("what was kept cannot be used")
 
-    (place,) = (path.parent / "shares").iterdir()
-    shutil.copy(path, place)
-    for prediction in _shares(place.parent, refuse).all([Prediction("a"), Prediction("b")]):
-        for guess in prediction.guesses:
-            json.dumps(f"{guess.label} {guess.probability:.6f} {guess.index:d}", allow_nan=False)
+    with tempfile.TemporaryDirectory() as folder:
+        (kept,) = (path.parent / "shares").iterdir()
+        shutil.copy(path, Path(folder) / kept.name)
+        found = _shares(Path(folder), refuse).all([Prediction("a"), Prediction("b")])
+        _write_json(io.StringIO(), _Counted(found, None), 2)
 
 
 def _named(path):
