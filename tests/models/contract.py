@@ -274,6 +274,12 @@ def forward_intermediates(name):
             early, (first,) = model.forward_intermediates(x, [0], norm=norm, stop_early=True)
             assert torch.equal(first, maps[0])
             assert torch.equal(channels_first(model, early), maps[0])
+    # with gradients, for which other kernels may be taken
+    plain, plain_maps = model.forward_intermediates(x)
+    model.set_grad_checkpointing()
+    final, maps = model.forward_intermediates(x)
+    assert final.requires_grad
+    assert all(map(torch.equal, (final, *maps), (plain, *plain_maps)))
     stages = len(maps)
     for indices in ([], [stages], [-stages - 1], 0):
         with pytest.raises(InvalidInput, match=rf"indices must name some of {stages} stages"):
@@ -327,6 +333,15 @@ def features_only(name):
             assert torch.equal(got, everything[i])
         found = torch.autograd.grad(sum(map(loss, maps)), list(features.parameters()), allow_unused=True)
         assert None not in found
+        features.model.set_grad_checkpointing()
+        assert all(map(torch.equal, features(x), maps))
+
+
+@clause(classifies)
+def three_levels_of_features(name):
+    """The least that timm's decoders and its own suite take for granted."""
+    channels = timm.create_model(name, features_only=True, device="meta").feature_info.channels()
+    assert len(channels) >= 3
 
 
 @clause(classifies)

@@ -14,9 +14,14 @@ from pathlib import Path
 
 import torch
 
-from qna._core.files import write_text
+from qna._core.errors import InvalidInput
+from qna._core.files import read_bytes, write_text
+from qna._core.typed_json import from_json_value, parse_json
 from qna.eval.classifier import Classifier
-from qna.eval.predictions import Guess, Prediction
+from qna.eval.predictions import Prediction
+
+# bytes of a share's file; thousands of guesses for each of thousands of images take as many
+_LARGEST = 2**30
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Shares:
 
     def _answered(self, share: Sequence[Prediction]) -> list[Prediction]:
         path = self.folder / f"{self._name(share)}.json"
-        kept = _read(path)
+        kept = _read(path, share)
         if kept is not None:
             return kept
         answers = list(self.answer(share))
@@ -106,10 +111,10 @@ def _state(path: str) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _read(path: Path) -> list[Prediction] | None:
-    """The predictions in a file; None where there is none, or none that is whole."""
+def _read(path: Path, share: Sequence[Prediction]) -> list[Prediction] | None:
+    """The predictions in the file of a share; None where there is none, or none that is whole."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [Prediction(r["path"], tuple(Guess(**g) for g in r["guesses"]), r["error"]) for r in rows]
-    except (OSError, ValueError, TypeError, KeyError):
+        rows = from_json_value(list[Prediction], parse_json(read_bytes(path, _LARGEST), "it"), "it")
+    except (OSError, InvalidInput):
         return None
+    return rows if [row.path for row in rows] == [entry.path for entry in share] else None

@@ -156,7 +156,7 @@ class Backbone(NotScripted, nn.Module):
             out, the first is the last map computed, not normalised.
         """
         check_choice("output_fmt", output_fmt, ("NCHW", "NHWC"))
-        taken = self._stage_indices(indices)
+        taken = self.stage_indices(indices)
         stages = list(self.stages)[: max(taken) + 1] if stop_early else list(self.stages)
         x, maps = self.stem(x), []
         for i, stage in enumerate(stages):
@@ -177,7 +177,7 @@ class Backbone(NotScripted, nn.Module):
         Without later stages the norm and the head, which are theirs, go too; `reset_classifier` brings a head
         for the stage that is then the last.
         """
-        taken = self._stage_indices(indices)
+        taken = self.stage_indices(indices)
         last = max(taken)
         cut = last + 1 < len(self.stages)
         del self.stages[last + 1 :]
@@ -242,7 +242,12 @@ class Backbone(NotScripted, nn.Module):
             raise InvalidInput(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
 
-    def _stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+    def stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Numbers of the stages that `indices` mean: some, negative from the end; so many last ones; all.
+
+        Raises:
+            InvalidInput: if they are no stages, or none.
+        """
         n = len(self.stages)
         if indices is None:
             return list(range(n))
