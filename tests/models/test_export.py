@@ -31,7 +31,7 @@ def several_windows(model):
     """An image on which every layer has several windows on each axis: exporters take 1 for a constant."""
     reductions = [info["reduction"] for info in model.feature_info]
     steps = [
-        max(getattr(block.mixer, "window_size", (2, 2))) * reduction + 1
+        max(getattr(getattr(block, "mixer", None), "window_size", (2, 2))) * reduction + 1
         for stage, reduction in zip(model.stages, reductions, strict=True)
         for block in stage
     ]
