@@ -74,11 +74,10 @@ CASES = {
     "dinat": ("dinat.DiNAT", {**SMALL, **DILATED}, "nat_nano_16", {**OURS, "dilations": [3, 2, 1]}, SIZES),
     "dinat_s": ("dinats.DiNAT_s", {**SMALL, **DILATED}, "dinat_s_nano_16",
                 {**OURS, "dilations": [3, 2, 1]}, SIZES),
-    "nat_mini": ("nat.nat_mini", {}, "nat_mini", {}, ((96, 160), (224, 224))),
-    "nat_small": ("nat.nat_small", {}, "nat_small", {}, ((75, 100), (128, 128))),
-    "dinat_mini": ("dinat.dinat_mini", {}, "dinat_mini", {}, ((96, 160), (224, 224))),
-    "dinat_base": ("dinat.dinat_base", {}, "dinat_base", {}, ((224, 256), (224, 224))),
-    "dinat_s_tiny": ("dinats.dinat_s_tiny", {}, "dinat_s_tiny", {}, ((90, 130), (224, 224))),
+    "nat_mini": ("nat.nat_mini", {}, "nat_mini", {}, ((96, 160), (128, 128))),
+    "nat_small": ("nat.nat_small", {}, "nat_small", {}, ((75, 100), (96, 96))),
+    "dinat_mini": ("dinat.dinat_mini", {}, "dinat_mini", {}, ((90, 230), (224, 224))),
+    "dinat_s_tiny": ("dinats.dinat_s_tiny", {}, "dinat_s_tiny", {}, ((90, 130), (160, 160))),
 }  # fmt: skip
 KEPT = 20
 
