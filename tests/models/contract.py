@@ -15,7 +15,7 @@ from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 
 from qna._core.errors import InvalidInput
-from qna.models._parts.backbone import Stage
+from qna.models._parts.hierarchy import Stage
 from qna.models.timm_entry import FAMILY_OF
 from tests.clauses import Contract
 

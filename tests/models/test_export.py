@@ -40,7 +40,7 @@ def several_windows(model):
     reductions = [info["reduction"] for info in model.feature_info]
     stages = [model.get_submodule(info["module"]) for info in model.feature_info]
     steps = [
-        max(getattr(block.mixer, "window_size", (2, 2))) * reduction + 1
+        max(getattr(getattr(block, "mixer", None), "window_size", (2, 2))) * reduction + 1
         for stage, reduction in zip(stages, reductions, strict=True)
         for block in stage
     ]

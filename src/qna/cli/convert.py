@@ -9,15 +9,16 @@ from qna._core.errors import InvalidInput
 from qna._core.outside import as_line
 
 _DESCRIPTION = """\
-Convert a checkpoint of the authors (Flax msgpack) to safetensors, or back: the suffix of OUT says which.
-It needs no JAX. The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
+Convert a checkpoint of the authors (of QnA-ViT Flax msgpack, of others PyTorch) to safetensors; those of
+QnA-ViT also back: the suffix of OUT says which. It needs no JAX, and nothing in a file is run.
+The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
 """
 
 
 def main(arguments: list[str]) -> int:
     """Convert one file."""
     parser = argparse.ArgumentParser("qna convert", description=_DESCRIPTION)
-    parser.add_argument("source", metavar="IN", type=Path, help="Flax msgpack, or safetensors")
+    parser.add_argument("source", metavar="IN", type=Path, help="the authors' file, or safetensors")
     parser.add_argument(
         "target", metavar="OUT", type=Path, help="a name that ends in .safetensors or .msgpack"
     )

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import focal, learned_query, window
+from qna.mixers import focal, learned_query, neighborhood, window
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.learned_query import (
     QnA1d,
@@ -16,6 +16,11 @@ from qna.mixers.learned_query import (
     QnAUpsample2d,
     QnAUpsample3d,
 )
+from qna.mixers.neighborhood import (
+    NeighborhoodAttention1d,
+    NeighborhoodAttention2d,
+    NeighborhoodAttention3d,
+)
 from qna.mixers.row import MixerRow
 from qna.mixers.window import WindowAttention2d
 
@@ -23,6 +28,9 @@ __all__ = [
     "FAMILIES",
     "MIXERS",
     "FocalModulation2d",
+    "NeighborhoodAttention1d",
+    "NeighborhoodAttention2d",
+    "NeighborhoodAttention3d",
     "QnA1d",
     "QnA2d",
     "QnA3d",
@@ -34,7 +42,7 @@ __all__ = [
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, window, focal)
+FAMILIES = (learned_query, window, neighborhood, focal)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

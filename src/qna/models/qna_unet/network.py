@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from qna._core.checks import natural
 from qna._core.errors import check_choice
 from qna.mixers import QnAUpsample2d
-from qna.models._parts.backbone import Backbone, Stage
+from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
 from qna.models._parts.decay import exempt_names
+from qna.models._parts.hierarchy import Stage
 from qna.models._parts.shortcut import RepeatedShortcut
 from qna.models.qna_unet.variants import QnAUNetVariant
 from qna.parts.initializers import init_linear_
