@@ -353,7 +353,7 @@ def every_way_of_timm_to_take_features(name):
     for kind in ("hook", "list", "dict", "fx"):
         wrapped = {"features_only": True, "feature_cls": kind, "out_indices": (0, -1)}
         features = timm.create_model(name, **wrapped, drop_path_rate=0.0, dtype=torch.float64)
-        assert features.output_fmt == fmt
+        assert features.eval().output_fmt == fmt
         with torch.no_grad():
             for key, tensor in features.state_dict().items():
                 tensor.copy_(own[key.removeprefix("body.").removeprefix("graph_module.").replace(".", "_")])

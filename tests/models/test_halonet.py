@@ -7,6 +7,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.tensor_file import read_metadata, read_tensors, write_tensors
+from qna.cli.convert import main
 from qna.mixers import HaloAttention2d
 from qna.models import HALONET, HaloNet, create
 from qna.models.convert import convert
@@ -89,6 +90,21 @@ def test_equals_timms_halonet_h1_through_a_converted_checkpoint(suffix, tmp_path
         expected = theirs(x)
         assert expected.std() > 0.1
         torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-9 * expected.std().item())
+
+
+def test_the_command_takes_what_the_model_differs_in(tmp_path, capsys):
+    torch.save(timms(**SMALL).state_dict(), tmp_path / "timm.pth")
+    given = [
+        "heads=8,8,8,8",
+        "tables=window",
+        "blocks=1,2,1,1",
+        "widths=32,32,64,64",
+        "block_size=2",
+        "halo_size=1",
+    ]
+    files = [str(tmp_path / "timm.pth"), str(tmp_path / "a.safetensors")]
+    assert main([*files, "--model", H1, "--model-kwargs", *given]) == 0
+    assert f"tensors of {H1}" in capsys.readouterr().out
 
 
 def test_a_converted_file_says_how_the_model_differs(tmp_path):
