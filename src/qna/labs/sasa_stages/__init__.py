@@ -40,7 +40,7 @@ LAB = Lab(
     rule=RULE,
     config=SasaStagesConfig,
     tiny=SasaStagesConfig(
-        data="digits", images=64, held_out=32, widths=(8, 8), window=3, epochs=1, rates=(4e-3,), seeds=2
+        data="digits", images=32, held_out=16, widths=(8, 8), window=3, epochs=1, rates=(4e-3,), seeds=2
     ),
     run=run,
     verdict=verdict,
