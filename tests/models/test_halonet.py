@@ -195,10 +195,10 @@ def test_layers_that_the_paper_counts(name):
         model = create(name)
     blocks = [block for stage in model.stages for block in stage]
     assert 3 * len(blocks) + 2 == layers[name]
-    assert [block.attention.stride for block in blocks].count(2) == 3
-    assert [stage[0].attention.num_heads for stage in model.stages] == [4, 8, 8, 8]
+    assert [block.mixer.stride for block in blocks].count(2) == 3
+    assert [stage[0].mixer.num_heads for stage in model.stages] == [4, 8, 8, 8]
     for block in blocks:
-        assert block.attention.out_dim == HALONET[name].value_ratio * block.attention.dim
+        assert block.mixer.out_dim == HALONET[name].value_ratio * block.mixer.dim
 
 
 def small(**changes):
@@ -209,7 +209,7 @@ def small(**changes):
 def test_padding_the_map_to_whole_blocks_changes_nothing_where_zeros_are_keys():
     """At its end; the attention of timm takes such maps alone."""
     model, x = small(), torch.randn(1, 5, 7, 32, dtype=torch.float64)
-    attention = model.stages[0][0].attention
+    attention = model.stages[0][0].mixer
     whole = nn.functional.pad(x, (0, 0, 0, 1, 0, 1))
     torch.testing.assert_close(attention(x), attention(whole)[:, :5, :7], rtol=1e-12, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""A map (B, *space, C) as convolutions and poolings take it."""
+"""Views of a map (B, *space, C) as other layers take it."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ def as_image(x: Tensor) -> Tensor:
         # a recorder would keep to sizes above 1, at which such a view has one order in memory alone
         return image.clone(memory_format=torch.contiguous_format)
     return image
+
+
+def every_nth(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th position per axis: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), C)."""
+    if stride == 1:
+        return x
+    kept = x[:, ::stride, ::stride]
+    if any(map(is_open, x.shape)):
+        # a recorder would compare the order in memory with sizes
+        return kept.clone(memory_format=torch.contiguous_format)
+    return kept

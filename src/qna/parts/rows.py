@@ -48,7 +48,6 @@ def received(rows: PositionRows, even: Tensor, positions: int) -> Tensor:
         positions: of the map that they look at.
     """
     every_row = torch.ones_like(rows.shares[:, :, 0])
-    even = even.to(rows.shares.dtype)
     of_even = PositionRows(even[None], rows.sources).pull(even.new_ones(1, len(even)), positions)
     return rows.pull(every_row, positions) / of_even
 

@@ -13,6 +13,7 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.reach import Reach
@@ -100,7 +101,7 @@ class HaloAttention2d(nn.Module):
         self.q = nn.Linear(dim, self.key_dim, bias=bias)
         # head by head its key and its value
         self.kv = nn.Linear(dim, self.key_dim + self.out_dim, bias=bias)
-        rows = 2 * (block_size + halo_size if tables == "offsets" else self.window_size) - 1
+        rows = 2 * (block_size + halo_size if tables == "offsets" else self.window) - 1
         self.row_embedding = nn.Parameter(torch.empty(rows, head_dim))
         self.column_embedding = nn.Parameter(torch.empty(rows, head_dim))
         init_linear_(self.q)
@@ -109,7 +110,7 @@ class HaloAttention2d(nn.Module):
             truncated_normal_(table, head_dim**-0.5)
 
     @property
-    def window_size(self) -> int:
+    def window(self) -> int:
         """Keys per axis of a window."""
         return self.block_size + 2 * self.halo_size
 
@@ -130,13 +131,14 @@ class HaloAttention2d(nn.Module):
         query, key, _, bias = self._blocks(x)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
         shares = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
-        window = (self.window_size, self.window_size)
+        window = (self.window, self.window)
         return self._unblock(shares, x.shape).unflatten(-1, (self.num_heads, *window))
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all windows over what it gets where they are even: (B, H, W)."""
         rows, inside = self._rows(x)
-        seen = inside.sum(-1, keepdim=True) if self.border == "mask" else self.window_size**2
+        seen = inside.sum(-1, keepdim=True) if self.border == "mask" else self.window**2
+        inside = inside.to(rows.shares.dtype)
         return received(rows, inside / seen, x.shape[1] * x.shape[2]).view(x.shape[:3])
 
     def attention_rows(self, x: Tensor) -> PositionRows:
@@ -152,7 +154,7 @@ class HaloAttention2d(nn.Module):
         batch, height, width, dim = size
         kept = -(-height // self.stride) * -(-width // self.stride)
         projected = kept * dim * self.key_dim + height * width * dim * (self.key_dim + self.out_dim)
-        of_window = 2 * self.window_size * self.key_dim + self.window_size**2 * (self.key_dim + self.out_dim)
+        of_window = 2 * self.window * self.key_dim + self.window**2 * (self.key_dim + self.out_dim)
         return batch * (projected + self._queries(size) * of_window)
 
     def held(self, size: Sequence[int]) -> int:
@@ -162,8 +164,8 @@ class HaloAttention2d(nn.Module):
         """
         queries = size[0] * self._queries(size)
         blocks = queries // (self.block_size // self.stride) ** 2
-        windows = blocks * self.window_size**2 * (self.key_dim + self.out_dim)
-        return windows + queries * (self.key_dim + self.out_dim + self.num_heads * self.window_size**2)
+        windows = blocks * self.window**2 * (self.key_dim + self.out_dim)
+        return windows + queries * (self.key_dim + self.out_dim + self.num_heads * self.window**2)
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """A block sees itself and its halo."""
@@ -187,9 +189,9 @@ class HaloAttention2d(nn.Module):
     def _blocks(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries (B, down, across, h, queries, d), keys, values, and what is added to their scores."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        b, halo, s, window = self.block_size, self.halo_size, self.stride, self.window_size
+        b, halo, s, window = self.block_size, self.halo_size, self.stride, self.window
         (down, across), kept = self._tiles(x.shape), b // s
-        query = apply_linear(self.q, x[:, ::s, ::s])
+        query = apply_linear(self.q, every_nth(x, s))
         rest = (0, 0, 0, across * kept - query.shape[2], 0, down * kept - query.shape[1])
         query = F.pad(query, rest).unflatten(-1, (self.num_heads, -1))
         query = query.unflatten(2, (across, kept)).unflatten(1, (down, kept)).permute(0, 1, 3, 5, 2, 4, 6)
@@ -208,9 +210,9 @@ class HaloAttention2d(nn.Module):
         """Products with the embeddings: (B, down, across, h, rows, columns, d) -> (..., queries, keys)."""
         step, first = self.stride, self.block_size - 1
         if self.tables == "window":
-            step, first = 1, self.window_size - 1
+            step, first = 1, self.window - 1
         place = torch.arange(query.shape[4], device=query.device)
-        row = torch.arange(self.window_size, device=query.device) - step * place[:, None] + first
+        row = torch.arange(self.window, device=query.device) - step * place[:, None] + first
         down = torch.einsum("...yxd,ykd->...yxk", query, self.row_embedding[row])
         across = torch.einsum("...yxd,xkd->...yxk", query, self.column_embedding[row])
         if self.scale_embeddings:
@@ -220,7 +222,7 @@ class HaloAttention2d(nn.Module):
     def _places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Along each axis where the keys of each block lie; some are outside: (blocks, window)."""
         starts = (torch.arange(tiles, device=x.device) * self.block_size for tiles in self._tiles(x.shape))
-        taps = torch.arange(self.window_size, device=x.device) - self.halo_size
+        taps = torch.arange(self.window, device=x.device) - self.halo_size
         down, across = (start[:, None] + taps for start in starts)
         return down, across
 
@@ -266,6 +268,6 @@ ROW = MixerRow(
         "strides that do not divide the block, which timm answers by pooling, are refused",
         status="exact",
     ),
-    Example((5, 7), {"num_heads": 2, "block_size": 4, "halo_size": 1, "out_dim": 8, "border": "mask"}),
+    Example((5, 7), {"num_heads": 2, "block_size": 4, "halo_size": 1, "border": "mask"}),
     Traits(2, heads=True, strided=True),
 )

@@ -105,9 +105,11 @@ class StandAloneAttention2d(nn.Module):
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all windows over what it gets where they are even: (B, H, W)."""
-        inside = self._inside(x)
-        even = inside / inside.sum(-1, keepdim=True)
-        return received(self.attention_rows(x), even, x.shape[1] * x.shape[2]).view(x.shape[:3])
+        rows = self.attention_rows(x)
+        inside = self._inside(x).to(rows.shares.dtype)
+        return received(rows, inside / inside.sum(-1, keepdim=True), x.shape[1] * x.shape[2]).view(
+            x.shape[:3]
+        )
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each position looks in its window: the softmax, mean over heads."""

@@ -219,7 +219,14 @@ class WindowAttention2d(nn.Module):
             packed = F.pad(packed, margins)
         # exporters may leave a projected map in another order in memory, which a view would refuse
         tiled = packed.reshape(
-            x.shape[0], down.tiles, down.window, across.tiles, across.window, 3, self.num_heads, -1
+            x.shape[0],
+            down.tiles,
+            down.window,
+            across.tiles,
+            across.window,
+            3,
+            self.num_heads,
+            self.dim // self.num_heads,
         )
         # 3, B, windows, h, n, d
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)

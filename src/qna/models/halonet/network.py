@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,9 +20,10 @@ from qna.models._parts.shortcut import even_rows, strided_size
 from qna.models._parts.stem import check_images
 from qna.models.halonet.variants import HaloNetVariant
 from qna.parts.drop_path import DropPath
-from qna.parts.image_view import as_image
+from qna.parts.image_view import as_image, every_nth
 from qna.parts.initializers import init_linear_, lecun_normal_
 from qna.parts.linear import apply_linear
+from qna.parts.open_size import is_open
 from qna.parts.rows import PositionRows
 
 
@@ -35,7 +37,11 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
-        return self.act(self.norm(as_image(x)).movedim(1, -1))
+        normed = self.norm(as_image(x)).movedim(1, -1)
+        if any(map(is_open, x.shape)):
+            # a recorder would compare the order in memory of what follows with sizes
+            normed = normed.clone(memory_format=torch.contiguous_format)
+        return self.act(normed)
 
 
 class LinearNorm(nn.Module):
@@ -50,7 +56,7 @@ class LinearNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
-        return self.norm(apply_linear(self.linear, x[:, :: self.stride, :: self.stride]))
+        return self.norm(apply_linear(self.linear, every_nth(x, self.stride)))
 
 
 class HaloStem(NotScripted, nn.Module):
@@ -89,14 +95,14 @@ class HaloBlock(nn.Module):
         # a skip path with a stride is always projected, as its positions are others
         self.shortcut = nn.Identity() if keeps else LinearNorm(dim, out_dim, stride=stride)
         self.reduce = LinearNorm(dim, attention.dim, relu=True)
-        self.attention = attention
-        self.attention_norm = ChannelNorm(attention.out_dim, relu=True)
+        self.mixer = attention
+        self.mixer_norm = ChannelNorm(attention.out_dim, relu=True)
         self.expand = LinearNorm(attention.out_dim, out_dim)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), C')."""
-        attended = self.attention_norm(self.attention(self.reduce(x)))
+        attended = self.mixer_norm(self.mixer(self.reduce(x)))
         return F.relu(self.shortcut(x) + self.drop_path(self.expand(attended)))
 
     def held(self, size: Sequence[int]) -> int:
@@ -104,17 +110,17 @@ class HaloBlock(nn.Module):
 
         While it runs the map that it reads is held, and what the skip path made where that is projected.
         """
-        reduced = (*size[:3], self.attention.dim)
-        projected = math.prod(strided_size(size, self.attention.stride, self.out_dim))
+        reduced = (*size[:3], self.mixer.dim)
+        projected = math.prod(strided_size(size, self.mixer.stride, self.out_dim))
         keeps = isinstance(self.shortcut, nn.Identity)
-        return math.prod(reduced) + self.attention.held(reduced) + (0 if keeps else projected)
+        return math.prod(reduced) + self.mixer.held(reduced) + (0 if keeps else projected)
 
     def position_step(self, x: Tensor) -> tuple[PositionRows, PositionRows | None]:
         """Where each position that comes out looks in `x`, by the attention and by the skip path.
 
         None stands for a skip path that keeps every position in its place.
         """
-        rows, stride = self.attention.attention_rows(self.reduce(x)), self.attention.stride
+        rows, stride = self.mixer.attention_rows(self.reduce(x)), self.mixer.stride
         return rows, None if stride == 1 else even_rows(x, 1, stride, 0)
 
 
