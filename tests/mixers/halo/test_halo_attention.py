@@ -8,6 +8,7 @@ from qna._core.errors import InvalidInput
 from qna._core.third_party import import_vision
 from qna.mixers import FullAttention2d, HaloAttention2d, WindowAttention2d
 from qna.ops import neighborhood_attention
+from tests.mixers.focal.test_modulation import Held
 
 
 def random_mixer(dim=8, *, seed=0, **options):
@@ -262,3 +263,26 @@ def test_multiply_adds_are_those_of_the_flop_counter():
 def test_wrong_arguments_are_named(options, says):
     with pytest.raises(InvalidInput, match=says):
         random_mixer(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"border": "mask"}, {"stride": 2, "out_dim": 16, "block_size": 8}], ids=str
+)
+@torch.no_grad()
+def test_held_is_what_lives_at_the_worst_moment(options):
+    mixer, x = random_mixer(**{"halo_size": 3, "block_size": 8, **options}), a_map(16, 24)
+    with Held(x, *mixer.parameters()) as held:
+        mixer(x)
+    # keys and values before they are gathered into windows
+    pairs = 2 * 22 * 30 * (mixer.key_dim + mixer.out_dim)
+    assert mixer.held(x.shape) <= held.peak <= mixer.held(x.shape) + pairs
+
+
+@pytest.mark.parametrize("border", ["zero", "mask"])
+def test_inference_does_not_form_the_scores(border):
+    mixer, x = random_mixer(border=border).float(), a_map(6, 7).float()
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        mixer(x)
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+    assert "aten::softmax" not in names

@@ -49,16 +49,22 @@ class DepthwiseConvolution2d(nn.Module):
         super().__init__()
         checks.positive(type(self).__name__, dim=dim)
         self.dim = self.out_dim = dim
-        self.kernel_size = per_axis("kernel_size", kernel_size, 2, minimum=1)
-        self.stride = per_axis("stride", stride, 2, minimum=1)
+        self.kernel_size = rows, columns = per_axis("kernel_size", kernel_size, 2, minimum=1)
+        self.stride = down, across = per_axis("stride", stride, 2, minimum=1)
         self.projections = projections
         self.value = nn.Linear(dim, dim, bias=False) if projections else nn.Identity()
         self.filter = nn.Conv2d(
-            dim, dim, self.kernel_size, stride=self.stride, padding=self._before(), groups=dim, bias=bias
+            dim,
+            dim,
+            (rows, columns),
+            stride=(down, across),
+            padding=self._before(),
+            groups=dim,
+            bias=bias,
         )
         self.out = nn.Linear(dim, dim, bias=False) if projections else nn.Identity()
         lecun_normal_(self.filter.weight, math.prod(self.kernel_size))
-        if bias:
+        if self.filter.bias is not None:
             nn.init.zeros_(self.filter.bias)
         for layer in (self.value, self.out):
             if isinstance(layer, nn.Linear):
@@ -67,11 +73,14 @@ class DepthwiseConvolution2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        image = as_image(apply_linear(self.value, x))
-        # what even windows need more at the end than the convolution pads
+        # nothing is named that would then live longer than it is needed
+        filtered = self.filter(self._filled(as_image(apply_linear(self.value, x))))
+        return apply_linear(self.out, filtered.movedim(1, -1))
+
+    def _filled(self, image: Tensor) -> Tensor:
+        """With what even windows need more at the map's end than the convolution pads."""
         down, across = (k // 2 - (k - 1) // 2 for k in self.kernel_size)
-        image = F.pad(image, (0, across, 0, down)) if down or across else image
-        return apply_linear(self.out, self.filter(image).movedim(1, -1))
+        return F.pad(image, (0, across, 0, down)) if down or across else image
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim)."""

@@ -160,12 +160,14 @@ class HaloAttention2d(nn.Module):
     def held(self, size: Sequence[int]) -> int:
         """Elements beside the input: queries, windows, what is added to scores, and what comes out.
 
-        Of what is added there is a number per query, head and key: the largest part by far.
+        Of what is added there is a number per query, head and key: the largest part by far. Where keys and
+        values have other channels torch forms the scores as well.
         """
         queries = size[0] * self._queries(size)
         blocks = queries // (self.block_size // self.stride) ** 2
         windows = blocks * self.window**2 * (self.key_dim + self.out_dim)
-        return windows + queries * (self.key_dim + self.out_dim + self.num_heads * self.window**2)
+        of_scores = self.num_heads * self.window**2 * (1 if self.key_dim == self.out_dim else 2)
+        return windows + queries * (self.key_dim + self.out_dim + of_scores)
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """A block sees itself and its halo."""
@@ -201,13 +203,13 @@ class HaloAttention2d(nn.Module):
         # B, down, across, h, window, window, channels
         pairs = pairs.unfold(1, window, b).unfold(2, window, b).permute(0, 1, 2, 3, 5, 6, 4).flatten(4, 5)
         key, value = pairs.split([query.shape[-1], self.out_dim // self.num_heads], -1)
-        bias = self._relative(query)
-        if self.border == "mask":
-            bias = bias.masked_fill(self._outside(x)[:, :, None, None], float("-inf"))
-        return query.flatten(4, 5), key, value, bias
+        return query.flatten(4, 5), key, value, self._added(query, x)
 
-    def _relative(self, query: Tensor) -> Tensor:
-        """Products with the embeddings: (B, down, across, h, rows, columns, d) -> (..., queries, keys)."""
+    def _added(self, query: Tensor, x: Tensor) -> Tensor:
+        """What is added to scores: queries (B, down, across, h, rows, columns, d) -> (..., queries, keys).
+
+        Products with the embeddings, and -inf for keys that are masked.
+        """
         step, first = self.stride, self.block_size - 1
         if self.tables == "window":
             step, first = 1, self.window - 1
@@ -217,6 +219,12 @@ class HaloAttention2d(nn.Module):
         across = torch.einsum("...yxd,xkd->...yxk", query, self.column_embedding[row])
         if self.scale_embeddings:
             down, across = (t * query.shape[-1] ** -0.5 for t in (down, across))
+        if self.border == "mask":
+            rows, columns = self._outside(x)
+            down = down.masked_fill(rows[:, None, None, None, None], float("-inf"))
+            across = across.masked_fill(columns[:, None, None, None], float("-inf"))
+        # dense in this order, as the sum is then: a number per query, head and key is not to be copied
+        down, across = down.contiguous(), across.contiguous()
         return (down[..., :, None] + across[..., None, :]).flatten(-2).flatten(-3, -2)
 
     def _places(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,11 +234,10 @@ class HaloAttention2d(nn.Module):
         down, across = (start[:, None] + taps for start in starts)
         return down, across
 
-    def _outside(self, x: Tensor) -> Tensor:
-        """Which keys of each block's window lie outside the map: (down, across, keys)."""
+    def _outside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Along each axis which keys of each block lie outside the map: (blocks, window)."""
         down, across = self._places(x)
-        down, across = (down < 0) | (down >= x.shape[1]), (across < 0) | (across >= x.shape[2])
-        return (down[:, None, :, None] | across[:, None]).flatten(2)
+        return (down < 0) | (down >= x.shape[1]), (across < 0) | (across >= x.shape[2])
 
     def _rows(self, x: Tensor) -> tuple[PositionRows, Tensor]:
         """The rows, and which of their keys lie in the map: (queries, keys)."""
@@ -238,12 +245,14 @@ class HaloAttention2d(nn.Module):
         height, width = x.shape[1:3]
         down, across = self._places(x)
         sources = down.clamp(0, height - 1)[:, None, :, None] * width + across.clamp(0, width - 1)[:, None]
+        rows, columns = self._outside(x)
+        outside = rows[:, None, :, None] | columns[:, None]
         kept = self.block_size // self.stride
         of_query = [
             torch.arange(-(-n // self.stride), device=x.device) // kept for n in (height, width)
         ]  # the block that each query lies in
         sources, outside = (
-            t.flatten(2)[of_query[0]][:, of_query[1]].flatten(0, 1) for t in (sources, self._outside(x))
+            t.flatten(2)[of_query[0]][:, of_query[1]].flatten(0, 1) for t in (sources, outside)
         )
         return PositionRows(shares.masked_fill(outside, 0), sources), ~outside
 

@@ -167,8 +167,13 @@ class WindowAttention2d(nn.Module):
         return batch * (projected * C * C + 2 * self._padded(size) * keys * C)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: queries, keys and values twice, while they are brought into windows."""
-        return 6 * size[0] * self._padded(size) * self.dim
+        """Elements beside the input: queries, keys and values twice, while they are brought into windows.
+
+        And where some position of a window is no key, a mask for each window, which the images share.
+        """
+        tilings = self._tilings(size)
+        pairs = math.prod(t.tiles * t.window**2 for t in tilings) if any(t.hides for t in tilings) else 0
+        return 6 * size[0] * self._padded(size) * self.dim + self.num_heads * pairs
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """A window sees itself; windows begin at the map's start."""
@@ -250,7 +255,9 @@ class WindowAttention2d(nn.Module):
         down = (r[:, None] - r + self.window_size[0] - 1)[:, None, :, None]
         across = (c[:, None] - c + self.window_size[1] - 1)[None, :, None, :]
         # rows, columns, rows, columns, h
-        return self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
+        biases = self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
+        # dense in this order, as what is made of it is then: masks of many windows are not to be copied
+        return biases.contiguous()
 
     def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""
