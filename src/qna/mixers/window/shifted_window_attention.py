@@ -12,6 +12,9 @@ from qna.mixers.window.window_attention import ROW as UNSHIFTED
 from qna.mixers.window.window_attention import WindowAttention2d
 from qna.parts.reach import Reach
 
+# more windows than an axis has
+_MANY = 2**32
+
 
 class ShiftedWindowAttention2d(WindowAttention2d):
     """Swin's SW-MSA (Liu et al., ICCV 2021, section 3.2): windows that begin `shift_size` positions later.
@@ -66,7 +69,9 @@ class ShiftedWindowAttention2d(WindowAttention2d):
         window, shift = self.window_size[axis], self.shift_size[axis]
         if self.border == "zero" or not shift:
             return shift
-        return shift if size > window else 0
+        # 1 where there is more than a window, else 0: without a comparison, to which a recorder would keep
+        larger = ((size - 1) // window + _MANY - 1) // _MANY
+        return shift * larger
 
 
 ROW = MixerRow(

@@ -216,12 +216,11 @@ class WindowAttention2d(nn.Module):
         """
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         tilings = down, across = self._tilings(x.shape)
-        margins = (0, 0, across.before, across.after, down.before, down.after)
         if self.border == "zero":
-            x = F.pad(x, margins)
+            x = self._filled(x, tilings)
         packed = apply_linear(self.qkv, x)
         if self.border == "mask":
-            packed = F.pad(packed, margins)
+            packed = self._filled(packed, tilings)
         # exporters may leave a projected map in another order in memory, which a view would refuse
         tiled = packed.reshape(
             x.shape[0],
@@ -247,6 +246,19 @@ class WindowAttention2d(nn.Module):
         # four axes: with three, torch takes its slow path on CPU, which forms the scores
         return query, key, value, mask.to(query.dtype).unsqueeze(0), tilings
 
+    @staticmethod
+    def _filled(x: Tensor, tilings: tuple[Tiling, Tiling]) -> Tensor:
+        """A map with what its windows have outside of it; any values where no position there is a key."""
+        down, across = tilings
+        if is_open(down.before) or is_open(across.before):
+            # a recorder cannot tell that what is filled has as many positions as it must have
+            rows, columns = (
+                (torch.arange(t.tiles * t.window, device=x.device) - t.before).clamp(0, n - 1)
+                for t, n in zip(tilings, x.shape[1:3], strict=True)
+            )
+            return x.index_select(1, rows).index_select(2, columns)
+        return F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
+
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Position bias (h, n, n) of a window of `rows` by `columns`."""
         device = self.position_table.device
@@ -269,6 +281,12 @@ class WindowAttention2d(nn.Module):
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         padded = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
         top, left = down.before, across.before
+        if is_open(top) or is_open(left):
+            rows, columns = (
+                torch.arange(n, device=windows.device) + start
+                for n, start in ((size[1], top), (size[2], left))
+            )
+            return padded.index_select(1, rows).index_select(2, columns)
         return padded[:, top : top + size[1], left : left + size[2]]
 
 
