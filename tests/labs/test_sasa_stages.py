@@ -27,7 +27,6 @@ def test_the_named_stages_attend(name):
         "attention-late": [0, 1, 1],
         "convolution": [0, 0, 0],
         "attention-early": [1, 0, 0],
-        "attention": [1, 1, 1],
     }
     assert attends == list(map(bool, wanted[name]))
     logits = network(torch.rand(2, 1, 15, 9))

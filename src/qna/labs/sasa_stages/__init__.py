@@ -35,8 +35,8 @@ LAB = Lab(
     "parameters at no loss of accuracy, and does most in the later layers (abstract; its figures, 29 % fewer "
     "parameters and 12 % fewer FLOPs at a higher accuracy, are the paper's, on ImageNet).",
     control="The same network with its 3 x 3 convolutions, which has more parameters; and attention in the "
-    "first stage alone, with convolutions after it. Beside them attention in all stages. Everything else is "
-    "the same: images, order, rates, epochs, and the draws of what networks share.",
+    "first stage alone, with convolutions after it. All else is the same: images, order, rates, epochs, and "
+    "the draws of what networks share.",
     rule=RULE,
     config=SasaStagesConfig,
     tiny=SasaStagesConfig(

@@ -31,11 +31,11 @@ class SasaStagesConfig:
 
     data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
     data_dir: Path | None = None
-    images: int = 1500
-    held_out: int = 1500
+    images: int = 1000
+    held_out: int = 1000
     widths: tuple[int, ...] = (8, 16, 32)
     window: int = 5
-    epochs: int = 4
+    epochs: int = 5
     batch: int = 32
     rates: tuple[float, ...] = (4e-3, 1e-2)
     seeds: int = 3

@@ -17,16 +17,16 @@ from qna.labs.row import Figure
 from qna.labs.sasa_stages.config import SasaStagesConfig
 from qna.labs.sasa_stages.network import StagedResNet
 
-LATE, CONTROL, EARLY, ALL = "attention-late", "convolution", "attention-early", "attention"
+LATE, CONTROL, EARLY = "attention-late", "convolution", "attention-early"
 
 
 def attending(name: str, stages: int) -> tuple[int, ...]:
     """The stages that attend: early the first, late all but the first."""
     late = tuple(range(1, stages))
-    return {LATE: late, CONTROL: (), EARLY: (0,), ALL: (0, *late)}[name]
+    return {LATE: late, CONTROL: (), EARLY: (0,)}[name]
 
 
-NETWORKS = (LATE, CONTROL, EARLY, ALL)
+NETWORKS = (LATE, CONTROL, EARLY)
 
 
 def training_case(seed: int, rate: float) -> str:

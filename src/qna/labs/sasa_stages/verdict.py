@@ -14,8 +14,7 @@ RULE = (
     "Every network counts at the learning rate with its better mean accuracy over the seeds. Held: "
     f"{LATE} has fewer parameters than {CONTROL}, its mean accuracy is no lower, up to one standard error of "
     f"the mean difference over the seeds, and it is above that of {EARLY}. Direction only: fewer parameters, "
-    f"and above {EARLY} alone, or no lower than {CONTROL} alone. Else not seen. What attention in all stages "
-    "reaches is told and does not count."
+    f"and above {EARLY} alone, or no lower than {CONTROL} alone. Else not seen."
 )
 
 
