@@ -166,7 +166,9 @@ class HaloAttention2d(nn.Module):
         queries = size[0] * self._queries(size)
         blocks = queries // (self.block_size // self.stride) ** 2
         windows = blocks * self.window**2 * (self.key_dim + self.out_dim)
-        of_scores = self.num_heads * self.window**2 * (1 if self.key_dim == self.out_dim else 2)
+        # once, or as often as torch's plain path does
+        copies = 1 if self.key_dim == self.out_dim else 3
+        of_scores = self.num_heads * (self.window**2 * copies + 2 * self.window)
         return windows + queries * (self.key_dim + self.out_dim + of_scores)
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
