@@ -114,6 +114,11 @@ class HaloAttention2d(nn.Module):
         """Keys per axis of a window."""
         return self.block_size + 2 * self.halo_size
 
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Height and width of a window."""
+        return self.window, self.window
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         query, key, value, bias = self._blocks(x)
