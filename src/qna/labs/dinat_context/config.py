@@ -39,7 +39,7 @@ class DiNATContextConfig:
     patch_size: int = 2
     epochs: int = 4
     batch: int = 16
-    rates: tuple[float, ...] = (4e-3, 8e-3)
+    rates: tuple[float, ...] = (8e-3, 1.6e-2)
     seeds: int = 3
     minutes: float = 5.0
     seed: int = 0
