@@ -32,7 +32,7 @@ class DiNATContextConfig:
 
     data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
     data_dir: Path | None = None
-    images: int = 1500
+    images: int = 1200
     held_out: int = 1000
     dim: int = 32
     blocks: int = 2
