@@ -96,6 +96,26 @@ class NeighborhoodInputs:
         """Of queries, keys and values."""
         return self.q.dtype
 
+    @property
+    def head_dim(self) -> int:
+        """Channels of a query."""
+        return self.q.shape[-1]
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return self.v.shape[-1]
+
+    @property
+    def positions(self) -> int:
+        """Of the map."""
+        return math.prod(axis.size for axis in self.axes)
+
+    @property
+    def taps(self) -> int:
+        """Of a window."""
+        return math.prod(axis.kernel for axis in self.axes)
+
     def describe(self) -> str:
         """Shapes, windows, dtype and device in one line."""
         first = self.axes[0]
