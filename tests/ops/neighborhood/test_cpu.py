@@ -8,7 +8,7 @@ import torch
 
 from qna.ops import neighborhood_attention
 from qna.ops.neighborhood import ROW, cpu
-from qna.ops.neighborhood.cases import BY_NAME, CASES
+from qna.ops.neighborhood.cases import BY_NAME, CASES, NeighborhoodCase
 from qna.ops.neighborhood.geometry import window_axes
 from tests.ops.equality import assert_equals_reference, leaf
 from tests.ops.neighborhood import drawn
@@ -38,6 +38,22 @@ def test_equals_the_reference(case, dtype, instruction_set):
     # what fp32 can hold, so that both get the same numbers
     tensors = {name: as_(t, D) for name, t in case.make().items()}
     assert_equal(case, tensors, dtype, "cpu")
+
+
+# more taps than are taken at once, lines longer than what is taken together, groups that do not fit
+WIDE = (
+    NeighborhoodCase("1d-parts", (640,), (601,), heads=1, head_dim=8, biased=True, extra=3),
+    NeighborhoodCase("2d-parts", (9, 70), (9, 66), batch=1, heads=1, head_dim=8, biased=True, masked=True),
+    NeighborhoodCase("2d-long-lines", (4, 300), (3, 13), batch=1, heads=1, head_dim=33, biased=True),
+    NeighborhoodCase("2d-causal-lines", (3, 90), (2, 40), heads=1, options={"is_causal": (False, True)}),
+    NeighborhoodCase("2d-blocks", (4, 96), (2, 12), batch=1, heads=1, options={"stride": (1, 12)}),
+)
+
+
+@pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
+def test_windows_of_many_taps_and_long_lines(case, instruction_set):
+    tensors = {name: as_(t, D) for name, t in case.make().items()}
+    assert_equal(case, tensors, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize("chunk", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 30))])

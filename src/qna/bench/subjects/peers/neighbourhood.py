@@ -107,7 +107,9 @@ def _natten_core(setting: Setting) -> Callable[..., Tensor]:
     attend = na1d if setting.height == 1 else na2d
 
     def core(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        maps = (t.squeeze(1) if setting.height == 1 else t for t in (query, key, value))
+        # what it has for a CPU refuses a tensor that wants a gradient, also where none is recorded
+        maps = (t.detach() if setting.device == "cpu" else t for t in (query, key, value))
+        maps = (t.squeeze(1) if setting.height == 1 else t for t in maps)
         y = attend(*(t.unflatten(-1, (heads, -1)) for t in maps), kernel_size=setting.window, **options)
         return y.flatten(-2).view(-1, *setting.space, setting.dim)
 

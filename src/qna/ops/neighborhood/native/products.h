@@ -82,7 +82,7 @@ void dots_of(const T* a, int64_t a_pitch, const ByChannel<T>& panel, const int64
     for (int64_t c = 0; c < panel.channels; ++c) {
       if constexpr (Q <= 2) {
         Vec<T> factor[Q];
-        repeat<Q>(QNA_EACH(q) { factor[q] = splat(a[q * a_pitch + c]); });
+        repeat<Q>(QNA_EACH(q) { factor[q] = broadcast(a + q * a_pitch + c); });
         repeat<R * V>(QNA_EACH(n) {
           Vec<T> k = load(from[n / V] + c * pitch + n % V * width);
           if constexpr (Q > 1) k = in_register<T>(k);
@@ -92,7 +92,7 @@ void dots_of(const T* a, int64_t a_pitch, const ByChannel<T>& panel, const int64
         Vec<T> k[R * V];
         repeat<R * V>(QNA_EACH(n) { k[n] = in_register<T>(load(from[n / V] + c * pitch + n % V * width)); });
         repeat<Q>(QNA_EACH(q) {
-          const Vec<T> factor = splat(a[q * a_pitch + c]);
+          const Vec<T> factor = broadcast(a + q * a_pitch + c);
           repeat<R * V>(QNA_EACH(n) { sum[q * R * V + n] += factor * k[n]; });
         });
       }
@@ -147,11 +147,11 @@ QNA_INLINE void add_rows(const T* weights, const ByPosition<T>& panel, const Par
     int64_t t = 0;
     for (; t + sets <= part.taps; t += sets, row += sets * pitch)
       repeat<sets>(QNA_EACH(set) {
-        const Vec<T> w = splat(weights[t + set]);
+        const Vec<T> w = broadcast(weights + t + set);
         repeat<N>(QNA_EACH(n) { total[set][n] += w * load(row + set * pitch + n * width); });
       });
     if (sets > 1 && t < part.taps) {
-      const Vec<T> w = splat(weights[t]);
+      const Vec<T> w = broadcast(weights + t);
       repeat<N>(QNA_EACH(n) { total[0][n] += w * load(row + n * width); });
     }
   }
@@ -195,13 +195,13 @@ QNA_INLINE void add_rows_of_two(const T* weights, int64_t weights_pitch, const B
   for (int r = 0; r < part.rows; ++r, weights += part.step()) {
     const T* row = panel.at(part.panel[r], part.x) + channel;
     auto add = [&](auto q, int64_t t) __attribute__((always_inline)) {
-      const Vec<T> w = splat(weights[q * weights_pitch + t]);
+      const Vec<T> w = broadcast(weights + q * weights_pitch + t);
       repeat<N>(QNA_EACH(n) { total[q][n] += w * load(row + t * pitch + n * width); });
     };
     int64_t t = windows[0].begin;
     for (; t < apart; ++t) add(std::integral_constant<int, 0>{}, t);
     for (t = std::max(t, windows[1].begin); t < common; ++t) {
-      const Vec<T> first = splat(weights[t]), second = splat(weights[weights_pitch + t]);
+      const Vec<T> first = broadcast(weights + t), second = broadcast(weights + weights_pitch + t);
       repeat<N>(QNA_EACH(n) {
         const Vec<T> v = in_register<T>(load(row + t * pitch + n * width));
         total[0][n] += first * v;
@@ -234,7 +234,7 @@ void add_rows_of_two(const T* weights, int64_t weights_pitch, const ByPosition<T
 template <class T> void add_to_rows(const T* weights, const T* a, const Part<T>& part, ByPosition<T>& panel) {
   for (int r = 0; r < part.rows; ++r, weights += part.step())
     for (int64_t t = 0; t < part.taps; ++t) {
-      const Vec<T> w = splat(weights[t]);
+      const Vec<T> w = broadcast(weights + t);
       T* row = panel.at(part.panel[r], part.x + t);
       for (int64_t c = 0; c < panel.pitch; c += Simd<T>::width) store(row + c, load(row + c) + w * load(a + c));
     }
