@@ -44,14 +44,15 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     Chosen by the registers and the shared memory that the compiler needs, which tests hold to the smallest
     card's since sm_80; no card has measured them.
     """
-    wide = width > 64
     if kernel == "extra_gradients":
-        return BoxTile(LEAST, 16 if wide else 32, 4, 1)
+        return BoxTile(LEAST, 32 if width <= 64 else 16, 4, 1)
     if bits == 32:
-        return BoxTile(16, 16, 4, 1) if wide else BoxTile(32, 32, 4, 1)
-    if not wide:
-        return BoxTile(64, 32, 4, 2)
-    return BoxTile(64 if kernel == "attend" else 32, 32, 8, 1)
+        return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 4, 1)
+    if width <= 64:
+        return BoxTile(64 if kernel == "attend" else 32, 32, 4, 2)
+    if width <= 128:
+        return BoxTile(32, 16, 4, 1)
+    return BoxTile(16, 32 if kernel == "attend" else 16, 4, 1)
 
 
 @lru_cache(CALLS)
