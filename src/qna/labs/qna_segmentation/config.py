@@ -37,7 +37,7 @@ class QnASegmentationConfig:
     size: int = 64
     epochs: int = 10
     rates: tuple[float, ...] = (3.2e-2, 9.6e-2)
-    seeds: int = 3
+    seeds: int = 2
     minutes: float = 25.0
     seed: int = 0
 
