@@ -35,7 +35,7 @@ class QnASegmentationConfig:
     images: int = 320
     held_out: int = 100
     size: int = 64
-    epochs: int = 10
+    epochs: int = 8
     rates: tuple[float, ...] = (3.2e-2, 9.6e-2)
     seeds: int = 2
     minutes: float = 25.0

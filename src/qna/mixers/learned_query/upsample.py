@@ -33,9 +33,9 @@ class QnAUpsample(LearnedQueryWindows):
     weights of an interpolation with neighbours at most ``kernel_size // 2`` away, make it nearest or bilinear
     up-sampling, borders included; scores let what is there move these weights.
 
-    Relative biases begin at ``-3 |distance|^2``, in positions from tap to sub-pixel: a Gaussian with the variance
-    of linear interpolation's weights, 1/6 along each axis. From zero all sub-pixels of a block would begin as
-    the same mean of the window, and would have to learn first where they are.
+    Relative biases begin at ``-3 |distance|^2``, in positions from tap to sub-pixel: a Gaussian with the
+    variance of linear interpolation's weights, 1/6 along each axis. From zero all sub-pixels of a block would
+    begin as the same mean of the window, and would have to learn first where they are.
 
     With n positions, R = prod(factor), C channels, h heads and windows of K taps, the projections cost
     n C (C + R h) + R n C^2 multiply-adds and the windows of the order of R n K (C + h). Beside the output,
