@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
@@ -143,6 +144,15 @@ def test_weights_of_other_classes_start_a_run_but_for_the_classifier(scenes, tmp
 def test_what_cannot_be_trained_is_said_before_anything_is_written(scenes, tmp_path, changed, options, said):
     with pytest.raises(InvalidInput, match=said):
         fit(changed(one(scenes, tmp_path), **options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("package", ["torchmetrics.detection", "pycocotools.mask"])
+def test_what_is_missing_to_judge_is_said_before_an_epoch(package, scenes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    told = rf"mean average precision needs the package '{package.split('.')[0]}': pip install 'qna\[dense\]'"
+    with pytest.raises(MissingExtra, match=told):
+        fit(one(scenes, tmp_path))
     assert not (tmp_path / "run").exists()
 
 

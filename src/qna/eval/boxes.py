@@ -45,14 +45,29 @@ class BoxScores:
     of_class: tuple[float | None, ...]
 
 
+def require_metrics() -> Any:
+    """torchmetrics' module that counts, whose packages are all there.
+
+    Raises:
+        MissingExtra: if one is not.
+    """
+    import_vision("torchvision.ops", extra="dense", purpose="mean average precision")
+    require("pycocotools.mask", extra="dense", purpose="mean average precision")
+    return require("torchmetrics.detection", extra="dense", purpose="mean average precision")
+
+
 class BoxTally:
     """Collects answers and truth; torchmetrics counts them when all are there.
 
     Args:
         classes: number of classes.
+
+    Raises:
+        MissingExtra: a package that counts is missing.
     """
 
     def __init__(self, classes: int):
+        self._metrics: Any = require_metrics()
         self.classes = classes
         # (position in the data set, share of the loss, answer, truth)
         self.rows: list[tuple[int, float | None, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
@@ -74,15 +89,12 @@ class BoxTally:
 
     def scores(self) -> BoxScores:
         """Of everything counted; the order in which images came changes nothing."""
-        import_vision("torchvision.ops", extra="dense", purpose="mean average precision")
-        require("pycocotools.mask", extra="dense", purpose="mean average precision")
-        metrics: Any = require("torchmetrics.detection", extra="dense", purpose="mean average precision")
         rows = sorted(self.rows, key=lambda row: row[0])
         losses = [row[1] for row in rows]
         if not rows:  # no image could be read
             return BoxScores(0, 0.0, 0.0, 0.0, 0.0, None, None, None, 0.0, (None,) * self.classes)
         # every process has all rows by now
-        counted = metrics.MeanAveragePrecision(class_metrics=True, sync_on_compute=False)
+        counted = self._metrics.MeanAveragePrecision(class_metrics=True, sync_on_compute=False)
         counted.warn_on_many_detections = False  # COCO counts the 100 surest
         for _, _, (scores, labels, corners), (truth, own, crowd) in rows:
             answer = {"scores": scores, "labels": labels, "boxes": corners}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qna._core.errors import InvalidInput, check_choice
 from qna.data import TrainingOrder, evaluation_batches, training_batches
 from qna.data.boxes import BoxBatch, BoxData, BoxPreparation, BoxVariation, load_coco
-from qna.eval.boxes import BoxScores, BoxTally
+from qna.eval.boxes import BoxScores, BoxTally, require_metrics
 from qna.train.config import DetectionOptions, NetworkOptions, TrainConfig, named_values
 from qna.train.network import common_arguments, prepare_network, try_network
 from qna.train.task import Headline
@@ -33,6 +33,7 @@ class Detection:
     def load(self, config: TrainConfig) -> BoxData:
         """The images and boxes that the configuration names."""
         told, row = config.detection, _row(config.detection)
+        require_metrics()  # now, not when an epoch is over
         if not Path(config.images.data).is_dir():
             raise InvalidInput(
                 "detection learns from a folder with annotations in COCO's format, and "
