@@ -30,9 +30,10 @@ def build(name):
 def several_windows(model):
     """An image on which every layer has several windows on each axis: exporters take 1 for a constant."""
     reductions = [info["reduction"] for info in model.feature_info]
+    stages = getattr(model, "encoder", model).stages
     steps = [
         max(getattr(block.mixer, "window_size", (2, 2))) * reduction + 1
-        for stage, reduction in zip(model.stages, reductions, strict=True)
+        for stage, reduction in zip(stages, reductions, strict=True)
         for block in stage
     ]
     return images(max(steps), max(steps) + 2 * reductions[-1])

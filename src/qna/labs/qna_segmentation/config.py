@@ -32,7 +32,7 @@ class QnASegmentationConfig:
     scenes: Literal["stamps", "shapes"] = "stamps"
     stamps: Path | None = None
     photos: Path | None = None
-    images: int = 320
+    images: int = 240
     held_out: int = 100
     size: int = 64
     epochs: int = 8
