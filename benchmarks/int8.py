@@ -3,8 +3,9 @@
     qna train --data digits --out runs/digits
     python benchmarks/int8.py runs/digits --size 16
 
-prints a table in Markdown. Times are medians of turns that take each form once, on one thread, over that of
-the network in eager mode. Forms that need a package which is not installed are left out.
+prints a table in Markdown. Times are medians of turns that take each form once, on one thread and one core,
+over that of the network in eager mode. Forms that need a package which is not installed are left out. With
+--files FOLDER the ONNX files are kept there, and taken from there the next time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from qna.bench.measure.machine import device_name, use_threads
 from qna.data import evaluation_batches, load_data
 from qna.eval import Classifier
 from qna.export import IMAGES, export_onnx
@@ -65,8 +67,10 @@ def in_onnx(network: nn.Module, channels: int, folder: Path) -> list[Form]:
     found: list[Form] = []
     for int8 in (False, True):
         path = folder / f"{int8}.onnx"
-        export_onnx(network, path, ("batch", channels, *IMAGES[2:]), int8=int8)
-        run = in_runtime(path)
+        if not path.exists():
+            export_onnx(network, path, ("batch", channels, *IMAGES[2:]), int8=int8)
+        # with more, its threads wait busily on the core of whatever is timed next
+        run = in_runtime(path, threads=1)
         form = f"ONNX Runtime, {'dynamic' if int8 else 'fp32'}"
         found.append((form, lambda x, run=run: run(x)[0], path.stat().st_size / 1e6))
     return found
@@ -112,13 +116,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[16, 224], help="pixels of the timed images")
     parser.add_argument("--batch", type=int, default=8, help="timed images per call")
     parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument("--files", type=Path, metavar="FOLDER", help="where the ONNX files are kept")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     warnings.simplefilter("ignore")
     classifier = load_classifier(options.run)
     channels = classifier.view.channels
     with TemporaryDirectory() as folder, torch.no_grad():
-        forms = in_torch(classifier.network) + in_onnx(classifier.network, channels, Path(folder))
+        forms = in_torch(classifier.network) + in_onnx(
+            classifier.network, channels, options.files or Path(folder)
+        )
         times = [
             seconds(forms, torch.randn(options.batch, channels, size, size), options.turns)
             for size in options.size
@@ -133,7 +140,11 @@ def main() -> None:
             cells = [f"{row[number] / row[0]:.2f}" for row in times]
             held = f"{size:.2f}" if size else ""
             print(f"| {name} | {right} of {len(labels)} | {changed} | {held} | {' | '.join(cells)} |")
-    print(f"\ntorch {torch.__version__}, 1 thread, batches of {options.batch}")
+    eager = ", ".join(
+        f"{1e3 * row[0]:.2f} ms at {size} px" for size, row in zip(options.size, times, strict=True)
+    )
+    print(f"\nEager takes {eager}; batches of {options.batch}, 1 thread, {device_name('cpu')}, ", end="")
+    print(f"torch {torch.__version__}")
 
 
 if __name__ == "__main__":
