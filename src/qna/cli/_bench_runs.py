@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qna._core.errors import InvalidInput
@@ -78,6 +79,19 @@ def cost(options: argparse.Namespace) -> int:
     if options.out:
         rows.append(options.out, [row for cost in costs for row in cost.rows(Stamp.now("cpu"))])
         print(f"{4 * len(costs)} rows added to {options.out}")
+    return 0
+
+
+def products(options: argparse.Namespace) -> int:
+    from qna.bench.measure.harness import Plan
+    from qna.bench.subjects.products import measured, shapes
+    from qna.parts import product_routes
+
+    path = options.table or product_routes.PATH
+    plan = Plan(seconds=options.seconds, turns=3)
+    rows = list(measured(plan, shapes(), partial(print, flush=True)))
+    product_routes.save(rows, path)
+    print(f"{len(rows)} rows of {rows[0].processor} put into {path}")
     return 0
 
 

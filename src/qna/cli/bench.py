@@ -51,6 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_sizes(verb)
     verb.add_argument("--out", type=Path, metavar="CSV", help="rows are added to it")
     verb.set_defaults(run=_bench_runs.cost, windows=[3, 7, 13])
+    verb = verbs.add_parser(
+        "products",
+        help="which of torch's libraries is fast for a product, on this processor",
+        description="Time products of matrices by each library that torch has on a CPU, on one core, and put "
+        "the fastest of each shape into the table that linear maps look up.",
+    )
+    verb.add_argument("--seconds", type=float, default=0.1, metavar="S", help="per shape, mode and library")
+    verb.add_argument("--table", type=Path, metavar="CSV", help="the table to change (default: qna's own)")
+    verb.set_defaults(run=_bench_runs.products)
     _add_tune(
         verbs.add_parser(
             "tune",

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
+from qna._core.allocator import keep_freed_blocks
 from qna._core.errors import InvalidInput, require
 from qna._core.outside import as_line
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
     from qna.cli._report import write_report
     from qna.train import RunStopped, fit, resume
 
+    keep_freed_blocks()  # every update needs the same again
     observer = TerminalObserver()
     try:
         with observer:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from qna._core.allocator import keep_freed_blocks
 from qna._core.errors import InvalidInput
 from qna.bench.measure import memory
 from qna.bench.measure.calls import peaks_of_calls, time_calls
@@ -68,7 +69,7 @@ def hold(*mib):
 
 @on_linux
 def test_memory_is_told_in_a_fork_of_a_process_that_keeps_what_it_freed():
-    memory.keep_freed_blocks()
+    keep_freed_blocks()
     blocks = [torch.ones(2**14 * n) for n in range(1, 200)]
     del blocks[::2]  # what is free now is of many sizes, between blocks in use
     calls = {"small": hold(3), "twice": hold(40, 40), "falling": hold(20, 10)}

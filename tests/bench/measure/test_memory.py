@@ -95,7 +95,7 @@ def test_the_allocator_s_peak_on_a_gpu():
 def test_a_process_that_is_timed_keeps_what_it_frees():
     text = """
 import resource, torch
-from qna.bench.measure.memory import keep_freed_blocks
+from qna._core.allocator import keep_freed_blocks
 keep_freed_blocks()
 for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,6 +7,8 @@ from torch.utils._pytree import tree_leaves
 
 import qna
 from qna.ops.learned_query import cpu
+from qna.parts import product_routes
+from qna.parts.product_routes import CONVOLUTION, LINEAR
 
 pytestmark = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 
@@ -32,10 +34,19 @@ class MapSizedWork(TorchDispatchMode):
         return result
 
 
+# of each route, what fills a map: forward, and backward for the gradient of its input
+WORK = {
+    LINEAR: ({"aten::mm", "aten::addmm"}, {"aten::mm"}),
+    CONVOLUTION: ({"aten::convolution"}, {"aten::convolution_backward"}),
+}
+
+
+@pytest.mark.parametrize("route", WORK)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("build", [qna.QnA2d, qna.QnAUpsample2d])
-def test_a_training_step_copies_no_map(build, bias, fused):
+def test_a_training_step_copies_no_map(monkeypatch, build, bias, fused, route):
+    monkeypatch.setattr(product_routes, "route", lambda *shape: route)
     layer = build(DIM, num_heads=4, kernel_size=3, bias=bias, backend="cpu")
     layer = layer.fuse() if fused else layer
     x = torch.randn(BATCH, SIZE, SIZE, DIM, requires_grad=True)
@@ -43,12 +54,8 @@ def test_a_training_step_copies_no_map(build, bias, fused):
         g = torch.randn_like(layer(x))
     with MapSizedWork() as work:
         torch.autograd.grad(layer(x), [x, *(p for p in layer.parameters() if p.requires_grad)], g)
-    product, backward = "aten::convolution", "aten::convolution_backward"
-    assert work.names == [
-        product,
-        "qna::learned_query_cpu",
-        product,
-        backward,
-        "qna::learned_query_cpu_backward",
-        backward,
-    ]
+    product, backward = WORK[route]
+    kernel = "qna::learned_query_cpu"
+    expected = [product, {kernel}, product, backward, {f"{kernel}_backward"}, backward]
+    assert len(work.names) == len(expected)
+    assert all(name in names for name, names in zip(work.names, expected, strict=True)), work.names

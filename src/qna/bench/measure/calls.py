@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from qna._core.allocator import keep_freed_blocks
 from qna._core.errors import InvalidInput
 from qna.bench.measure import memory
 from qna.bench.measure.contender import FORWARD
@@ -72,7 +73,7 @@ def time_calls(
         )
         for name, call in calls.items()
     ]
-    memory.keep_freed_blocks()
+    keep_freed_blocks()
     with keeping_to(threads):
         outcomes = measure(providers, (FORWARD,), replace(plan or Plan(), memory=False))
     for outcome in outcomes:

@@ -29,17 +29,17 @@ RETURN_FREED_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD
 KEEP_FREED_BLOCKS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
-def keep_freed_blocks() -> None:
-    """Let this process keep the memory that it frees, where its allocator is glibc's.
-
-    Otherwise large blocks go back to the system and come again page by page, or do not, as it happens.
-    """
-    _settle_allocator(mmap_max=0, trim_threshold=2**31 - 1)
-
-
 def return_freed_blocks() -> None:
-    """Let this process give back what it frees, block by block, where its allocator is glibc's."""
-    _settle_allocator(mmap_max=65536, mmap_threshold=65536, trim_threshold=65536)
+    """Let this process give back what it frees, block by block, where its allocator is glibc's.
+
+    The contrary of `qna._core.allocator`, which a process with an older version of qna does not have.
+    """
+    for parameter, value in (
+        (-4, 65536),
+        (-3, 65536),
+        (-1, 65536),
+    ):  # mmap_max, mmap_threshold, trim_threshold
+        _of_libc("mallopt")(parameter, value)
 
 
 def cannot_probe() -> str | None:
@@ -127,12 +127,6 @@ def _serve(target: str) -> None:
     getattr(target_module, "preload", lambda: None)()
 
     answer({"peak": lambda question: peak_in_fork(lambda: make(question))})
-
-
-def _settle_allocator(**parameters: int) -> None:
-    numbers = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # of malloc.h
-    for name, value in parameters.items():
-        _of_libc("mallopt")(numbers[name], value)
 
 
 def _of_libc(name: str) -> Callable[..., object]:

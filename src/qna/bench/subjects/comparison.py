@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from qna._core.allocator import keep_freed_blocks
 from qna._core.errors import InvalidInput, check_choice
 from qna.bench.measure import memory
 from qna.bench.measure.base_commit import BaseCommit
@@ -254,7 +255,7 @@ def _here_and_at_base(
 
 
 def _measured(providers: list[Provider], request: Request, progress: Progress) -> list[Measurement]:
-    memory.keep_freed_blocks()
+    keep_freed_blocks()
     try:
         outcomes = measure(providers, request.modes, request.plan, progress=progress)
     finally:

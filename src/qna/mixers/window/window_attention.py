@@ -55,9 +55,11 @@ class WindowAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         query, key, value, mask, grid = self._windows(x)
-        if fwAD._current_level >= 0 and not torch.compiler.is_compiling():
-            # torch's fused attention has no forward-mode derivative
-            logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        # torch's fused attention has no forward-mode derivative; on a CPU it gives no gradient of a mask, and
+        # what it does then instead guards against positions without keys, of which there are none
+        wants_mask = mask.requires_grad and mask.device.type == "cpu"
+        if (fwAD._current_level >= 0 or wants_mask) and not torch.compiler.is_compiling():
+            logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
             attended = (logits + mask).softmax(-1) @ value
         else:
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
