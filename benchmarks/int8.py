@@ -15,7 +15,7 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +27,7 @@ from qna.data import evaluation_batches, load_data
 from qna.eval import Classifier
 from qna.export import IMAGES, export_onnx
 from qna.export.int8 import rounded
+from qna.plots import plot_bars
 from qna.train.reload import load_classifier
 
 Form = tuple[str, Callable[[Tensor], Tensor], float]
@@ -107,6 +108,23 @@ def seconds(forms: list[Form], x: Tensor, turns: int) -> list[float]:
     return [statistics.median(times[1:]) for times in spent]
 
 
+def draw(path: Path, panels: Mapping[str, Mapping[str, float]], note: str) -> None:
+    """Draw parts of what eager mode takes: for each panel, by form."""
+    plot_bars(
+        path,
+        [
+            {
+                "title": title,
+                "bars": [{"name": n, "value": v, "low": v, "high": v} for n, v in values.items()],
+            }
+            for title, values in panels.items()
+        ],
+        title="A network of half a million parameters in 8 bits",
+        note=note,
+        xlabel="eager, fp32 = 1",
+    )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -116,6 +134,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[16, 224], help="pixels of the timed images")
     parser.add_argument("--batch", type=int, default=8, help="timed images per call")
     parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="a PNG to draw it in, with an SVG beside"
+    )
     parser.add_argument("--files", type=Path, metavar="FOLDER", help="where the ONNX files are kept")
     options = parser.parse_args()
     use_threads(1)
@@ -133,18 +154,25 @@ def main() -> None:
         heads = [f"time at {size} px" for size in options.size]
         print(f"| form | right | changed | MB | {' | '.join(heads)} |")
         print(f"|---|---:|---:|---:|{'---:|' * len(heads)}")
+        panels: dict[str, dict[str, float]] = {head: {} for head in [*heads, "megabytes"]}
         first, labels = answers(forms[0][1], classifier)
         for number, (name, run, size) in enumerate(forms):
             said, _ = answers(run, classifier)
             right, changed = int((said == labels).sum()), int((said != first).sum())
             cells = [f"{row[number] / row[0]:.2f}" for row in times]
             held = f"{size:.2f}" if size else ""
+            if size:  # not what the files are held to
+                ratios = [*(row[number] / row[0] for row in times), size / forms[0][2]]
+                for panel, ratio in zip(panels.values(), ratios, strict=True):
+                    panel[name] = ratio
             print(f"| {name} | {right} of {len(labels)} | {changed} | {held} | {' | '.join(cells)} |")
     eager = ", ".join(
         f"{1e3 * row[0]:.2f} ms at {size} px" for size, row in zip(options.size, times, strict=True)
     )
-    print(f"\nEager takes {eager}; batches of {options.batch}, 1 thread, {device_name('cpu')}, ", end="")
-    print(f"torch {torch.__version__}")
+    where = f"batches of {options.batch}, 1 thread, {device_name('cpu')}, torch {torch.__version__}"
+    print(f"\nEager takes {eager}; {where}")
+    if options.picture is not None:
+        draw(options.picture, panels, where)
 
 
 if __name__ == "__main__":
