@@ -37,9 +37,9 @@ def main() -> None:
     parser.add_argument("--model", default="qna_unet_nano", help="this one, or a backbone for --decoder")
     parser.add_argument("--decoder", help="of segmentation_models_pytorch, around a backbone")
     parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
-    parser.add_argument("--size", type=int, default=64, help="pixels of an image's shorter side")
-    parser.add_argument("--images", type=int, default=400, help="shapes: images to train on")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=48, help="pixels of an image's shorter side")
+    parser.add_argument("--images", type=int, default=600, help="shapes: images to train on")
+    parser.add_argument("--epochs", type=int, default=8)
     told = parser.parse_args()
 
     data = told.data or draw_shapes(told.out / "shapes", told.images, told.size)
@@ -49,7 +49,7 @@ def main() -> None:
             network=NetworkOptions(model=told.model),
             augment=AugmentOptions(crop=(0.5, 1.0), flip=True, color=0.2, smoothing=0.0),
             segmentation=SegmentationOptions(decoder=told.decoder),
-            optim=OptimOptions(epochs=told.epochs, batch_size=8, lr=3.2e-2, warmup_epochs=1, clip=1.0),
+            optim=OptimOptions(epochs=told.epochs, batch_size=8, lr=9.6e-2, warmup_epochs=1, clip=1.0),
             run=RunOptions(task="segmentation", out=told.out / "run", threads=1),
         )
     )

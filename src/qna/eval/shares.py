@@ -21,7 +21,7 @@ from qna._core.files import write_text
 from qna._core.typed_json import from_json_value
 
 
-class Entry(Protocol):
+class AskedImage(Protocol):
     """An image that is asked about, with or without its answer: a dataclass of what JSON can hold."""
 
     @property
@@ -35,7 +35,7 @@ class Entry(Protocol):
         ...
 
 
-Answer = TypeVar("Answer", bound=Entry)
+Answer = TypeVar("Answer", bound=AskedImage)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class QnADetectionConfig:
     """
 
     detectors: tuple[str, ...] = ("rt-detr",)
-    images: int = 400
+    images: int = 800
     held_out: int = 100
     size: int = 64
     objects: int = 3

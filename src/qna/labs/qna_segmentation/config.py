@@ -32,10 +32,10 @@ class QnASegmentationConfig:
     scenes: Literal["stamps", "shapes"] = "stamps"
     stamps: Path | None = None
     photos: Path | None = None
-    images: int = 240
+    images: int = 320
     held_out: int = 100
     size: int = 64
-    epochs: int = 8
+    epochs: int = 12
     rates: tuple[float, ...] = (3.2e-2, 9.6e-2)
     seeds: int = 2
     minutes: float = 25.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from qna._core.errors import require
 from qna.labs.qna_segmentation.config import QnASegmentationConfig
 from qna.labs.qna_segmentation.scenes import scenes_in
 from qna.labs.row import Figure
@@ -51,7 +50,6 @@ def rate_of(case: str) -> float:
 
 def train_both(config: QnASegmentationConfig, folder: Path, seed: int, rate: float) -> list[Figure]:
     """Train both networks alike, and tell how well each finds the held-out masks."""
-    require("segmentation_models_pytorch", extra="dense", purpose="the laboratory of segmentation")
     scenes = scenes_in(folder, config)
     return [
         figure
