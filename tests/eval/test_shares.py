@@ -76,10 +76,23 @@ def test_what_has_changed_is_asked_again(shares, found, asked):
 def test_a_damaged_file_is_made_again(shares, found, asked):
     before = list(shares.all(found))
     asked.clear()
-    for path, content in zip(shares.folder.iterdir(), (b"", b"[{}]", b'[{"path": 1}]'), strict=False):
+    for path, content in zip(shares.folder.iterdir(), (b"", b"[" * 10**5, b'[{"path": 1}]'), strict=False):
         path.write_bytes(content)
     assert list(shares.all(found)) == before
     assert len(asked) == 9
+    asked.clear()
+    # of other kinds, of another share, numbers that are none
+    kept = [path.read_text() for path in sorted(shares.folder.iterdir())]
+    spoiled = (
+        kept[0].replace("0.30000000000000004", '"0.3"'),
+        kept[2],
+        kept[1],
+        kept[3].replace("1e-300", "NaN"),
+    )
+    for path, content in zip(sorted(shares.folder.iterdir()), spoiled, strict=True):
+        path.write_text(content)
+    assert list(shares.all(found)) == before
+    assert len(asked) == 12
     shares.remove()
     assert not shares.folder.exists()
 

@@ -9,15 +9,16 @@ from qna._core.errors import InvalidInput
 from qna._core.outside import as_line
 
 _DESCRIPTION = """\
-Convert a checkpoint of the authors (Flax msgpack) to safetensors, or back: the suffix of OUT says which.
-It needs no JAX. The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
+Convert a checkpoint of the authors (of QnA-ViT Flax msgpack, of others PyTorch) to safetensors; those of
+QnA-ViT also back: the suffix of OUT says which. It needs no JAX, and nothing in a file is run.
+The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
 """
 
 
 def main(arguments: list[str]) -> int:
     """Convert one file."""
     parser = argparse.ArgumentParser("qna convert", description=_DESCRIPTION)
-    parser.add_argument("source", metavar="IN", type=Path, help="Flax msgpack, or safetensors")
+    parser.add_argument("source", metavar="IN", type=Path, help="the authors' file, or safetensors")
     parser.add_argument(
         "target", metavar="OUT", type=Path, help="a name that ends in .safetensors or .msgpack"
     )
@@ -28,12 +29,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--img-size", type=int, help="pixels for which qnav1 or qnav2 was trained (default 224)"
     )
+    parser.add_argument(
+        "--model-kwargs",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other arguments of the model, for example heads=8,8,8,8",
+    )
     options = vars(parser.parse_args(arguments))
     source, target, model = (options.pop(name) for name in ("source", "target", "model"))
+    named = options.pop("model_kwargs")
 
     from qna.models.convert import convert
+    from qna.train.config import named_values
 
     changes = {name: value for name, value in options.items() if value is not None}
+    changes |= named_values(named, "--model-kwargs")
     try:
         count = convert(source, target, model, changes)
     except OSError as error:

@@ -17,8 +17,11 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput
-from qna._core.files import write_text
-from qna._core.typed_json import from_json_value
+from qna._core.files import read_bytes, write_text
+from qna._core.typed_json import from_json_value, parse_json
+
+# bytes of a share's file; thousands of guesses for each of thousands of images take as many
+_LARGEST = 2**30
 
 
 class AskedImage(Protocol):
@@ -92,7 +95,7 @@ class Shares(Generic[Answer]):
 
     def _answered(self, share: Sequence[Answer]) -> list[Answer]:
         path = self.folder / f"{self._name(share)}.json"
-        kept = self._read(path)
+        kept = self._read(path, share)
         if kept is not None and all(map(self.stands, kept)):
             return kept
         answers = list(self.answer(share))
@@ -105,13 +108,13 @@ class Shares(Generic[Answer]):
             raise
         return answers
 
-    def _read(self, path: Path) -> list[Answer] | None:
-        """The answers in a file; None where there is none, or none that is whole."""
+    def _read(self, path: Path, share: Sequence[Answer]) -> list[Answer] | None:
+        """The answers in the file of a share; None where there is none, or none that is whole."""
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            return from_json_value(list[self.kind], rows, "what is kept")  # type: ignore[name-defined]
-        except (OSError, ValueError, InvalidInput):
+            rows = from_json_value(list[self.kind], parse_json(read_bytes(path, _LARGEST), "it"), "it")  # type: ignore[name-defined]
+        except (OSError, InvalidInput):
             return None
+        return rows if [row.path for row in rows] == [entry.path for entry in share] else None
 
     def _name(self, share: Sequence[Answer]) -> str:
         facts = [self.key, *((entry.path, entry.error, _state(entry.path)) for entry in share)]

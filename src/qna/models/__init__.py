@@ -3,6 +3,8 @@
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
 from qna.models.family import Family, Variant
+from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
+from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
@@ -10,13 +12,20 @@ from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 
 __all__ = [
+    "DINAT_SIZES",
     "FAMILIES",
+    "HALONET",
+    "NAT",
+    "NATVariant",
+    "NAT_SIZES",
     "QNA_UNET",
     "QNA_VIT",
     "Backbone",
     "DecodedBackbone",
     "BlockSpec",
     "Family",
+    "HaloNet",
+    "HaloNetVariant",
     "QnAUNet",
     "QnAUNetVariant",
     "QnAViT",

@@ -10,12 +10,12 @@ from qna.parts.linear import apply_linear
 
 
 class ChannelMlp(nn.Module):
-    """Two linear maps of the channels with a GELU (its tanh form, as in Flax) between them."""
+    """Two linear maps of the channels with a GELU between them, in its tanh form (Flax's) or exact."""
 
-    def __init__(self, dim: int, hidden: int):
+    def __init__(self, dim: int, hidden: int, *, approximate: str = "tanh"):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU(approximate="tanh")
+        self.act = nn.GELU(approximate=approximate)
         self.fc2 = nn.Linear(hidden, dim)
         init_linear_(self.fc1)
         init_linear_(self.fc2)

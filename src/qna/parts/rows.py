@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qna.ops._shared.window import Window
+from qna.ops.neighborhood.geometry import WindowAxis
 
 
 class PositionRows(NamedTuple):
@@ -39,6 +40,19 @@ class PositionRows(NamedTuple):
         return repeated.pull(each.repeat(batch, 1), positions).unflatten(0, (batch, rows))
 
 
+def received(rows: PositionRows, even: Tensor, positions: int) -> Tensor:
+    """What each position gets from all rows over what it gets of even ones: (B, positions).
+
+    Args:
+        rows: in which every position is seen.
+        even: their shares (n', K) where attention is even.
+        positions: of the map that they look at.
+    """
+    every_row = torch.ones_like(rows.shares[:, :, 0])
+    of_even = PositionRows(even[None], rows.sources).pull(even.new_ones(1, len(even)), positions)
+    return rows.pull(every_row, positions) / of_even
+
+
 def window_sources(size: Sequence[int], window: Window, device: torch.device) -> Tensor:
     """Flattened positions under each tap of each window over a map of `size`: int64 (n', K).
 
@@ -54,3 +68,32 @@ def window_sources(size: Sequence[int], window: Window, device: torch.device) ->
         shape[axis], shape[axes + axis] = places.shape
         sources = sources * n + places.view(shape)
     return sources.flatten(0, axes - 1).flatten(1)
+
+
+def neighborhood_sources(
+    axes: Sequence[WindowAxis], size: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Flattened positions under each tap of the window of each position of a map.
+
+    Args:
+        axes: the windows, also over a map that was filled up behind its end.
+        size: of the map itself.
+        device: of what comes out.
+
+    Returns:
+        int64 (n, K) and bool (n, K), False for taps that are not attended or lie outside the map, whose
+        position is some other.
+    """
+    sources = torch.zeros((), dtype=torch.int64, device=device)
+    attended = torch.ones((), dtype=torch.bool, device=device)
+    for number, (axis, n) in enumerate(zip(axes, size, strict=True)):
+        queries = torch.arange(n, device=device)
+        starts, taps = axis.starts(queries), torch.arange(axis.kernel, device=device)
+        keys = starts[:, None] + taps * axis.dilation
+        seen = (taps < axis.counts(queries, starts)[:, None]) & (keys >= 0) & (keys < n)
+        shape = [1] * (2 * len(axes))
+        shape[number], shape[len(axes) + number] = n, axis.kernel
+        sources = sources * n + keys.clamp(0, n - 1).view(shape)
+        attended = attended & seen.view(shape)
+    both = (t.flatten(0, len(axes) - 1).flatten(1) for t in (sources, attended))
+    return tuple(both)  # pyright: ignore[reportReturnType]

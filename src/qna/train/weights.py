@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
+from qna._core.state_dict import bare, read_state_dict, say_which_average
 from qna._core.tensor_file import read_tensors
-from qna._core.torch_file import read_torch
 from qna.train.checkpoint import SHARDED_CHECKPOINT
 from qna.train.fitting import load_whole
-
-logger = logging.getLogger("qna")
-
-# where a checkpoint of others keeps its weights: averages first, as timm chooses
-_AVERAGES = ("state_dict_ema", "model_ema")
-_PLAIN = ("state_dict", "model")
-# what torch.compile and DistributedDataParallel put before every name, in either order
-_WRAPPERS = ("_orig_mod.", "module.")
 
 
 def load_start(network: nn.Module, path: Path) -> None:
@@ -73,39 +62,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         elif path.suffix == ".safetensors":
             tensors, _ = read_tensors(path)
         else:
-            tensors = _in_checkpoint(read_torch(path), path)
+            tensors = read_state_dict(path)
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
         cause = " ".join(str(error).split())
         raise InvalidInput(f"{path} cannot be read as weights: {kind}{cause}") from None
-    return _of_run({_bare(name): tensor for name, tensor in tensors.items()}, path)
-
-
-def _in_checkpoint(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a torch file holds."""
-    if isinstance(loaded, dict):
-        found = [name for name in (*_AVERAGES, *_PLAIN) if isinstance(loaded.get(name), dict)]
-        if found:
-            if found[0] in _AVERAGES and any(name in _PLAIN for name in found):
-                _say_which(path, found[0], next(name for name in found if name in _PLAIN))
-            loaded = loaded[found[0]]
-    if not isinstance(loaded, dict):
-        raise InvalidInput(f"it must hold tensors by name, got {type(loaded).__name__}")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise InvalidInput(f"it must hold tensors by name, got {type(value).__name__} as {name!r}")
-        plain = value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
-        # a view may repeat one number as often as it likes
-        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise InvalidInput(f"{name!r} is not a plain tensor")
-    return dict(loaded)
-
-
-def _bare(name: str) -> str:
-    """`name` without what wrappers put before it."""
-    while name.startswith(_WRAPPERS):
-        name = name.partition(".")[2]
-    return name
+    return _of_run({bare(name): tensor for name, tensor in tensors.items()}, path)
 
 
 def _of_run(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -115,10 +77,6 @@ def _of_run(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     if not found:
         return tensors
     if len(found) > 1:
-        _say_which(path, "its average", "those that were trained")
+        say_which_average(path, "its average", "those that were trained")
     start = found[0]
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-
-
-def _say_which(path: Path, taken: str, left: str) -> None:
-    logger.warning("of the weights in %s the running average is taken: %s, not %s", path, taken, left)

@@ -33,3 +33,27 @@ def tensor(path, shape):
 def image(size):
     """One image, channels last."""
     return np.random.RandomState(7).standard_normal((1, size, size, 3)).astype(np.float32)
+
+
+def torch_tensor(name, shape):
+    """Values of what authors who train in PyTorch call `name`, for example "levels.0.blocks.1.attn.rpb"."""
+    leaf = name.rsplit(".", 1)[-1]
+    draws = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    if leaf.startswith("gamma") or (leaf == "weight" and len(shape) == 1):
+        # scales of norms and of branches
+        values = 1 + 0.2 * np.tanh(draws)
+    elif leaf == "rpb":
+        values = 0.5 * draws
+    elif len(shape) == 1:
+        values = 0.2 * draws
+    elif name.endswith("qkv.weight"):
+        # attention far from even
+        values = draws * 2 / math.sqrt(shape[1])
+    else:
+        values = draws / math.sqrt(math.prod(shape[1:]))
+    return values.astype(np.float32)
+
+
+def images(*size):
+    """Two images, channels first."""
+    return np.random.RandomState(7).standard_normal((2, 3, *size)).astype(np.float32)

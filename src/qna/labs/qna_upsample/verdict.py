@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from statistics import mean, stdev
+from statistics import mean
 
+from qna.labs import paired
+from qna.labs.paired import BySeed
 from qna.labs.qna_upsample.decoders import CLAIMED, QNA, UPSAMPLERS
 from qna.labs.qna_upsample.training import restoring_case, seed_and_rate
 from qna.labs.row import Metrics, Verdict, Word
@@ -36,27 +37,14 @@ def verdict(metrics: Metrics) -> Verdict:
     return Verdict(word, f"QnA restores {mean(ours):.2f} dB; {told}; {len(ours)} seeds.")
 
 
-def best_of(metrics: Metrics) -> dict[str, dict[int, float]]:
+def best_of(metrics: Metrics) -> BySeed:
     """PSNR by seed of each decoder, at the rate with its better mean."""
-    best: dict[str, dict[int, float]] = {}
-    for name in UPSAMPLERS:
-        by_rate: dict[float, dict[int, float]] = {}
-        for case, contenders in metrics.items():
-            if (figure := contenders.get(name, {}).get("train psnr")) is not None:
-                seed, rate = seed_and_rate(case)
-                by_rate.setdefault(rate, {})[seed] = figure
-        if by_rate:
-            best[name] = max(by_rate.values(), key=lambda of_seeds: mean(of_seeds.values()))
-    return best
+    return paired.best_of(metrics, UPSAMPLERS, "train psnr", seed_and_rate)
 
 
-def gain(best: dict[str, dict[int, float]], name: str) -> tuple[float, float] | None:
+def gain(best: BySeed, name: str) -> tuple[float, float] | None:
     """By how much QnA is above a decoder, mean over the seeds, and the standard error; None below 2 seeds."""
-    ours, others = best.get(QNA, {}), best[name]
-    differences = [ours[seed] - others[seed] for seed in ours if seed in others]
-    if len(differences) < 2:
-        return None
-    return mean(differences), stdev(differences) / math.sqrt(len(differences))
+    return paired.gain(best, QNA, name)
 
 
 def made_up(**above: float) -> Metrics:

@@ -14,6 +14,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.mixers import MIXERS
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.parts.drop_path import DropPath
+from qna.parts.layer_scale import LayerScale
 from qna.parts.mlp import ChannelMlp
 from qna.parts.protocols import ShowsRows
 from qna.parts.rows import PositionRows
@@ -46,11 +47,13 @@ class BlockSpec:
             InvalidInput: a mixer that takes no stride is to have one, or it refuses its arguments.
         """
         build, name = mixer_builder(self.mixer)
-        known = inspect.signature(build).parameters
+        known = inspect.signature(build).parameters.keys() - {"dim"}
+        # of a mixer that keeps the map's size, an argument of that name is no other than the rest
+        shrinks = MIXERS[self.mixer].traits.strided if isinstance(self.mixer, str) else "stride" in known
         for argument in self.arguments:
-            check_choice(f"argument of {name}", argument, known.keys() - {"dim", "stride"})
+            check_choice(f"argument of {name}", argument, known - {"stride"} if shrinks else known)
         strided = {} if self.stride == 1 else {"stride": self.stride}
-        if strided and "stride" not in known:
+        if strided and not shrinks:
             raise InvalidInput(f"{name} keeps the size of its map and cannot have stride={self.stride}")
         if not isinstance(self.mixer, str):
             return build(dim, **self.arguments, **strided)
@@ -84,6 +87,9 @@ class MixerBlock(nn.Module):
         drop_path: probability that a branch is left out for an image, in training. With a shortcut only the
             MLP is left out: the map would otherwise lack its mixed half.
         mlp_ratio: hidden channels of the MLP per channel.
+        norm_eps: of both norms.
+        layer_scale: what a branch is multiplied with at first, channel by channel; None for no such weights.
+        gelu: form of the MLP's activation, "tanh" or "none".
     """
 
     def __init__(
@@ -95,21 +101,27 @@ class MixerBlock(nn.Module):
         shortcut: nn.Module | None = None,
         drop_path: float = 0.0,
         mlp_ratio: int = 4,
+        norm_eps: float = NORM_EPS,
+        layer_scale: float | None = None,
+        gelu: str = "tanh",
     ):
         super().__init__()
         self.out_dim = out_dim
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.mixer = mixer
         self.shortcut = nn.Identity() if shortcut is None else shortcut
+        scaled = layer_scale is not None
+        self.scale1 = LayerScale(out_dim, layer_scale) if scaled else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if shortcut is None else nn.Identity()
-        self.norm2 = nn.LayerNorm(out_dim, eps=NORM_EPS)
-        self.mlp = ChannelMlp(out_dim, mlp_ratio * out_dim)
+        self.norm2 = nn.LayerNorm(out_dim, eps=norm_eps)
+        self.mlp = ChannelMlp(out_dim, mlp_ratio * out_dim, approximate=gelu)
+        self.scale2 = LayerScale(out_dim, layer_scale) if scaled else nn.Identity()
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H', W', C')."""
-        x = self.shortcut(x) + self.drop_path1(self.mixer(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x = self.shortcut(x) + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
+        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
     @classmethod
     def of(cls, dim: int, spec: BlockSpec, *, shortcut: str, drop_path: float) -> MixerBlock:

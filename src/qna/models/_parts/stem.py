@@ -22,7 +22,7 @@ class PatchStem(NotScripted, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, ceil(H / patch), ceil(W / patch), dim)."""
-        _check_images(x, self.conv)
+        check_images(x, self.conv)
         x = self.conv(pad_same(x, self.reduction, self.reduction))
         return x.permute(0, 2, 3, 1).contiguous()
 
@@ -40,13 +40,14 @@ class ResNetStem(NotScripted, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, ceil(ceil(H / 2) / 2), ceil(ceil(W / 2) / 2), dim)."""
-        _check_images(x, self.conv)
+        check_images(x, self.conv)
         x = self.norm(self.conv(pad_same(x, 7, 2)))
         x = pad_same(F.gelu(x, approximate="tanh"), 3, 2, value=float("-inf"))
         return F.max_pool2d(x, 3, stride=2).permute(0, 2, 3, 1).contiguous()
 
 
-def _check_images(x: Tensor, conv: nn.Conv2d) -> None:
+def check_images(x: Tensor, conv: nn.Conv2d) -> None:
+    """Images must be (B, C, H, W) with the channels that `conv` takes."""
     if x.ndim != 4 or x.shape[1] != conv.in_channels:
         raise InvalidInput(f"images must be (B, C, H, W) with C = {conv.in_channels}, got {tuple(x.shape)}")
 

@@ -16,6 +16,7 @@ from qna.models.flax_file import flatten, read_flax, write_flax
 from qna.models.qna_vit.authors_tensors import authors_tensors
 from qna.models.qna_vit.network import QnAViT
 from qna.models.qna_vit.variants import QNA_VIT
+from qna.models.whole import check_whole
 
 # torch's batch norm counts, Flax's does not
 _COUNTER = "num_batches_tracked"
@@ -42,7 +43,7 @@ def from_flax(
     classes = head.shape[0] if head is not None and len(head.shape) == 1 and head.shape[0] else 1000
     skeleton = _skeleton(model, classes, arguments)
     expected = authors_tensors(skeleton)
-    _compare(name, model, {t.path: t.shape for t in expected}, {p: a.shape for p, a in found.items()})
+    check_whole(name, model, {t.path: t.shape for t in expected}, {p: a.shape for p, a in found.items()})
     weights = {t.key: t.from_authors(found[t.path].tensor(t.path)) for t in expected}
     counters = [key for key in skeleton.state_dict() if key.endswith(_COUNTER)]
     return {**weights, **{key: torch.zeros((), dtype=torch.int64) for key in counters}}
@@ -60,7 +61,9 @@ def to_flax(
     bias = weights.get("head.fc.bias")
     classes = len(bias) if bias is not None and bias.ndim == 1 and len(bias) else 1000
     expected = authors_tensors(_skeleton(model, classes, arguments))
-    _compare(name, model, {t.key: t.ours for t in expected}, {k: tuple(t.shape) for k, t in weights.items()})
+    check_whole(
+        name, model, {t.key: t.ours for t in expected}, {k: tuple(t.shape) for k, t in weights.items()}
+    )
     tree: dict[str, Any] = {}
     for t in expected:
         *folders, leaf = t.path.split("/")
@@ -90,23 +93,6 @@ def _skeleton(model: str, classes: int, arguments: Mapping[str, Any] | None) -> 
     """The model without data."""
     with torch.device("meta"):
         return QnAViT.of(QNA_VIT[model], num_classes=classes, **(arguments or {}))
-
-
-def _compare(
-    name: str, model: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
-) -> None:
-    missing = [path for path in expected if path not in found]
-    extra = sorted(path for path in found if path not in expected)
-    if missing:
-        more = f" (and {len(missing) - 1} more)" * (len(missing) > 1)
-        hint = f"; it has {extra[0]}, which a {model} has not" if extra else ""
-        raise InvalidInput(f"{name} is no {model}: {missing[0]} is missing{more}{hint}")
-    if extra:
-        more = f" (and {len(extra) - 1} more)" * (len(extra) > 1)
-        raise InvalidInput(f"{name} is no {model}: it has {extra[0]}{more}, which that model has not")
-    for path, shape in expected.items():
-        if found[path] != shape:
-            raise InvalidInput(f"{name} is no {model}: {path} has shape {found[path]}, not {shape}")
 
 
 AUTHORS = Authors(".msgpack", read, write)

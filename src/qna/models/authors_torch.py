@@ -1,0 +1,67 @@
+"""Checkpoints of authors who train in PyTorch: state dicts whose names differ from ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from qna._core.backends import short
+from qna._core.errors import InvalidInput
+from qna._core.state_dict import read_state_dict
+from qna.models.whole import check_whole
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def read_authors(
+    path: Path,
+    model: str,
+    build: Callable[..., Network],
+    authors_name: Callable[[str, Network], str],
+    *,
+    classifier: str,
+) -> dict[str, Tensor]:
+    """State dict of `model` from a file of its authors, whole or not at all.
+
+    Args:
+        path: a torch file, read as `read_state_dict` reads it.
+        model: its name, for errors.
+        build: makes the network, of ``num_classes=``.
+        authors_name: what the authors call a tensor, of our name for it and the network. The layout is the
+            same there and here.
+        classifier: what the authors call the layer that ends in the logits, whose rows say how many classes
+            the checkpoint has.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or the first tensor that is missing, left over, of another
+            shape or no floating-point numbers.
+    """
+    try:
+        found = read_state_dict(path)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # what a damaged file makes of torch's reader is not listed anywhere
+        kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None
+    head = found.get(f"{classifier}.weight")
+    with torch.device("meta"):
+        network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)
+    own = network.state_dict()
+    theirs = {key: authors_name(key, network) for key in own}
+    check_whole(
+        str(path),
+        model,
+        {theirs[key]: tuple(tensor.shape) for key, tensor in own.items()},
+        {name: tuple(tensor.shape) for name, tensor in found.items()},
+    )
+    for key, name in theirs.items():
+        if own[key].is_floating_point() and not found[name].is_floating_point():
+            dtype = short(found[name].dtype)
+            raise InvalidInput(f"{path}: {name} is {dtype}, a weight must be of floating point")
+    # of several that share one storage each gets its own
+    return {key: found[name].clone() for key, name in theirs.items()}
