@@ -39,7 +39,7 @@ class QnADetectionConfig:
     drawn: bool = False
     stamps: Path | None = None
     photos: Path | None = None
-    epochs: int = 8
+    epochs: int = 12
     rate: float = 3.2e-2
     seeds: int = 2
     minutes: float = 25.0
