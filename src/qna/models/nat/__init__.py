@@ -45,7 +45,6 @@ NAT_FAMILY = Family(
     timm_cfg=_timm_cfg,
     stages=lambda variant: len(variant.depths),
     authors=AUTHORS,
-    exempt={"three_levels_of_features": "the size that is tested is ours, of two stages; theirs have four"},
     leaves=(
         *(ChannelMlp, DropPath, LayerScale, reductions.OverlappingStem, reductions.NormedPatchStem),
         *(reductions.ConvolutionHalving, reductions.PatchHalving),
