@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # a process per core, one thread each
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
 

@@ -3,8 +3,9 @@
     qna train --data digits --out runs/digits
     python benchmarks/int8.py runs/digits --size 16
 
-prints a table in Markdown. Times are medians of turns that take each form once, on one thread, over that of
-the network in eager mode. Forms that need a package which is not installed are left out.
+prints a table in Markdown. Times are medians of turns that take each form once, on one thread and one core,
+over that of the network in eager mode. Forms that need a package which is not installed are left out. With
+--files FOLDER the ONNX files are kept there, and taken from there the next time.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
+from qna.bench.measure.machine import device_name, use_threads
 from qna.data import evaluation_batches, load_data
 from qna.eval import Classifier
 from qna.export import IMAGES, export_onnx
 from qna.export.int8 import rounded
+from qna.plots import plot_bars
 from qna.train.reload import load_classifier
 
 Form = tuple[str, Callable[[Tensor], Tensor], float]
@@ -65,8 +68,10 @@ def in_onnx(network: nn.Module, channels: int, folder: Path) -> list[Form]:
     found: list[Form] = []
     for int8 in (False, True):
         path = folder / f"{int8}.onnx"
-        export_onnx(network, path, ("batch", channels, *IMAGES[2:]), int8=int8)
-        run = in_runtime(path)
+        if not path.exists():
+            export_onnx(network, path, ("batch", channels, *IMAGES[2:]), int8=int8)
+        # with more, its threads wait busily on the core of whatever is timed next
+        run = in_runtime(path, threads=1)
         form = f"ONNX Runtime, {'dynamic' if int8 else 'fp32'}"
         found.append((form, lambda x, run=run: run(x)[0], path.stat().st_size / 1e6))
     return found
@@ -103,6 +108,23 @@ def seconds(forms: list[Form], x: Tensor, turns: int) -> list[float]:
     return [statistics.median(times[1:]) for times in spent]
 
 
+def draw(path: Path, panels: Mapping[str, Mapping[str, float]], note: str) -> None:
+    """Draw parts of what eager mode takes: for each panel, by form."""
+    plot_bars(
+        path,
+        [
+            {
+                "title": title,
+                "bars": [{"name": n, "value": v, "low": v, "high": v} for n, v in values.items()],
+            }
+            for title, values in panels.items()
+        ],
+        title="A network of half a million parameters in 8 bits",
+        note=note,
+        xlabel="eager, fp32 = 1",
+    )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -112,13 +134,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[16, 224], help="pixels of the timed images")
     parser.add_argument("--batch", type=int, default=8, help="timed images per call")
     parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="a PNG to draw it in, with an SVG beside"
+    )
+    parser.add_argument("--files", type=Path, metavar="FOLDER", help="where the ONNX files are kept")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     warnings.simplefilter("ignore")
     classifier = load_classifier(options.run)
     channels = classifier.view.channels
     with TemporaryDirectory() as folder, torch.no_grad():
-        forms = in_torch(classifier.network) + in_onnx(classifier.network, channels, Path(folder))
+        forms = in_torch(classifier.network) + in_onnx(
+            classifier.network, channels, options.files or Path(folder)
+        )
         times = [
             seconds(forms, torch.randn(options.batch, channels, size, size), options.turns)
             for size in options.size
@@ -126,14 +154,25 @@ def main() -> None:
         heads = [f"time at {size} px" for size in options.size]
         print(f"| form | right | changed | MB | {' | '.join(heads)} |")
         print(f"|---|---:|---:|---:|{'---:|' * len(heads)}")
+        panels: dict[str, dict[str, float]] = {head: {} for head in [*heads, "megabytes"]}
         first, labels = answers(forms[0][1], classifier)
         for number, (name, run, size) in enumerate(forms):
             said, _ = answers(run, classifier)
             right, changed = int((said == labels).sum()), int((said != first).sum())
             cells = [f"{row[number] / row[0]:.2f}" for row in times]
             held = f"{size:.2f}" if size else ""
+            if size:  # not what the files are held to
+                ratios = [*(row[number] / row[0] for row in times), size / forms[0][2]]
+                for panel, ratio in zip(panels.values(), ratios, strict=True):
+                    panel[name] = ratio
             print(f"| {name} | {right} of {len(labels)} | {changed} | {held} | {' | '.join(cells)} |")
-    print(f"\ntorch {torch.__version__}, 1 thread, batches of {options.batch}")
+    eager = ", ".join(
+        f"{1e3 * row[0]:.2f} ms at {size} px" for size, row in zip(options.size, times, strict=True)
+    )
+    where = f"batches of {options.batch}, 1 thread, {device_name('cpu')}, torch {torch.__version__}"
+    print(f"\nEager takes {eager}; {where}")
+    if options.picture is not None:
+        draw(options.picture, panels, where)
 
 
 if __name__ == "__main__":

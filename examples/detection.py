@@ -15,6 +15,7 @@ from PIL import Image
 
 from qna.data.scenes import SceneOptions, write_scenes
 from qna.data.scenes.drawn import draw_sources
+from qna.eval import find_boxes
 from qna.plots import DrawnBox, plot_boxes
 from qna.train import TrainConfig, fit
 from qna.train.config import (
@@ -25,7 +26,7 @@ from qna.train.config import (
     OptimOptions,
     RunOptions,
 )
-from qna.train.tasks.detection import load_detector
+from qna.train.reload_detector import load_detector
 
 
 def main() -> None:
@@ -65,15 +66,13 @@ def main() -> None:
     print(f"mean average precision {outcome.scores.map:.3f} on {outcome.scores.images} held-out images")
 
     # what the run left is all that is needed
-    detector, view, classes = load_detector(outcome.folder)
+    finder = load_detector(str(outcome.folder))
     path = outcome.data.held_out.paths[0]
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
-    images, mask = view.image(picture)
-    (answer,) = detector.detections(detector(images, mask), [(picture.height, picture.width)])
     boxes = [
-        DrawnBox(tuple(corners.tolist()), f"{classes[label]} {score:.2f}")
-        for score, label, corners in zip(*answer, strict=True)
+        DrawnBox(tuple(corners.tolist()), f"{finder.classes[label]} {score:.2f}")
+        for score, label, corners in zip(*find_boxes(finder, picture), strict=True)
         if score >= 0.5
     ]
     plot_boxes(told.out / "found.png", [picture], [boxes], title=f"{len(boxes)} found in {path.name}")

@@ -22,6 +22,17 @@ def test_a_file_is_read_up_to_its_limit(size, tmp_path):
             read_bytes(tmp_path / "a", size - 1)
 
 
+def test_text_is_utf8_with_or_without_a_mark(tmp_path):
+    told = '{"é": 1}'
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "a").write_bytes(told.encode(encoding))
+        assert read_json(tmp_path / "a") == {"é": 1}
+    for encoding in ("utf-16", "utf-16-le", "utf-32", "latin-1"):
+        (tmp_path / "a").write_bytes(told.encode(encoding))
+        with pytest.raises(InvalidInput, match=r"it is not (UTF-8|JSON): "):
+            read_json(tmp_path / "a")
+
+
 def test_a_pipe_is_read_to_its_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     content = b"[" + b"1," * 100_000 + b"1]"

@@ -3,7 +3,9 @@
 import io
 import json
 import pickle
+import struct
 import zipfile
+import zlib
 
 import msgpack
 
@@ -27,13 +29,20 @@ def crafted(name, content):
     files = {
         "weights of a run": HEADERS,
         "checkpoint": HEADERS,
+        "weights of a run that segments": HEADERS,
         "weights of a shared model": HEADERS,
         "torch file": PICKLES,
         "legacy torch file": PICKLES,
         "flax": FLAX,
     }.get(name, TEXTS if content[:1] in (b"{", b"[") and name != "log" else {})
+    if files is TEXTS:
+        files = files | {"whole in another encoding": content.decode().encode("utf-16")}
     if name == "weights of a run":
         return files | {str(change): _giant(content, *change) for change in GIANTS}
+    if name == "annotations":
+        return files | {kind: dumped(change) for kind, change in _annotations(json.loads(content))}
+    if name == "mask":
+        return PNGS
     if name == "configuration of a run that goes on":
         return {str(change): dumped(_with(json.loads(content), *change)) for change in GIANTS}
     if name == "shared model":
@@ -96,6 +105,19 @@ SHARED_GIANTS = (
 )
 
 
+def _annotations(told):
+    """COCO's annotations that no image can have."""
+    first, box = told["images"][0], told["annotations"][0]
+    huge = {"a number of a thousand digits": 10**1000, "2**53": 2**53}
+    for kind, number in huge.items():
+        yield f"a width of {kind}", {**told, "images": [{**first, "width": number}]}
+        yield f"a place of {kind}", {**told, "annotations": [{**box, "bbox": [0, 0, 1, number]}]}
+        yield f"an image of {kind}", {**told, "annotations": [{**box, "image_id": number}]}
+        yield f"a category of {kind}", {**told, "categories": [{"id": number, "name": "a"}]}
+    for kind, name in {"long": "a" * 5000, "no text": "\udcff", "none": "", "with an end": "a\0.png"}.items():
+        yield f"a name that is {kind}", {**told, "images": [{**first, "file_name": name}]}
+
+
 def _with(config, group, change):
     return {**config, group: {**config[group], **change}}
 
@@ -126,6 +148,28 @@ PICKLES = {
         pickle.dumps(x, protocol=2) for x in (0x1950A86A20F9469CFC6C, 1001, {}, {"a": Room()}, [])
     ),
     "a program": _archive(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R."),
+}
+
+
+def _png(width, height, pixels=b""):
+    """A PNG of 8-bit grey whose header says this size."""
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(pixels)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+PNGS = {
+    "empty": b"",
+    "a large picture": _png(2**15, 2**15, bytes(2**20)),
+    "a huge picture": _png(2**31 - 1, 2**31 - 1),
+    "a long picture": _png(2**28, 1),
+    "no picture": _png(0, 0),
 }
 
 

@@ -4,12 +4,14 @@ Not here: what lies in the package itself (tuned tiles), and what its own proces
 """
 
 import dataclasses
+import gzip
 import io
 import json
 import os
 import shutil
 import sys
 import tarfile
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,13 +29,16 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
 from qna.bench.publish.pictures import pictures
-from qna.cli.predict import _places
+from qna.cli.predict import _Counted, _places, _write_json
 from qna.cli.share import _read_metrics
-from qna.data import DATA, DataSpec
+from qna.data import DATA, DataSpec, UnreadableImage
+from qna.data.boxes import load_coco
 from qna.data.images.archive import load_tar
 from qna.data.images.cifar10 import _from_pngs
 from qna.data.images.fashion_mnist import read_idx
-from qna.eval import find_images, predict
+from qna.data.masks import load_masked_folder, save_mask
+from qna.data.scenes import SceneOptions, compose, find_photographs, find_stamps, write_scenes
+from qna.eval import Guess, Prediction, Shares, UnusableAnswers, find_images, predict, segment
 from qna.labs.results import metrics_of, read_figures
 from qna.labs.running import run_lab
 from qna.models import create
@@ -41,12 +46,14 @@ from qna.models.flax_file import flatten, read_flax, write_flax
 from qna.models.shared_folder import read_config
 from qna.models.sharing import save_pretrained
 from qna.train import TrainConfig, resume
-from qna.train.checkpoint import SHARDED_CHECKPOINT, Progress, Saved, load_checkpoint
-from qna.train.config import OptimOptions
+from qna.train.checkpoint import SHARDED_CHECKPOINT, Progress, Saved, load_checkpoint, save_weights
+from qna.train.config import ImageOptions, NetworkOptions, OptimOptions, RunOptions
 from qna.train.folder import cut_log
 from qna.train.optimizer import build_optimizer
 from qna.train.reload import load_classifier
+from qna.train.reload_segmenter import load_segmenter
 from qna.train.sharded_checkpoint import FOLDERS, _digest
+from qna.train.tasks.segmentation import build_segmenter
 from qna.train.weights import read_weights
 from tests.damage.mutations import (
     bytes_changed,
@@ -105,6 +112,13 @@ def make_whole(folder: Path, run: Path) -> None:
     (folder / "0.png").write_bytes(picture())
     (folder / "names").write_text("0.png\n./0.png\n")
     (folder / "images-idx3").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + bytes(24))
+    zipped = gzip.compress((folder / "images-idx3").read_bytes())
+    (folder / "images-idx3.gz").write_bytes(zipped)
+    _make_scenes(folder)
+    _make_segmenter(folder / "masks.safetensors")
+    list(_shares(folder / "shares", _certain).all([Prediction("a"), Prediction("b")]))
+    (only,) = (folder / "shares").iterdir()
+    shutil.copy(only, folder / "share.json")
     (folder / "cifar").mkdir()
     Image.fromarray(np.zeros((4, 1024, 3), np.uint8)).save(folder / "cifar" / "a.png")
     (folder / "cifar" / "labels.json").write_text("[0, 1, 2, 9]")
@@ -125,6 +139,47 @@ def _make_shards(folder, state):
     del about["scaler"]
     told = {"folder": parts.name, "files": files, "sha256": digests, **about}
     (folder / SHARDED_CHECKPOINT).write_text(json.dumps(told))
+
+
+def _make_scenes(folder):
+    """Stamps and photographs, and what is composed of them: images, masks, classes.txt, annotations.json."""
+    for name in ("a", "b"):
+        (folder / "stamps" / name).mkdir(parents=True)
+        for number in range(2):
+            stamp = Image.new("RGBA", (9, 9))
+            stamp.paste((90, 200, 40, 255), (2, 1, 8, 6))
+            stamp.save(folder / "stamps" / name / f"{number}.png")
+    (folder / "photos").mkdir()
+    for number in range(2):
+        (folder / "photos" / f"{number}.png").write_bytes(picture())
+    options = SceneOptions(
+        images=2, held_out=1, size=40, stamps=folder / "stamps", photos=folder / "photos", seed=1
+    )
+    write_scenes(folder / "scenes", options)
+
+
+def _make_segmenter(path):
+    """The weights of a run that segments."""
+    config = TrainConfig(
+        images=ImageOptions(data="scenes", image_size=16),
+        network=NetworkOptions(
+            model="qna_unet_nano", model_kwargs=("dim=8", "encoder_blocks=1,1", "decoder_blocks=1,")
+        ),
+        run=RunOptions(task="segmentation"),
+    )
+    network = build_segmenter(config.network, config.segmentation, classes=3, channels=3)
+    palette = ((0, 0, 0), (200, 0, 0), (0, 200, 0))
+    about = {"classes": ("ground", "a", "b"), "palette": palette, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    save_weights(path, network, {"config": json.loads(config.to_json()), **about})
+
+
+def _shares(folder, answer):
+    return Shares(folder, 4, "key", answer)
+
+
+def _certain(entries):
+    for entry in entries:
+        yield dataclasses.replace(entry, guesses=(Guess(1, "b", 0.75), Guess(0, "a", 0.25)))
 
 
 def picture():
@@ -178,6 +233,41 @@ def _events(path):
 def _figures(path):
     LAB.verdict(metrics_of(read_figures(path)))
     pictures(rows.read(path))
+
+
+def _segmented(path):
+    """Make a mask with a run's weights and write it."""
+    segmenter = load_segmenter(str(path))
+    try:
+        classes = segment(segmenter, Image.new("RGB", (20, 12), (90, 90, 90)))
+    except UnusableAnswers as error:
+        raise InvalidInput(str(error)) from None
+    save_mask(path.with_suffix(".png"), classes, segmenter.palette)
+    path.with_suffix(".png").unlink()
+
+
+def _composed(path):
+    """Compose a scene with a stamp or on a photograph."""
+    root = path.parents[1] if path.parent.name == "photos" else path.parents[2]
+    _, stamps = find_stamps(root / "stamps")
+    try:
+        for seed in range(4):
+            compose(find_photographs(root / "photos"), stamps, 16, 2, seed)
+    except UnreadableImage as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _kept(path):
+    """Take what is kept of a share, which is made again where it cannot be."""
+
+    def refuse(entries):
+        raise InvalidInput("what was kept cannot be used")
+
+    with tempfile.TemporaryDirectory() as folder:
+        (kept,) = (path.parent / "shares").iterdir()
+        shutil.copy(path, Path(folder) / kept.name)
+        found = _shares(Path(folder), refuse).all([Prediction("a"), Prediction("b")])
+        _write_json(io.StringIO(), _Counted(found, None), 2)
 
 
 def _named(path):
@@ -246,5 +336,13 @@ FORMATS = {
     "picture": Format("0.png", _answered, count=40),
     "list of names": Format("names", _named, refused=0.1, count=20),
     "idx": Format("images-idx3", lambda p: read_idx(p, 3)),
+    "zipped idx": Format("images-idx3.gz", lambda p: read_idx(p, 3)),
+    "annotations": Format("scenes/train/annotations.json", lambda p: load_coco(p.parents[1]), JSON),
+    "mask": Format("scenes/train/masks/000000.png", lambda p: load_masked_folder(p.parents[2])),
+    "names of classes": Format("scenes/classes.txt", lambda p: load_masked_folder(p.parent), refused=0.1),
+    "weights of a run that segments": Format("masks.safetensors", _segmented, WEIGHTS, count=60),
+    "stamp": Format("stamps/a/0.png", _composed, count=40),
+    "photograph": Format("photos/0.png", _composed, count=40),
+    "kept predictions": Format("share.json", _kept, JSON),
     "labels": Format("cifar/labels.json", lambda p: _from_pngs(p.parent, ("a.png",), p.name), JSON),
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from qna.eval import Classifier, Guess, ImageView, Prediction, Shares, key_of
+from qna.eval import Guess, ImageView, Prediction, Shares, key_of
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def shares(tmp_path, asked):
             asked.append(entry.path)
             yield replace(entry, guesses=(Guess(1, "é", 0.1 + 0.2), Guess(0, "\udcff", 1e-300)))
 
-    return Shares(tmp_path / "kept", 3, "key", answer)
+    return Shares(tmp_path / "kept", 3, "key", answer, Prediction)
 
 
 @pytest.fixture
@@ -76,28 +76,48 @@ def test_what_has_changed_is_asked_again(shares, found, asked):
 def test_a_damaged_file_is_made_again(shares, found, asked):
     before = list(shares.all(found))
     asked.clear()
-    for path, content in zip(shares.folder.iterdir(), (b"", b"[{}]", b'[{"path": 1}]'), strict=False):
+    for path, content in zip(shares.folder.iterdir(), (b"", b"[" * 10**5, b'[{"path": 1}]'), strict=False):
         path.write_bytes(content)
     assert list(shares.all(found)) == before
     assert len(asked) == 9
+    asked.clear()
+    # of other kinds, of another share, numbers that are none
+    kept = [path.read_text() for path in sorted(shares.folder.iterdir())]
+    spoiled = (
+        kept[0].replace("0.30000000000000004", '"0.3"'),
+        kept[2],
+        kept[1],
+        kept[3].replace("1e-300", "NaN"),
+    )
+    for path, content in zip(sorted(shares.folder.iterdir()), spoiled, strict=True):
+        path.write_text(content)
+    assert list(shares.all(found)) == before
+    assert len(asked) == 12
     shares.remove()
     assert not shares.folder.exists()
 
 
-def test_the_key_tells_networks_apart():
-    def classifier(**changes):
-        torch.manual_seed(0)
-        network = nn.Conv2d(1, 2, 1).bfloat16()
-        return replace(Classifier("c", network, ("a", "b"), ImageView(8, (0.0,), (1.0,))), **changes)
+def test_an_answer_that_no_longer_stands_is_asked_again(shares, found, asked):
+    before = list(shares.all(found))
+    asked.clear()
+    watched = replace(shares, stands=lambda answer: answer.path != found[4].path)
+    assert list(watched.all(found)) == before
+    assert asked == [p.path for p in found[3:6]]
 
-    assert key_of(classifier(), top_k=2) == key_of(classifier(name="other"), top_k=2)
-    other = nn.Conv2d(1, 2, 1).bfloat16()
+
+def test_the_key_tells_networks_and_facts_apart():
+    def network(seed=0):
+        torch.manual_seed(seed)
+        return nn.Conv2d(1, 2, 1).bfloat16()
+
+    view = ImageView(8, (0.0,), (1.0,))
+    assert key_of(network(), view, ("a", "b"), 2) == key_of(network(), view, ("a", "b"), 2)
     keys = [
-        key_of(classifier(), top_k=2),
-        key_of(classifier(), top_k=1),
-        key_of(classifier(classes=("a", "c")), top_k=2),
-        key_of(classifier(view=ImageView(8, (0.5,), (1.0,))), top_k=2),
-        key_of(classifier(network=other), top_k=2),
-        key_of(classifier(network=other.float()), top_k=2),
+        key_of(network(), view, ("a", "b"), 2),
+        key_of(network(), view, ("a", "b"), 1),
+        key_of(network(), view, ("a", "c"), 2),
+        key_of(network(), replace(view, mean=(0.5,)), ("a", "b"), 2),
+        key_of(network(1), view, ("a", "b"), 2),
+        key_of(network(1).float(), view, ("a", "b"), 2),
     ]
     assert len(set(keys)) == len(keys)

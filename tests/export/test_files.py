@@ -78,6 +78,20 @@ def test_a_file_that_computes_something_else_is_not_kept(export, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("export", EXPORTERS)
+def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(export, tmp_path):
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            export(Linears(), tmp_path / "m", ROWS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_an_onnx_file_tells_what_it_is_given_and_nothing_of_the_machine(int8, tmp_path):
     told = {"classes": json.dumps(["a", "b"])}

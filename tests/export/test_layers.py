@@ -16,6 +16,8 @@ for package in ("onnx", "onnxscript"):
     pytest.importorskip(package, reason="qna[export] brings it")
 
 pytestmark = pytest.mark.slow
+# a graph takes seconds to write: one mixer of each op that has nodes of its own, and the plainest
+QUICK = {"QnA2d", "QnAUpsample1d", "WindowAttention2d"}
 NAMES = ("height", "width", "depth")
 
 
@@ -31,7 +33,14 @@ def shape_of(row):
     return ("batch", *NAMES[: row.traits.axes], row.example.dim)
 
 
-@pytest.mark.parametrize("row", MIXERS.values(), ids=lambda row: row.name)
+def some(rows):
+    return pytest.mark.parametrize(
+        "row",
+        [pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.mark.long) for row in rows],
+    )
+
+
+@some(MIXERS.values())
 def test_mixers_in_onnx(row, tmp_path):
     mixer = build(row).eval()
     sizes = sizes_of(row.traits.axes, (1, 1, 1), (7, 2, 3), (4, 9, 5), (12, 6, 4), (31, 20, 2))
@@ -40,7 +49,7 @@ def test_mixers_in_onnx(row, tmp_path):
     assert exported.sizes == tuple(sizes)
 
 
-@pytest.mark.parametrize("row", MIXERS.values(), ids=lambda row: row.name)
+@some(MIXERS.values())
 def test_mixers_in_archives(row, tmp_path):
     """Not of one position, where checks that torch keeps with a graph refuse some."""
     mixer = build(row).eval()
@@ -65,6 +74,7 @@ def test_torchs_own_exporter_gets_the_reference(tmp_path):
         torch.testing.assert_close(torch.from_numpy(y), mixer(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, row in MIXERS.items() if row.traits.strided])
 def test_strided_mixers_in_onnx(name, tmp_path):
     row = MIXERS[name]
@@ -92,7 +102,7 @@ def groups():
     alike = {}
     for case in learned_query.ROW.cases:
         alike.setdefault((len(case.space), case.queries, case.heads, case.head_dim), []).append(case)
-    quick = [(1, 2, 3, 5), (2, 2, 3, 5)]
+    quick = [(1, 2, 3, 5)]
     return [
         pytest.param(cases, id="-".join(map(str, key)), marks=[] if key in quick else pytest.mark.long)
         for key, cases in alike.items()

@@ -67,7 +67,7 @@ def test_psnr_by_hand():
 def test_each_decoder_counts_at_its_better_rate():
     metrics = made_up()
     for case, contenders in metrics.items():
-        if case.endswith("lr0.008"):
+        if case.endswith("lr0.032"):
             contenders["bilinear"]["train psnr"] = 30.0
     best = best_of(metrics)
     assert best["bilinear"] == {0: 30.0, 1: 30.0}
@@ -99,7 +99,7 @@ def test_one_seed_or_a_missing_decoder_is_no_figure():
 
 def test_seeds_are_paired_also_where_some_are_missing():
     metrics = dict(made_up())
-    metrics["psnr-seed5-lr0.004"] = {"bilinear": {"train psnr": 24.0}}
+    metrics["psnr-seed5-lr0.016"] = {"bilinear": {"train psnr": 24.0}}
     assert gain(best_of(metrics), "bilinear") == pytest.approx((1.0, 0.1))
 
 

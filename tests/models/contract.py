@@ -269,11 +269,18 @@ def forward_intermediates(name):
             assert torch.equal(got, want.permute(0, 2, 3, 1))
         (normed,) = model.forward_intermediates(x, 1, norm=True, intermediates_only=True)
         assert torch.equal(normed, channels_first(model, final))
-        assert not torch.equal(normed, maps[-1])
+        # a network whose blocks end in their own norms may have no last one
+        assert torch.equal(normed, maps[-1]) == isinstance(model.norm, torch.nn.Identity)
         for norm in (False, True):
             early, (first,) = model.forward_intermediates(x, [0], norm=norm, stop_early=True)
             assert torch.equal(first, maps[0])
             assert torch.equal(channels_first(model, early), maps[0])
+    # with gradients, for which other kernels may be taken
+    plain, plain_maps = model.forward_intermediates(x)
+    model.set_grad_checkpointing()
+    final, maps = model.forward_intermediates(x)
+    assert final.requires_grad
+    assert all(map(torch.equal, (final, *maps), (plain, *plain_maps)))
     stages = len(maps)
     for indices in ([], [stages], [-stages - 1], 0):
         with pytest.raises(InvalidInput, match=rf"indices must name some of {stages} stages"):
@@ -327,6 +334,16 @@ def features_only(name):
             assert torch.equal(got, everything[i])
         found = torch.autograd.grad(sum(map(loss, maps)), list(features.parameters()), allow_unused=True)
         assert None not in found
+        features.model.set_grad_checkpointing()
+        assert all(map(torch.equal, features(x), maps))
+
+
+@clause(classifies)
+def three_levels_of_features(name):
+    """The least that timm's decoders and its own suite take for granted; of two stages both are given."""
+    stages = timm.create_model(name, device="meta").feature_info
+    channels = timm.create_model(name, features_only=True, device="meta").feature_info.channels()
+    assert len(channels) >= min(3, len(stages))
 
 
 @clause(classifies)
@@ -352,7 +369,7 @@ def every_way_of_timm_to_take_features(name):
     for kind in ("hook", "list", "dict", "fx"):
         wrapped = {"features_only": True, "feature_cls": kind, "out_indices": (0, -1)}
         features = timm.create_model(name, **wrapped, drop_path_rate=0.0, dtype=torch.float64)
-        assert features.output_fmt == fmt
+        assert features.eval().output_fmt == fmt
         with torch.no_grad():
             for key, tensor in features.state_dict().items():
                 tensor.copy_(own[key.removeprefix("body.").removeprefix("graph_module.").replace(".", "_")])

@@ -27,12 +27,21 @@ def build(name):
     return model
 
 
+def with_pool(pool):
+    model = build(FAST)
+    model.reset_classifier(7, pool)
+    for parameter in model.head.parameters():
+        parameter.data.normal_(std=0.2)
+    return model.eval()
+
+
 def several_windows(model):
     """An image on which every layer has several windows on each axis: exporters take 1 for a constant."""
     reductions = [info["reduction"] for info in model.feature_info]
+    stages = [model.get_submodule(info["module"]) for info in model.feature_info]
     steps = [
         max(getattr(getattr(block, "mixer", None), "window_size", (2, 2))) * reduction + 1
-        for stage, reduction in zip(model.stages, reductions, strict=True)
+        for stage, reduction in zip(stages, reductions, strict=True)
         for block in stage
     ]
     return images(max(steps), max(steps) + 2 * reductions[-1])
@@ -61,10 +70,7 @@ def test_onnx_of_any_size(name, tmp_path):
 def test_onnx_with_a_pooling_of_learned_queries(pool, tmp_path):
     """Whose tables are resized to maps that are smaller and larger than theirs."""
     pytest.importorskip("onnxruntime", reason="qna[export] brings it")
-    model = build(FAST)
-    model.reset_classifier(7, pool)
-    for parameter in model.head.parameters():
-        parameter.data.normal_(std=0.2)
+    model = with_pool(pool)
     sizes = [{"batch": 2, "height": n, "width": n + 3} for n in (8, 16, 29, 60)]
     assert export_onnx(model, tmp_path / "model.onnx", IMAGES, sizes=sizes).difference < TOLERANCE
 
@@ -102,6 +108,19 @@ def test_a_model_is_made_and_run_of_fake_tensors():
         logits = model(torch.empty(2, 3, 33, 47))
     assert logits.shape == (2, 7)
     assert {type(p.data).__name__ for p in model.parameters()} == {"FakeTensor"}
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own: the checks of shapes are not recorded
+@pytest.mark.parametrize("pool", ["qnav1", "qnav2"])
+def test_a_traced_pooling_of_learned_queries_is_right_for_other_sizes(pool):
+    """Whose tables are resized in the graph: traced at a smaller map and at theirs, run below and above."""
+    model = with_pool(pool)
+    with torch.no_grad():
+        for size in [(2, 3), (4, 4)]:
+            traced = torch.jit.trace(model.head, torch.randn(2, *size, model.num_features), check_trace=False)
+            for other in [(4, 4), (2, 7), (1, 1), (9, 5)]:
+                x = torch.randn(3, *other, model.num_features)
+                torch.testing.assert_close(traced(x), model.head(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # the tracer's own: the checks of shapes are not recorded

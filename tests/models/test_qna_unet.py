@@ -87,6 +87,27 @@ def test_features_are_the_encoders():
     assert not [n for n in features.state_dict() if "decoder" in n or "head" in n]
 
 
+def test_intermediates_come_with_the_features_as_timm_has_them():
+    model, x = build(), images(33, 47)
+    with torch.no_grad():
+        features, every = model.forward_features(x), model.forward_intermediates(x, intermediates_only=True)
+        for checkpointed in (False, True):
+            model.set_grad_checkpointing(checkpointed)
+            final, maps = model.forward_intermediates(x)
+            assert torch.equal(final, features)
+            for got, want in zip(maps, every, strict=True):
+                assert torch.equal(got, want)
+        _, (last,) = model.forward_intermediates(x, 1, output_fmt="NHWC")
+        assert torch.equal(last, every[-1].permute(0, 2, 3, 1))
+        early, (first,) = model.forward_intermediates(x, [0], stop_early=True, output_fmt="NHWC")
+        assert torch.equal(early, first)
+        assert torch.equal(first, every[0].permute(0, 2, 3, 1))
+    with pytest.raises(InvalidInput, match="must name some of 4 stages"):
+        model.forward_intermediates(x, [4])
+    with pytest.raises(InvalidInput, match="output_fmt"):
+        model.forward_intermediates(x, output_fmt="NLC")
+
+
 def test_reset_classifier_decay_and_cfg():
     model, x = build(), images(16, 16)
     model.reset_classifier(3)

@@ -1,6 +1,6 @@
-"""Memory of a training step in a process of its own: ``python -m tests.ops.peak OP BACKEND SIZE KERNEL``.
+"""Memory of training steps in a process of its own: ``python -m tests.ops.peak OP BACKEND SIZExKERNEL...``.
 
-Prints the bytes at its peak beyond the inputs, and the bytes of the output.
+Prints for each the bytes at its peak beyond the inputs, and the bytes of the output.
 """
 
 import math
@@ -33,12 +33,13 @@ def numbers(case):
     return sum(t.numel() for t in case.make().values() if t.ndim > 3) / math.prod(case.space)
 
 
-def main(op, backend, size, kernel):
+def main(op, backend, *sizes):
     torch.set_num_threads(1)
     row = next(row for row in OPS if row.name == op)
     case = max((c for c in row.cases if len(c.space) == 2), key=numbers)
     step(row, case, backend)  # what is allocated once
-    print(*step(row, case.grown(int(size), int(kernel)), backend))  # noqa: T201 (for its parent)
+    for size in sizes:
+        print(*step(row, case.grown(*map(int, size.split("x"))), backend))  # noqa: T201 (for its parent)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Triton's kernels run by its interpreter, in a process that the last test starts.
 """
 
+import os
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from qna.bench.measure.memory import RETURN_FREED_BLOCKS
 from qna.ops import OPS, register_flop_formulas
-from qna.ops.learned_query.triton.runtime import INTERPRETED
+from qna.ops._shared.triton.runtime import INTERPRETED
 from tests.ops.equality import assert_equals_reference, leaf, run
-from tests.ops.learned_query.triton.interpreter import in_a_process_of_its_own, outside, silent
+from tests.ops.interpreter import in_a_process_of_its_own, outside, silent
 
 pytestmark = silent
 
@@ -126,10 +128,12 @@ def test_flops_are_those_of_the_row(row, backend):
     assert tuple(counted) == row.flops(quick(row))
 
 
-def peak(row, backend, size, kernel):
-    command = [sys.executable, "-m", "tests.ops.peak", row.name, backend.name, str(size), str(kernel)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return map(int, done.stdout.split())
+def peaks(row, backend, *sizes):
+    """(bytes at the peak of a step, bytes of its output) by map's size and windows, "362x3"."""
+    command = [sys.executable, "-m", "tests.ops.peak", row.name, backend.name, *sizes]
+    env = {**os.environ, **RETURN_FREED_BLOCKS}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.slow
@@ -137,9 +141,7 @@ def peak(row, backend, size, kernel):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("row", "backend"), [k for k in KERNELS if k[1].device == "cpu"], ids=name)
 def test_memory_grows_with_the_map_and_not_with_the_window(row, backend):
-    (small, output), (large, _), (wide, _) = (
-        peak(row, backend, size, kernel) for size, kernel in ((362, 3), (512, 3), (362, 11))
-    )
+    (small, output), (large, _), (wide, _) = peaks(row, backend, "362x3", "512x3", "362x11")
     assert large <= 2.1 * small
     assert wide <= 1.1 * small
     # the output, its gradient, those of the inputs and what is kept are a few maps

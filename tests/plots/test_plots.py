@@ -121,6 +121,13 @@ def test_a_letter_without_any_font_is_a_box(tmp_path, monkeypatch):
     plot_learning(tmp_path / "a.png", history(2), title="日本語")
 
 
+def test_a_font_without_bold_letters_warns_nobody(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(_style, "_fonts", lambda: ["DejaVu Sans", "cmr10"])
+    image = np.zeros((8, 8, 1))
+    plot_explanation(tmp_path / "a.png", image, [], [], answers=[("a", 0.1)], title="a", notes=[])
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
 def test_attention_on_a_blank_drawing(tmp_path):
     plot_attention(tmp_path / "a.png", np.zeros((1, 8, 8, 1)), [("x", np.ones((1, 2, 2)))], [("a", True)])
 

@@ -280,6 +280,39 @@ def test_pixels_may_come_from_a_file_and_results_go_to_one(tmp_path):
     assert torch.equal(half, whole.bfloat16())
 
 
+def test_processes_share_the_tiles_of_one_image(tmp_path):
+    """Each in its turn, one of them stopped and gone on with: every tile is done once."""
+    torch.manual_seed(0)
+    network, x = nn.Conv2d(3, 2, 5, stride=2, padding=2).eval(), image(37, 52, batch=1).float()
+    reads = []
+    # how it is cut is found without data
+    network.register_forward_pre_hook(lambda _, inputs: reads.append(not inputs[0].is_meta))
+    out = [np.memmap(tmp_path / "out", np.float32, "w+", shape=(1, 2, 19, 26))]
+    out += [np.memmap(tmp_path / "out", np.float32, "r+", shape=(1, 2, 19, 26)) for _ in range(2)]
+    told = []
+    tiled = qna.tiled(network, tile=10, notify=lambda done, total: told.append((done, total)))
+    count = len(tiled.plan(x.shape))
+    assert count == 24
+    reads.clear()
+    tiled(x, out=out[0], only=lambda n: n % 2 == 0)
+    assert told == [(n + 1, 12) for n in range(12)]
+    # the other process is stopped after tile 9
+    tiled(x, out=out[1], only=lambda n: n % 2 == 1 and n < 10)
+    tiled(x, out=out[2], only=lambda n: n % 2 == 1 and n >= 10)
+    assert sum(reads) == count
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(np.array(out[0])), network(x))
+
+
+def test_a_part_of_the_tiles_that_makes_no_result_is_refused():
+    x = image(32, 32, batch=1)
+    with pytest.raises(InvalidInput, match="only some of the tiles need out="):
+        qna.tiled(nn.Conv2d(3, 2, 3).double().eval(), tile=8)(x, only=lambda n: True)
+    model = ours()
+    with pytest.raises(InvalidInput, match="QnAViT gives something made of a mean over the whole map, which"):
+        qna.tiled(model, tile=16)(x, out=model(x).detach(), only=lambda n: True)
+
+
 class Depends(nn.Module):
     """Does to maps above a size what it does not below."""
 

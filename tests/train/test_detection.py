@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ except MissingExtra as missing:
 from qna.cli import main
 from qna.data.scenes import SceneOptions, write_scenes
 from qna.data.scenes.drawn import draw_sources
+from qna.eval import judge_boxes
 from qna.train import Observer, TrainConfig, fit, resume
 from qna.train.checkpoint import load_tensors
 from qna.train.config import (
@@ -26,7 +28,7 @@ from qna.train.config import (
     OptimOptions,
     RunOptions,
 )
-from qna.train.tasks.detection import load_detector
+from qna.train.reload_detector import load_detector
 from tests.train.processes import RIG, log, torchrun
 
 COMMON = (
@@ -82,11 +84,12 @@ def test_a_run_goes_on_bit_for_bit_and_its_weights_come_back(config):
     for name in ("model.safetensors", "checkpoint.safetensors"):
         a, b = load_tensors(again.folder / name)[0], load_tensors(whole.folder / name)[0]
         assert all(torch.equal(a[key], b[key]) for key in a)
-    detector, view, classes = load_detector(whole.folder)
-    assert classes == whole.data.classes
-    batch = view(whole.data.held_out, range(5))
-    kept = whole.network.eval()
-    assert torch.equal(detector(batch.images, batch.mask).boxes, kept(batch.images, batch.mask).boxes)
+    finder = load_detector(str(whole.folder))
+    assert finder.classes == whole.data.classes
+    scores, skipped = judge_boxes(finder, whole.data, batch_size=config.optim.batch_size)
+    assert dataclasses.replace(scores, loss=whole.scores.loss) == whole.scores
+    assert scores.loss is None
+    assert not skipped
 
 
 def one(scenes, tmp_path, **detection):
@@ -141,6 +144,15 @@ def test_weights_of_other_classes_start_a_run_but_for_the_classifier(scenes, tmp
 def test_what_cannot_be_trained_is_said_before_anything_is_written(scenes, tmp_path, changed, options, said):
     with pytest.raises(InvalidInput, match=said):
         fit(changed(one(scenes, tmp_path), **options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("package", ["torchmetrics.detection", "pycocotools.mask"])
+def test_what_is_missing_to_judge_is_said_before_an_epoch(package, scenes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    told = rf"mean average precision needs the package '{package.split('.')[0]}': pip install 'qna\[dense\]'"
+    with pytest.raises(MissingExtra, match=told):
+        fit(one(scenes, tmp_path))
     assert not (tmp_path / "run").exists()
 
 

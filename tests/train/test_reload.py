@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -105,7 +106,10 @@ def test_damaged_and_foreign_files(outcome, tmp_path):
     save_tensors(bare, tensors, {})
     other = tmp_path / "other.safetensors"
     save_tensors(other, {"a": torch.zeros(3)}, about)
+    spoiled = tmp_path / "spoiled.safetensors"
+    save_tensors(spoiled, {**tensors, "head.bias": tensors["head.bias"] * math.nan}, about)
     for file, message in [
+        (spoiled, "spoiled.safetensors: 'head.bias' holds NaN"),
         (cut, "cut.safetensors is not a checkpoint of qna"),
         (bare, "bare.safetensors does not say what it was trained on"),
         (other, "other.safetensors has the weights of another network"),

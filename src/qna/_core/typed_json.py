@@ -42,6 +42,8 @@ def parse_json(text: str | bytes, what: str) -> Any:
         InvalidInput: if it is not JSON, not UTF-8, or nested too deeply.
     """
     try:
+        # of bytes, json would guess among encodings; some editors put a mark before UTF-8
+        text = text if isinstance(text, str) else text.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_no_number)
         if _levels(value) > _LEVELS:
             raise RecursionError

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import torch
-
 from qna._core.outside import as_markdown
+from qna.data import UnreadableImage
+from qna.data.boxes import BoxData
+from qna.eval import BoxFinder, find_boxes
 from qna.plots import DrawnBox, plot_boxes
 from qna.train import Outcome
 from qna.train.tasks.detection import plain_view
@@ -72,32 +73,45 @@ def draw(outcome: Outcome, learning: Callable[..., None]) -> dict[str, str]:
         missing="Missing of a mean average precision of 1",
         unit="loss of the detector",
     )
-    _draw_boxes(outcome, outcome.folder / "boxes.png", f"{title}: {result(outcome)}")
-    return {"learning curve": "learning_curve.png", "boxes": "boxes.png"}
+    pictures = {"learning curve": "learning_curve.png"}
+    if draw_found(outcome.folder / "boxes.png", _finder(outcome), outcome.data):
+        pictures["boxes"] = "boxes.png"
+    return pictures
 
 
-@torch.no_grad()
-def _draw_boxes(outcome: Outcome, path: Path, title: str) -> None:
-    """Draw what is there and what was found on held-out images, spread over the whole set."""
-    data, network = outcome.data, cast("Detector", outcome.network.eval())
-    files = data.held_out
-    spread = range(0, len(files), max(1, len(files) // SHOWN))[:SHOWN]
-    batch = plain_view(outcome.config, data.mean, data.std)(files, spread)
-    device = next(network.parameters()).device
-    sizes = [tuple(of_one.nonzero().amax(0).add(1).tolist()) for of_one in batch.mask]
-    found = network(batch.images.to(device), batch.mask.to(device))
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    images, boxes = [], []
-    for place, answer in enumerate(network.detections(found, sizes)):
-        (height, width), (stored_height, stored_width) = sizes[place], batch.sizes[place]
-        shown = batch.images[place, :, :height, :width] * std + mean
-        images.append(shown.clamp(0, 1).permute(1, 2, 0).numpy())
-        scale = torch.tensor([width / stored_width, height / stored_height]).repeat(2)
-        there = [DrawnBox(tuple(c.tolist()), truth=True) for c in batch.truth[place].corners * scale]
+def draw_found(path: Path, finder: BoxFinder, data: BoxData) -> bool:
+    """Draw what is there and what was found on held-out images; False if none can be read."""
+    files, images, boxes = data.held_out, [], []
+    device = next(finder.network.parameters()).device
+    for index in range(0, len(files), max(1, len(files) // SHOWN)):
+        try:
+            image, truth = files.open(index)
+        except UnreadableImage:
+            continue
+        images.append(image)
+        there = [DrawnBox(tuple(corners), truth=True) for corners in truth.corners.tolist()]
+        scores, labels, corners = find_boxes(finder, image, device)
         surest = [
-            DrawnBox(tuple(corners.tolist()), f"{data.classes[label]} {score:.2f}")
-            for score, label, corners in zip(*(value.cpu() for value in answer), strict=True)
+            DrawnBox(tuple(box), f"{data.classes[label]} {score:.2f}")
+            for score, label, box in zip(scores.tolist(), labels.tolist(), corners.tolist(), strict=True)
             if score >= SURE
         ]
         boxes.append(there + surest)
-    plot_boxes(path, images, boxes, title=title)
+    if images:
+        title = f"{finder.architecture} on {Path(data.name).name}, held-out images"
+        plot_boxes(path, images[:SHOWN], boxes[:SHOWN], title=title)
+    return bool(images)
+
+
+def _finder(outcome: Outcome) -> BoxFinder:
+    config, data = outcome.config, outcome.data
+    return BoxFinder(
+        name=config.network.model,
+        network=cast("Detector", outcome.network.eval()),
+        classes=data.classes,
+        view=plain_view(config, data.mean, data.std),
+        data=data.name,
+        images_dir=config.detection.images_dir,
+        drop_bad_boxes=config.detection.drop_bad_boxes,
+        architecture=f"{config.detection.detector} around {config.network.model}",
+    )

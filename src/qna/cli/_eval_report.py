@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from qna._core.errors import require
 from qna._core.files import write_text
-from qna._core.outside import as_code, as_line, as_markdown
+from qna.cli._tables import Table, letters, page, show
 from qna.eval import CLEAN, CORRUPTIONS, Failure, Judgement
 from qna.eval.tables import class_rows, score_rows, to_json
 from qna.plots import plot_calibration, plot_robustness
@@ -22,28 +21,10 @@ from qna.plots import plot_calibration, plot_robustness
 # with more classes, the terminal and the page show those that fare worst
 _CLASSES_SHOWN = 20
 
-Table = tuple[list[str], list[list[str]]]
-
 
 def print_report(judgements: Sequence[Judgement], failures: Sequence[Failure] = ()) -> None:
     """Print every table; what comes from outside is printed as it is."""
-    tables = require("rich.table", extra="train", purpose="`qna eval`")
-    text = require("rich.text", extra="train", purpose="`qna eval`").Text
-    console = require("rich.console", extra="train", purpose="`qna eval`").Console()
-    for title, (head, rows) in _tables(judgements).items():
-        table = tables.Table(
-            title=text(as_line(title)), title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
-        for number, name in enumerate(head):
-            table.add_column(
-                text(name), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0
-            )
-        for row in rows:
-            table.add_row(*(text(as_line(cell)) for cell in row))
-        console.print(table, highlight=False)
-        console.print()
-    for line in _notes(judgements, failures):
-        console.print(text(as_line(line)))
+    show(_tables(judgements), _notes(judgements, failures))
 
 
 def write_report(
@@ -85,7 +66,12 @@ def write_report(
         files["classes"] = "classes.csv"
         write_text(folder / files["classes"], _csv([row for j in judgements for row in class_rows(j)]))
         pictures = _draw(folder, judgements)
-    write_text(folder / "report.md", _page(judgements, failures, pictures, command))
+    names = [*(j.classifier.name for j in judgements), *(failure.name for failure in failures)]
+    title = ", ".join(names) + (f" on {judgements[0].data}" if judgements else "")
+    write_text(
+        folder / "report.md",
+        page(title, _tables(judgements), _notes(judgements, failures), pictures, command),
+    )
     return {name: folder / file for name, file in {**files, **pictures}.items()}
 
 
@@ -117,9 +103,7 @@ def _tables(judgements: Sequence[Judgement]) -> dict[str, Table]:
 
 def _columns(judgements: Sequence[Judgement]) -> list[str]:
     """What each network's column is called: names may be long paths, so that several go by letters."""
-    if len(judgements) == 1:
-        return ["right"]
-    return [chr(ord("A") + i) if i < 26 else str(i + 1) for i in range(len(judgements))]
+    return ["right"] if len(judgements) == 1 else letters(len(judgements))
 
 
 def _summary(judgements: Sequence[Judgement]) -> Table:
@@ -213,25 +197,6 @@ def _curves(judgements: Sequence[Judgement]) -> dict[str, dict[str, list[tuple[i
         }
         for kind in kinds
     }
-
-
-def _page(
-    judgements: Sequence[Judgement], failures: Sequence[Failure], pictures: dict[str, str], command: str
-) -> str:
-    names = [*(j.classifier.name for j in judgements), *(failure.name for failure in failures)]
-    on = f" on {judgements[0].data}" if judgements else ""
-    parts = [f"# {as_markdown(', '.join(names) + on)}"]
-    for title, (head, rows) in _tables(judgements).items():
-        align = [":---", *["---:"] * (len(head) - 1)]
-        cells = [head, align, *([as_markdown(cell) for cell in row] for row in rows)]
-        parts += [
-            f"## {as_markdown(title[0].upper() + title[1:])}",
-            "\n".join(f"| {' | '.join(row)} |" for row in cells),
-        ]
-    parts += map(as_markdown, _notes(judgements, failures))
-    parts += [f"![{name}]({file})" for name, file in pictures.items()]
-    parts.append(f"{as_code(command)}, torch {torch.__version__}")
-    return "\n\n".join(parts) + "\n"
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -132,3 +132,30 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda more: bar.advance(task, more)
+
+
+@contextmanager
+def bars(purpose: str) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Progress bars on standard error, one after the other; nothing where that is no terminal.
+
+    Args:
+        purpose: the command, for the error where rich is missing.
+
+    Returns:
+        what begins a bar, by its name and the number of all, and gives what advances it.
+    """
+    columns = require("rich.progress", extra="train", purpose=purpose)
+    console = require("rich.console", extra="train", purpose=purpose).Console(stderr=True)
+    shown = (
+        columns.TextColumn("{task.description}", markup=False),
+        columns.BarColumn(),
+        columns.TaskProgressColumn(),
+        columns.TimeRemainingColumn(),
+    )
+    with columns.Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def begin(name: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(as_line(name), total=total)
+            return lambda more: bar.advance(task, more)
+
+        yield begin

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qna._core.outside import as_markdown
 from qna.data import UnreadableImage
+from qna.data.masks import MaskData
 from qna.eval import Segmenter, segment
 from qna.plots import plot_confusion, plot_overlays
 from qna.train import Outcome
@@ -82,17 +83,31 @@ def draw(outcome: Outcome, learning: Callable[..., None]) -> dict[str, str]:
             data.classes,
             title=f"{title}: pixels, in thousandths of all",
         )
-    if _draw_overlays(outcome, title):
+    if draw_overlays(folder / "overlays.png", _segmenter(outcome), data):
         pictures["overlays"] = "overlays.png"
     return pictures
 
 
-def _draw_overlays(outcome: Outcome, title: str) -> bool:
+def draw_overlays(path: Path, segmenter: Segmenter, data: MaskData) -> bool:
     """Draw held-out images with their masks and the network's; False if none can be read."""
-    config, data, network = outcome.config, outcome.data, outcome.network
-    segmenter = Segmenter(
+    files, shown = data.held_out, []
+    for index in range(0, len(files), max(1, len(files) // SHOWN)):
+        try:
+            image, mask = files.open(index)
+        except UnreadableImage:
+            continue
+        shown.append((image, mask, segment(segmenter, image, next(segmenter.network.parameters()).device)))
+    if shown:
+        title = f"{segmenter.architecture} on {Path(data.name).name}, held-out images"
+        plot_overlays(path, shown[:SHOWN], data.classes, data.palette, ignore=data.ignore, title=title)
+    return bool(shown)
+
+
+def _segmenter(outcome: Outcome) -> Segmenter:
+    config, data = outcome.config, outcome.data
+    return Segmenter(
         name=config.network.model,
-        network=network.eval(),
+        network=outcome.network.eval(),
         classes=data.classes,
         palette=tuple(data.palette),
         size=config.images.image_size,
@@ -102,20 +117,3 @@ def _draw_overlays(outcome: Outcome, title: str) -> bool:
         data=data.name,
         architecture=config.network.model,
     )
-    files, shown = data.held_out, []
-    for index in range(0, len(files), max(1, len(files) // SHOWN)):
-        try:
-            image, mask = files.open(index)
-        except UnreadableImage:
-            continue
-        shown.append((image, mask, segment(segmenter, image, next(network.parameters()).device)))
-    if shown:
-        plot_overlays(
-            outcome.folder / "overlays.png",
-            shown[:SHOWN],
-            data.classes,
-            data.palette,
-            ignore=data.ignore,
-            title=f"{title}, held-out images",
-        )
-    return bool(shown)

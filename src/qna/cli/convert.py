@@ -29,12 +29,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--img-size", type=int, help="pixels for which qnav1 or qnav2 was trained (default 224)"
     )
+    parser.add_argument(
+        "--model-kwargs",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other arguments of the model, for example heads=8,8,8,8",
+    )
     options = vars(parser.parse_args(arguments))
     source, target, model = (options.pop(name) for name in ("source", "target", "model"))
+    named = options.pop("model_kwargs")
 
     from qna.models.convert import convert
+    from qna.train.config import named_values
 
     changes = {name: value for name, value in options.items() if value is not None}
+    changes |= named_values(named, "--model-kwargs")
     try:
         count = convert(source, target, model, changes)
     except OSError as error:

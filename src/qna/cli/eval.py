@@ -19,7 +19,8 @@ _DESCRIPTION = """\
 Judge trained networks on held-out images, side by side: accuracy, loss, calibration, speed, every class, and
 what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
 JSON to a folder. A network that answers with NaN gets a row with this error, and the command then ends with
-status 1. Networks that segment are judged by intersection over union, of regions and of their outlines.
+status 1. Networks that segment are judged by intersection over union, of regions and of their outlines,
+detectors by mean average precision as COCO counts it.
 """
 
 
@@ -60,13 +61,24 @@ def main(arguments: list[str]) -> int:
     from qna.train.reload import task_of
 
     tasks = {task_of(source) for source in options.models}
+    for name in ("batch_size", "workers"):
+        low = 0 if name == "workers" else 1
+        if getattr(options, name) < low:
+            raise InvalidInput(f"{name} must be at least {low}, got {getattr(options, name)}")
     if tasks == {"segmentation"}:
         from qna.cli._segmenters import eval_masks
 
         return eval_masks(parser, options, arguments)
+    if tasks == {"detection"}:
+        from qna.cli._detectors import eval_boxes
+
+        return eval_boxes(parser, options, arguments)
     if tasks != {"classification"}:
-        told = ", ".join(sorted(tasks - {"classification"}))
-        raise InvalidInput(f"`qna eval` judges networks of one task that it knows side by side, got {told}")
+        told = ", ".join(sorted(tasks))
+        raise InvalidInput(
+            f"`qna eval` judges networks of one task that it knows side by side, got {told}: ask for each "
+            "alone"
+        )
     data, classifiers = _prepare(options)
     judgements, failures = _judge(options, data, classifiers)
     print_report(judgements, failures)
@@ -125,30 +137,19 @@ def _check(options: argparse.Namespace) -> None:
     for severity in options.severities:
         if severity not in SEVERITIES:
             raise InvalidInput(f"severities are 1 to 5, got {severity}")
-    for option, low in (("batch_size", 1), ("workers", 0)):
-        if getattr(options, option) < low:
-            raise InvalidInput(f"{option} must be at least {low}, got {getattr(options, option)}")
 
 
 def _judge(
     options: argparse.Namespace, data: ImageData, classifiers: list[Classifier]
 ) -> tuple[list[Judgement], list[Failure]]:
     """What is found of each network, and which of them cannot be judged."""
+    from qna.cli._progress import bars
     from qna.eval import Failure, UnusableAnswers, judge
 
-    progress = require("rich.progress", extra="train", purpose="`qna eval`")
-    console = require("rich.console", extra="train", purpose="`qna eval`").Console(stderr=True)
     device = _classifiers.device(options)
-    columns = (
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TimeRemainingColumn(),
-    )
     judgements, failures = [], []
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars("`qna eval`") as begin:
         for classifier in classifiers:
-            task = bar.add_task(as_line(classifier.name), total=len(data.held_out))
             try:
                 judgement = judge(
                     classifier,
@@ -158,7 +159,7 @@ def _judge(
                     batch_size=options.batch_size,
                     workers=options.workers,
                     device=device,
-                    told=lambda images, task=task: bar.advance(task, images),
+                    told=begin(classifier.name, len(data.held_out)),
                 )
             except UnusableAnswers as error:
                 failures.append(Failure(classifier.name, str(error)))

@@ -1,8 +1,12 @@
 """How good a network is on images that it has not seen."""
 
+from qna.eval.boxes import BoxScores, BoxTally
 from qna.eval.calibration import Calibration, ConfidenceBin
 from qna.eval.classifier import Classifier, ImageView
 from qna.eval.corruptions import CORRUPTIONS, Corruption
+from qna.eval.detector import BoxFinder, find_boxes, judge_boxes
+from qna.eval.found_boxes import BoxPrediction, FoundBox, predict_boxes
+from qna.eval.found_masks import MaskPrediction, predict_masks
 from qna.eval.judgement import (
     CLEAN,
     Condition,
@@ -21,6 +25,10 @@ from qna.eval.segmenter import Segmenter, full_size, judge_regions, segment
 from qna.eval.shares import Shares, key_of
 
 __all__ = [
+    "BoxFinder",
+    "BoxPrediction",
+    "BoxScores",
+    "BoxTally",
     "CLEAN",
     "CORRUPTIONS",
     "Calibration",
@@ -29,9 +37,11 @@ __all__ = [
     "ConfidenceBin",
     "Corruption",
     "Failure",
+    "FoundBox",
     "Guess",
     "ImageView",
     "Judgement",
+    "MaskPrediction",
     "Prediction",
     "RegionScores",
     "RegionTally",
@@ -43,12 +53,16 @@ __all__ = [
     "Tally",
     "UnusableAnswers",
     "evaluate",
+    "find_boxes",
     "find_images",
     "full_size",
     "judge",
+    "judge_boxes",
     "judge_regions",
     "key_of",
     "measure_speed",
     "predict",
+    "predict_boxes",
+    "predict_masks",
     "segment",
 ]

@@ -22,7 +22,7 @@ class BoxScores:
 
     Attributes:
         images: how many were judged.
-        loss: mean of the detector's own loss over the images.
+        loss: mean of the detector's own loss over the images; None where it was not asked for.
         map: average precision: mean over classes and over least overlaps (IoU) from 0.5 to 0.95.
         map_50: at an overlap of 0.5.
         map_75: at an overlap of 0.75.
@@ -34,7 +34,7 @@ class BoxScores:
     """
 
     images: int
-    loss: float
+    loss: float | None
     map: float
     map_50: float
     map_75: float
@@ -45,24 +45,39 @@ class BoxScores:
     of_class: tuple[float | None, ...]
 
 
+def require_metrics() -> Any:
+    """torchmetrics' module that counts, whose packages are all there.
+
+    Raises:
+        MissingExtra: if one is not.
+    """
+    import_vision("torchvision.ops", extra="dense", purpose="mean average precision")
+    require("pycocotools.mask", extra="dense", purpose="mean average precision")
+    return require("torchmetrics.detection", extra="dense", purpose="mean average precision")
+
+
 class BoxTally:
     """Collects answers and truth; torchmetrics counts them when all are there.
 
     Args:
         classes: number of classes.
+
+    Raises:
+        MissingExtra: a package that counts is missing.
     """
 
     def __init__(self, classes: int):
+        self._metrics: Any = require_metrics()
         self.classes = classes
         # (position in the data set, share of the loss, answer, truth)
-        self.rows: list[tuple[int, float, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+        self.rows: list[tuple[int, float | None, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
 
-    def add(self, answers: Sequence[DetectedBoxes], loss: float, batch: BoxBatch) -> None:
+    def add(self, answers: Sequence[DetectedBoxes], loss: float | None, batch: BoxBatch) -> None:
         """Count a batch.
 
         Args:
             answers: of each image, in its stored pixels.
-            loss: mean over the images.
+            loss: mean over the images, or None for all batches.
             batch: what is there.
         """
         for index, answer, truth in zip(batch.indices.tolist(), answers, batch.truth, strict=True):
@@ -74,14 +89,12 @@ class BoxTally:
 
     def scores(self) -> BoxScores:
         """Of everything counted; the order in which images came changes nothing."""
-        import_vision("torchvision.ops", extra="dense", purpose="mean average precision")
-        require("pycocotools.mask", extra="dense", purpose="mean average precision")
-        metrics: Any = require("torchmetrics.detection", extra="dense", purpose="mean average precision")
         rows = sorted(self.rows, key=lambda row: row[0])
+        losses = [row[1] for row in rows]
         if not rows:  # no image could be read
             return BoxScores(0, 0.0, 0.0, 0.0, 0.0, None, None, None, 0.0, (None,) * self.classes)
         # every process has all rows by now
-        counted = metrics.MeanAveragePrecision(class_metrics=True, sync_on_compute=False)
+        counted = self._metrics.MeanAveragePrecision(class_metrics=True, sync_on_compute=False)
         counted.warn_on_many_detections = False  # COCO counts the 100 surest
         for _, _, (scores, labels, corners), (truth, own, crowd) in rows:
             answer = {"scores": scores, "labels": labels, "boxes": corners}
@@ -97,7 +110,7 @@ class BoxTally:
         overall = {name: max(0.0, found[name]) for name in ("map", "map_50", "map_75")}
         return BoxScores(
             images=len(rows),
-            loss=sum(row[1] for row in rows) / len(rows),
+            loss=None if None in losses else sum(losses) / len(rows),  # type: ignore[arg-type]
             map_small=_seen(found["map_small"]),
             map_medium=_seen(found["map_medium"]),
             map_large=_seen(found["map_large"]),

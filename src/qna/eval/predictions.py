@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from qna._core.errors import InvalidInput
-from qna.data import FileImages
+from qna.data import FileImages, UnreadableImage
 from qna.data.images.folder import PathReader
 from qna.data.images.search import SUFFIXES, find_images_in
 from qna.eval.classifier import NO_ANSWER, Classifier, usable
@@ -130,6 +130,18 @@ def open_files(paths: list[str], channels: int) -> ModedImages:
     """The images in `paths`, with 1 channel (grey) or 3 (RGB)."""
     files = FileImages(paths, [0] * len(paths), PathReader(tuple(map(Path, paths))))
     return ModedImages(files, _MODES[channels])
+
+
+def open_file(path: str) -> Any:
+    """The RGB PIL image in a file.
+
+    Raises:
+        UnreadableImage: with the cause.
+    """
+    try:
+        return FileImages([path], [0], PathReader((Path(path),))).open(0)[0]
+    except UnreadableImage as error:
+        raise UnreadableImage(str(error).removeprefix(f"{path}: ")) from None
 
 
 def _predict_batch(

@@ -1,4 +1,4 @@
-"""Predictions of very many images, kept in shares as they are made: what was done once is not done again."""
+"""Answers on very many images, kept in shares as they are made: what was done once is not done again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,38 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import nn
 
-from qna._core.files import write_text
-from qna.eval.classifier import Classifier
-from qna.eval.predictions import Guess, Prediction
+from qna._core.errors import InvalidInput
+from qna._core.files import read_bytes, write_text
+from qna._core.typed_json import from_json_value, parse_json
+
+# bytes of a share's file; thousands of guesses for each of thousands of images take as many
+_LARGEST = 2**30
+
+
+class AskedImage(Protocol):
+    """An image that is asked about, with or without its answer: a dataclass of what JSON can hold."""
+
+    @property
+    def path(self) -> str:
+        """Of its file."""
+        ...
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no answer."""
+        ...
+
+
+Answer = TypeVar("Answer", bound=AskedImage)
 
 
 @dataclass(frozen=True)
-class Shares:
+class Shares(Generic[Answer]):
     """A list of images, cut into shares of one size, and a folder with the answers to some of them.
 
     A share's file is named after all that its answers follow from: paths, sizes and times of its images, and
@@ -31,15 +53,19 @@ class Shares:
         folder: of the files; made when the first is written.
         size: images of a share.
         key: what the answers depend on beside the images.
-        answer: gives predictions for entries without guesses, in their order.
+        answer: fills in entries without answers, in their order.
+        kind: the dataclass that entries and answers are.
+        stands: whether an answer that is kept still holds: what else it left may have gone.
     """
 
     folder: Path
     size: int
     key: str
-    answer: Callable[[Iterable[Prediction]], Iterable[Prediction]]
+    answer: Callable[[Iterable[Answer]], Iterable[Answer]]
+    kind: type[Answer]
+    stands: Callable[[Answer], bool] = lambda answer: True
 
-    def work(self, found: Iterable[Prediction], *, rank: int, count: int) -> Iterator[int]:
+    def work(self, found: Iterable[Answer], *, rank: int, count: int) -> Iterator[int]:
         """See to every share whose turn is `rank` of `count`, and tell how many images each has.
 
         Raises:
@@ -49,7 +75,7 @@ class Shares:
             if number % count == rank:
                 yield len(self._answered(share))
 
-    def all(self, found: Iterable[Prediction]) -> Iterator[Prediction]:
+    def all(self, found: Iterable[Answer]) -> Iterator[Answer]:
         """Every answer, in the order of `found`; those that are not kept are made, and kept.
 
         Raises:
@@ -62,38 +88,46 @@ class Shares:
         """Forget all answers."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _shares(self, found: Iterable[Prediction]) -> Iterator[list[Prediction]]:
+    def _shares(self, found: Iterable[Answer]) -> Iterator[list[Answer]]:
         entries = iter(found)
         while share := list(islice(entries, self.size)):
             yield share
 
-    def _answered(self, share: Sequence[Prediction]) -> list[Prediction]:
+    def _answered(self, share: Sequence[Answer]) -> list[Answer]:
         path = self.folder / f"{self._name(share)}.json"
-        kept = _read(path)
-        if kept is not None:
+        kept = self._read(path, share)
+        if kept is not None and all(map(self.stands, kept)):
             return kept
         answers = list(self.answer(share))
         self.folder.mkdir(exist_ok=True)
         try:
-            write_text(path, json.dumps([asdict(answer) for answer in answers]))
+            write_text(path, json.dumps([asdict(answer) for answer in answers]))  # type: ignore[call-overload]
         except OSError:
             with suppress(OSError):  # it holds what was kept before
                 self.folder.rmdir()
             raise
         return answers
 
-    def _name(self, share: Sequence[Prediction]) -> str:
+    def _read(self, path: Path, share: Sequence[Answer]) -> list[Answer] | None:
+        """The answers in the file of a share; None where there is none, or none that is whole."""
+        try:
+            rows = from_json_value(list[self.kind], parse_json(read_bytes(path, _LARGEST), "it"), "it")  # type: ignore[name-defined]
+        except (OSError, InvalidInput):
+            return None
+        return rows if [row.path for row in rows] == [entry.path for entry in share] else None
+
+    def _name(self, share: Sequence[Answer]) -> str:
         facts = [self.key, *((entry.path, entry.error, _state(entry.path)) for entry in share)]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def key_of(classifier: Classifier, *, top_k: int) -> str:
-    """What the guesses of a classifier depend on beside the images: weights, view, classes, how many."""
+def key_of(network: nn.Module, *facts: Any) -> str:
+    """What answers depend on beside the images: a network's weights, and facts that tell themselves."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in classifier.network.state_dict().items():
+    for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    digest.update(repr((classifier.view, classifier.classes, top_k)).encode("utf-8", "surrogatepass"))
+    digest.update(repr(facts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -104,12 +138,3 @@ def _state(path: str) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def _read(path: Path) -> list[Prediction] | None:
-    """The predictions in a file; None where there is none, or none that is whole."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [Prediction(r["path"], tuple(Guess(**g) for g in r["guesses"]), r["error"]) for r in rows]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None

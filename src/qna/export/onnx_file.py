@@ -148,11 +148,18 @@ def _name_sizes(model: Any, shapes: Sequence[Shape]) -> None:
         value.shape = ir.Shape(shape)
 
 
-def in_runtime(path: Path) -> Run:
-    """What ONNX Runtime computes, on the CPU."""
+def in_runtime(path: Path, *, threads: int = 0) -> Run:
+    """What ONNX Runtime computes, on the CPU.
+
+    Args:
+        path: of the file.
+        threads: of the runtime's own, which wait busily for a while after each call and hold a core each; 0
+            for as many as there are cores.
+    """
     runtime = require("onnxruntime", **_EXTRA)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 

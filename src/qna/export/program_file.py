@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -54,8 +55,10 @@ def export_program(
 
     def write(temporary: Path) -> None:
         nonlocal difference, size
-        with open(temporary, "wb") as file:
-            torch.export.save(recorded, file, extra_files=extra)
+        # where a disk is full, torch's own writer ends the process
+        archive = io.BytesIO()
+        torch.export.save(recorded, archive, extra_files=extra)
+        temporary.write_bytes(archive.getbuffer())
         progress("trying what is read back")
         with warnings.catch_warnings(), open(temporary, "rb") as file:
             warnings.simplefilter("ignore")  # torch's, of its own code

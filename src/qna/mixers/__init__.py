@@ -5,8 +5,10 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import focal, learned_query, neighborhood, window
+from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, window
+from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
+from qna.mixers.halo import HaloAttention2d
 from qna.mixers.learned_query import (
     QnA1d,
     QnA2d,
@@ -22,12 +24,18 @@ from qna.mixers.neighborhood import (
     NeighborhoodAttention3d,
 )
 from qna.mixers.row import MixerRow
-from qna.mixers.window import WindowAttention2d
+from qna.mixers.stand_alone import StandAloneAttention2d
+from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 
 __all__ = [
     "FAMILIES",
     "MIXERS",
+    "DepthwiseConvolution2d",
     "FocalModulation2d",
+    "FullAttention2d",
+    "HaloAttention2d",
+    "Identity2d",
+    "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
@@ -38,11 +46,13 @@ __all__ = [
     "QnAUpsample1d",
     "QnAUpsample2d",
     "QnAUpsample3d",
+    "ShiftedWindowAttention2d",
+    "StandAloneAttention2d",
     "WindowAttention2d",
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, window, neighborhood, focal)
+FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, control)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

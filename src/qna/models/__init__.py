@@ -3,6 +3,7 @@
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
 from qna.models.family import Family, Variant
+from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
@@ -13,6 +14,7 @@ from qna.models.sharing import from_pretrained, save_pretrained
 __all__ = [
     "DINAT_SIZES",
     "FAMILIES",
+    "HALONET",
     "NAT",
     "NATVariant",
     "NAT_SIZES",
@@ -22,6 +24,8 @@ __all__ = [
     "DecodedBackbone",
     "BlockSpec",
     "Family",
+    "HaloNet",
+    "HaloNetVariant",
     "QnAUNet",
     "QnAUNetVariant",
     "QnAViT",

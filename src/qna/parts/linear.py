@@ -111,7 +111,7 @@ def _is_watched() -> bool:
     """
     return (
         torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or fwAD._current_level >= 0
     )
 

@@ -40,6 +40,19 @@ class PositionRows(NamedTuple):
         return repeated.pull(each.repeat(batch, 1), positions).unflatten(0, (batch, rows))
 
 
+def received(rows: PositionRows, even: Tensor, positions: int) -> Tensor:
+    """What each position gets from all rows over what it gets of even ones: (B, positions).
+
+    Args:
+        rows: in which every position is seen.
+        even: their shares (n', K) where attention is even.
+        positions: of the map that they look at.
+    """
+    every_row = torch.ones_like(rows.shares[:, :, 0])
+    of_even = PositionRows(even[None], rows.sources).pull(even.new_ones(1, len(even)), positions)
+    return rows.pull(every_row, positions) / of_even
+
+
 def window_sources(size: Sequence[int], window: Window, device: torch.device) -> Tensor:
     """Flattened positions under each tap of each window over a map of `size`: int64 (n', K).
 

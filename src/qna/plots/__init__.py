@@ -7,6 +7,7 @@ from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
 from qna.plots.learning import plot_learning
+from qna.plots.on_image import with_boxes, with_mask
 from qna.plots.overlays import plot_overlays
 from qna.plots.robustness import plot_robustness
 from qna.plots.tile_pattern import plot_tile_pattern
@@ -27,4 +28,6 @@ __all__ = [
     "plot_robustness",
     "plot_table",
     "plot_tile_pattern",
+    "with_boxes",
+    "with_mask",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def figure(path: Path, width: float, height: float, *, formats: tuple[str, ...] 
     """
     matplotlib = require("matplotlib", extra="train", purpose="drawing")
     pictures = require("matplotlib.figure", extra="train", purpose="drawing")
-    with matplotlib.rc_context({**_LOOK, "font.family": _fonts()}):
+    with matplotlib.rc_context({**_LOOK, "font.family": _fonts()}), _quiet_fonts():
         canvas = pictures.Figure(figsize=(width, height), layout="constrained", dpi=130)
         yield canvas
         for suffix in formats:
@@ -88,6 +89,18 @@ def figure(path: Path, width: float, height: float, *, formats: tuple[str, ...] 
                     canvas.savefig(temporary, format=suffix)
 
             write_whole(path.with_suffix(f".{suffix}"), write)
+
+
+@contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Inside the block nothing is said of a font that has no bold letters: its plain ones are taken."""
+    log = logging.getLogger("matplotlib.font_manager")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @cache

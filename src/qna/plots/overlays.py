@@ -10,7 +10,7 @@ from qna._core.outside import as_line
 from qna.plots._style import figure
 
 # how much of the colour of a class is laid over the image
-_STRENGTH = 0.6
+STRENGTH = 0.6
 # with more classes a legend has no room
 _NAMED = 30
 
@@ -46,7 +46,7 @@ def plot_overlays(
                 shown = pixels.copy()
                 if labels is not None:
                     marked = (labels != ignore) & (labels != 0)
-                    shown[marked] += _STRENGTH * (colours[labels[marked]] - shown[marked])
+                    shown[marked] += STRENGTH * (colours[labels[marked]] - shown[marked])
                 axes[row, column].imshow(shown.round().astype(np.uint8))
                 axes[row, column].set(xticks=[], yticks=[])
         for row, name in enumerate(("image", "mask", "network")):

@@ -87,7 +87,7 @@ class Tiled(nn.Module):
         return plan
 
     @torch.no_grad()
-    def forward(self, image: Sliced, out: Any = None) -> Any:
+    def forward(self, image: Sliced, out: Any = None, *, only: Callable[[int], bool] | None = None) -> Any:
         """What the network gives for the whole image.
 
         Args:
@@ -96,12 +96,15 @@ class Tiled(nn.Module):
                 the other goes to the network's device.
             out: where the results go: what the network gives for the image, with such arrays in place of its
                 tensors; None for tensors where the image is.
+            only: which tiles to do, by their number from 0; None for all. Processes that write to one array
+                share an image out so, and one that goes on after another leaves out what was done.
 
         Returns:
-            `out`.
+            `out`; with `only`, the rest of it is as it was.
 
         Raises:
-            InvalidInput: as for `plan`, or `out` has another form or shape.
+            InvalidInput: as for `plan`, or `out` has another form or shape; or `only` is given without `out`,
+                or for a network whose results need all tiles.
         """
         if self.model.training:
             raise InvalidInput(f"{type(self.model).__name__} is in training mode; call eval() before")
@@ -109,17 +112,34 @@ class Tiled(nn.Module):
         followed = plan.followed
         results = _Results(followed.outputs, out)
         means = RunningMeans(followed.means)
+        chosen, done = {n for n in range(len(plan)) if only is None or only(n)}, 0
+        if only is not None:
+            self._check_part(out, [layout for _, layout in followed.outputs])
         device = next((p.device for p in self.model.parameters()), None)
         home = image.device if isinstance(image, Tensor) else torch.device("cpu")
-        for done, tile in enumerate(plan, start=1):
+        for number, tile in enumerate(plan):
+            if number not in chosen:
+                continue
             pixels = _tensor(image[(slice(None), slice(None), *tile.read)]).to(device)
             with means.over(self.model, tile):
                 made = self.model(pixels)
             results.put(made, tile, home)
+            done += 1
             if self.notify is not None:
-                self.notify(done, len(plan))
-        means.check_whole()
+                self.notify(done, len(chosen))
+        if only is None:
+            means.check_whole()
         return results.out
+
+    def _check_part(self, out: Any, layouts: Sequence[Layout]) -> None:
+        """Whether some of the tiles can be done by themselves."""
+        if out is None:
+            raise InvalidInput("only some of the tiles need out=, an array that holds those of others too")
+        if not all(layout.axes for layout in layouts):
+            raise InvalidInput(
+                f"{type(self.model).__name__} gives something made of a mean over the whole map, which needs "
+                "all tiles: leave out only=, or give `tiled` the part of the network before it"
+            )
 
     def extra_repr(self) -> str:
         """Tile and halo."""

@@ -21,7 +21,7 @@ from qna.models.resolve import architecture_of, check_model
 from qna.models.shared_folder import LOCAL
 from qna.train.checkpoint import WEIGHTS, load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
-from qna.train.fitting import check_fit, load_whole
+from qna.train.fitting import check_fit, check_numbers, load_whole
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, try_network
 from qna.train.weights import classifier_names, read_weights
@@ -151,6 +151,7 @@ def _from_run(source: str, options: ViewOptions) -> Classifier:
         channels=view.channels,
         image_size=view.size,
     )
+    check_numbers(tensors, path)
     network = made_of(tensors, f"{path} has the weights of another network: it", make)
     view = _resized(network, config.network.model, view, options)
     data_dir = None if config.images.data_dir is None else str(config.images.data_dir)

@@ -7,9 +7,10 @@ from functools import partial
 
 from qna._core.errors import InvalidInput
 from qna._core.typed_json import from_json_value
-from qna.eval import Segmenter
+from qna.eval import ImageView, Segmenter
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.fitting import check_numbers
 from qna.train.network import try_network
 from qna.train.reload import made_of, weights_of
 from qna.train.tasks.segmentation import build_segmenter
@@ -32,6 +33,12 @@ class LearnedMasks:
     palette: tuple[tuple[int, int, int], ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self):
+        ImageView(self.config.images.image_size, self.mean, self.std)  # checks the numbers
+        for colour in self.palette:
+            if not all(0 <= part <= 255 for part in colour):
+                raise InvalidInput(f"palette needs numbers from 0 to 255, got {colour}")
 
 
 def load_segmenter(source: str, *, image_size: int | None = None) -> Segmenter:
@@ -56,6 +63,7 @@ def load_segmenter(source: str, *, image_size: int | None = None) -> Segmenter:
     make = partial(
         build_segmenter, options, config.segmentation, classes=len(seen.classes), channels=len(seen.mean)
     )
+    check_numbers(tensors, path)
     network = made_of(tensors, f"{path} has the weights of another network: it", make)
     try_network(network, config.network.model, len(seen.mean), (size, size))
     return Segmenter(

@@ -46,6 +46,31 @@ def test_every_pixel_keeps_its_class(files, kind):
         assert seen.all()
 
 
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (2, 33)])
+def test_very_long_images_take_bounded_memory(tmp_path, shape):
+    """Resized by its shorter side to 224 pixels, the first would take 3 GB."""
+    classes = np.zeros(shape, np.uint8)
+    classes.swapaxes(0, int(shape[1] > shape[0]))[max(shape) // 2 :] = 3
+    for part in ("train", "val"):
+        put(tmp_path / part, "long", classes)
+    files = load_masked_folder(tmp_path).train
+    judged = MaskPreparation(224, **PLAIN)(files, [0])
+    assert sorted(judged.images.shape[2:]) == [max(1, round(16 * 224 * min(shape) / max(shape))), 16 * 224]
+    assert judged.masks.shape == (1, *shape)
+    prepare = MaskPreparation(32, **PLAIN, variation=MaskVariation(32))
+    seen, agreed = set(), []
+    for seed in range(20):
+        batch = prepare(files, [0], seed)
+        assert batch.images.shape == (1, 3, 32, 32)
+        told = (batch.images[:, 0] * 255 / 40).round().long()
+        agreed.append((told == batch.masks).float().mean().item())
+        seen |= set(batch.masks.unique().tolist())
+    # pieces come from anywhere
+    assert seen == {0, 3}
+    # where a piece shows the border of two pixels, the image is interpolated between them
+    assert np.median(agreed) > 0.9
+
+
 def test_what_comes_into_view_is_the_mean_colour(files):
     variation = MaskVariation(32, shift=0.5)
     mean = (0.2, 0.4, 0.6)

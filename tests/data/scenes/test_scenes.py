@@ -150,6 +150,16 @@ def test_what_cannot_be_composed_is_refused(sources_of_ours, tmp_path, written, 
     stamps = sources_of_ours["stamps"]
     with pytest.raises(InvalidInput, match="scenes holds something already; name a new folder"):
         write_scenes(written, SceneOptions(**sources_of_ours))
+    (stamps / ".ipynb_checkpoints").mkdir()
+    (stamps / "@eaDir").mkdir()
+    assert find_stamps(stamps)[0] == ("bar", "disc")
+    photographs = sorted(sources_of_ours["photos"].iterdir())
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in photographs:
+        (broken / path.name).write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InvalidInput, match=r"a photograph cannot be read: .*broken/\d.png"):
+        write_scenes(tmp_path / "new", SceneOptions(**{**sources_of_ours, "photos": broken}))
     with pytest.raises(UnknownName, match="unknown class of stamps 'disk'; did you mean 'disc'"):
         find_stamps(stamps, ("disk",))
     for path in list((stamps / "disc").iterdir())[1:]:

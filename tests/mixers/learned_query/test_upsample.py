@@ -106,6 +106,22 @@ def test_biases_alone_make_it_linear_up_sampling_to_the_borders(axes, space, fac
     torch.testing.assert_close(mixer(x), interpolate(x, mixer.factor, LINEAR[axes]), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("axes", "factor", "kernel"), [(1, 3, 4), (2, (2, 3), (3, 2)), (3, (2, 1, 4), 3)], ids=str
+)
+@torch.no_grad()
+def test_biases_begin_as_a_gaussian_around_each_sub_pixel(axes, factor, kernel):
+    mixer = LAYERS[axes](6, num_heads=2, factor=factor, kernel_size=kernel)
+    table = mixer.project.position.table
+    for number, place in enumerate(itertools.product(*map(range, mixer.factor))):
+        for taps in itertools.product(*map(range, mixer.kernel_size)):
+            away = sum(
+                (t - (k - 1) // 2 - ((r + 0.5) / f - 0.5)) ** 2
+                for t, k, r, f in zip(taps, mixer.kernel_size, place, mixer.factor, strict=True)
+            )
+            assert table[(*taps, number)].tolist() == pytest.approx([-3 * away] * 2, rel=1e-6, abs=1e-6)
+
+
 @torch.no_grad()
 def test_a_map_decides_its_own_weights_where_scores_are_not_equal():
     mixer, x = interpolator(linear, 2, 2, 3), example(4, 5)

@@ -1,5 +1,6 @@
 """The reference backend against the definition, and the op's contract."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -119,6 +120,23 @@ def test_large_scores_and_biases():
         # a score of 1e4 is known to eps * 1e4, and so is its exponential, relatively
         scale = float((large[name].abs().max() + 1) * inputs["value"].abs().max())
         assert_close_to_oracle(actual, expected, terms=terms(BY_NAME["2d-3x3"]), scale=scale)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e15, 1e17, 1.7e308])
+def test_what_the_sum_of_score_and_bias_rounds_off_is_all_that_is_lost(size):
+    """The bound of its promise: the softmax of the sums as numbers of fp64, however large they are."""
+    g = np.random.default_rng(0)
+    scores, bias = np.array([-1, 1, 1, 0.5, 1]) * size, g.normal(size=5)
+    value = g.normal(size=5)
+    given = [torch.from_numpy(x) for x in (scores.reshape(1, 5, 1, 1), value.reshape(1, 5, 1, 1))]
+    out = learned_query_attention(*given, torch.from_numpy(bias).view(5, 1, 1), padding=0)
+    logits = scores + bias  # rounded, as in the reference
+    with np.errstate(over="ignore"):
+        share = np.exp(logits - logits.max())
+    expected = (share / share.sum() * value).sum()
+    assert out.item() == pytest.approx(expected, abs=8 * np.finfo(float).eps)
+    if size > 1e16:  # the biases are below half a step of the largest scores
+        assert expected == pytest.approx(value[[1, 2, 4]].mean())
 
 
 def test_one_window_far_below_its_neighbours_does_not_vanish():

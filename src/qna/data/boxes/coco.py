@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qna._core.errors import InvalidInput
+from qna._core.files import read_bytes
 from qna._core.typed_json import parse_json
 from qna.data.boxes.labelled import BoxData, BoxedFiles, Boxes
 from qna.data.images.folder import HELD_OUT_NAMES, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES
@@ -16,6 +16,10 @@ from qna.data.places import MissingData
 
 # pixels by which a box may leave its image: those of COCO itself are rounded
 _ROUNDING = 1.0
+# bytes of a file; outlines of a hundred thousand images take hundreds of millions
+_LARGEST = 2**30
+# nothing is counted or measured beyond it, and floating point holds it
+_LARGEST_NUMBER = 2**53
 
 
 def load_coco(root: Path, images_dir: Path | None = None, *, drop_bad_boxes: bool = False) -> BoxData:
@@ -102,9 +106,12 @@ def read_annotations(
             or category, has no area or lies outside its image; an image is not there.
     """
     try:
-        content = parse_json(path.read_bytes(), str(path))
+        text = read_bytes(path, _LARGEST)
     except OSError as error:
         raise InvalidInput(f"cannot read the annotations {path}: {error.strerror}") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"cannot read the annotations {path}: {error}") from None
+    content = parse_json(text, str(path))
     part = _Part(path, content if isinstance(content, dict) else {})
     categories = {entry["id"]: entry["name"] for entry in part.entries("categories", id=int, name=str)}
     part.require_names("categories", categories.values())
@@ -119,10 +126,10 @@ def read_annotations(
     part.require_names("images", names)
     folder = folder_of(names[0])
     for entry in images:
-        if not (folder / entry["file_name"]).is_file():
+        if not _is_file(folder / entry["file_name"]):
             raise InvalidInput(
-                f"{path}: image {entry['id']} is {entry['file_name']!r}, which is not in {folder}; say where "
-                "the images are with --images-dir"
+                f"{path}: image {entry['id']} is {entry['file_name']!r:.200}, which is not in {folder}; say "
+                "where the images are with --images-dir"
             )
     sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in images}
     found, dropped = _boxes_of(part, sizes, label_of, drop=drop_bad_boxes)
@@ -173,8 +180,11 @@ class _BadBox(InvalidInput):
 
 def _corners(box: str, numbers: Sequence[Any], height: int, width: int) -> tuple[float, ...]:
     """Left, top, right, bottom of COCO's left, top, width, height, clipped to the image."""
-    if len(numbers) != 4 or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-        raise InvalidInput(f"{box} must be four finite numbers, left, top, width, height, got {numbers}")
+    # without truth values; a number that is beyond all others is no place, and may be too large for a float
+    if len(numbers) != 4 or not all(type(n) in (int, float) and abs(n) < _LARGEST_NUMBER for n in numbers):
+        raise InvalidInput(
+            f"{box} must be four finite numbers, left, top, width, height, got {str(numbers)[:100]}"
+        )
     left, top, across, down = map(float, numbers)
     mend = "mend it, or leave such boxes out with --drop-bad-boxes"
     if across <= 0 or down <= 0:
@@ -217,6 +227,11 @@ class _Part:
                         f"{self.path}: {name} of entry {place} of {key!r} must be {kind.__name__}, got "
                         f"{entry.get(name)!r:.60}"
                     )
+            for name, kind in kinds.items():
+                if kind is int and abs(entry[name]) >= _LARGEST_NUMBER:
+                    raise InvalidInput(
+                        f"{self.path}: {name} of entry {place} of {key!r} must be less than 2**53"
+                    )
             if entry["id"] in seen:
                 raise InvalidInput(f"{self.path}: two entries of {key!r} have the id {entry['id']}")
             seen.add(entry["id"])
@@ -227,7 +242,7 @@ class _Part:
         seen: set[str] = set()
         for name in names:
             if name in seen:
-                raise InvalidInput(f"{self.path}: two entries of {key!r} are called {name!r}")
+                raise InvalidInput(f"{self.path}: two entries of {key!r} are called {name!r:.200}")
             seen.add(name)
 
 
@@ -254,10 +269,17 @@ def _folder(root: Path, images_dir: Path | None, annotations: Path, part: str, f
     base = root if images_dir is None else images_dir
     places = list(dict.fromkeys(base / name for name in (inside if images_dir is None else ["", *inside])))
     for place in places:
-        if (place / first).is_file():
+        if _is_file(place / first):
             return place
     looked = ", ".join(map(str, places))
     raise InvalidInput(
-        f"{annotations} names the image {first!r}, which is in none of {looked}; say where the images are "
-        "with --images-dir"
+        f"{annotations} names the image {first!r:.200}, which is in none of {looked}; say where the images "
+        "are with --images-dir"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or in a folder that is closed
+        return False

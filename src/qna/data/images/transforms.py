@@ -22,7 +22,7 @@ LARGEST_SIDE = 2**12
 # draws per image: angle, zoom, shift along each axis, mirror
 _DRAWS = 5
 # of an image that is longer than so many times its width, the ends are cut off before it is resized
-_LONGEST = 16
+LONGEST = 16
 
 
 class Batch(NamedTuple):
@@ -128,7 +128,7 @@ def _without_ends(image: Any) -> Any:
     width, height = image.size
     short = min(width, height)
     # an even number of pixels is cut off, so that the middle stays where it is
-    across, down = (min(n, _LONGEST * short + (n - _LONGEST * short) % 2) for n in (width, height))
+    across, down = (min(n, LONGEST * short + (n - LONGEST * short) % 2) for n in (width, height))
     if (across, down) == (width, height):
         return image
     left, top = (width - across) // 2, (height - down) // 2

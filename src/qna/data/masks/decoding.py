@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from qna._core.errors import InvalidInput
-from qna.data.images.decoding import upright_size
+from qna._core.files import read_bytes
+from qna.data.images.decoding import LARGEST_FILE, upright_size
 from qna.data.masks.palette import Colour
 
 # Pillow's modes of one number per pixel: an index into a palette, 8 bits of grey, one bit
@@ -20,22 +23,25 @@ def read_mask(path: Path) -> tuple[Any, tuple[Colour, ...]]:
         InvalidInput: if it cannot be read as a PNG, or has other than 8 bits or one per pixel.
     """
     import numpy as np
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=["PNG"]) as mask:
-            if mask.mode not in _MODES:
-                raise InvalidInput(
-                    f"{path} is no mask: its pixels are {mask.mode} and not one number of 8 bits each; save "
-                    "the classes' numbers as PNG with a palette, or as 8-bit grey"
-                )
-            table = mask.getpalette("RGB") if mask.mode == "P" else None
-            values = np.array(mask, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, on damaged bytes
-        if isinstance(error, InvalidInput):
-            raise
-        cause = " ".join(str(error).split())
+        content = read_bytes(path, LARGEST_FILE)
+        with warnings.catch_warnings(), Image.open(BytesIO(content), formats=["PNG"]) as mask:
+            # Pillow warns of oddities that it gets over
+            warnings.simplefilter("ignore")
+            mode, table = mask.mode, mask.getpalette("RGB") if mask.mode == "P" else None
+            values = np.array(mask, dtype=np.uint8) if mode in _MODES else None
+    except UnidentifiedImageError:  # its own text names a buffer in memory
+        raise InvalidInput(f"the mask {path} cannot be read as a PNG") from None
+    except Exception as error:  # on damaged bytes a decoder raises nearly anything
+        cause = " ".join(str(error).split()) or type(error).__name__
         raise InvalidInput(f"the mask {path} cannot be read as a PNG: {cause}") from None
+    if values is None:
+        raise InvalidInput(
+            f"{path} is no mask: its pixels are {mode} and not one number of 8 bits each; save the classes' "
+            "numbers as PNG with a palette, or as 8-bit grey"
+        )
     triples = iter(table or ())
     return values, tuple(zip(triples, triples, triples, strict=False))
 

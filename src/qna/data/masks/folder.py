@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qna._core.errors import InvalidInput
+from qna._core.files import read_bytes
 from qna._core.seeds import derive_seed
 from qna.data.images.folder import HELD_OUT_NAMES, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES
 from qna.data.images.search import find_images_in
@@ -135,14 +136,16 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path).decode().splitlines()
+    except (OSError, UnicodeDecodeError, InvalidInput) as error:
         raise InvalidInput(f"cannot read the names of classes in {path}: {error}") from None
     names = tuple(line.strip() for line in lines)
     while names and not names[-1]:
         names = names[:-1]
     if not all(names) or len(set(names)) != len(names) or not 0 < len(names) <= 256:
-        raise InvalidInput(f"{path} must name each of up to 256 classes on a line of its own, got {names!r}")
+        raise InvalidInput(
+            f"{path} must name each of up to 256 classes on a line of its own, got {str(names)[:200]}"
+        )
     return names
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qna._core.seeds import derive_seed, seeded
 from qna.data.images.opening import open_each
+from qna.data.images.transforms import LONGEST
 from qna.data.images.vision import joint_transforms, typed_tensors
 from qna.data.masks.labelled import MaskedFiles
 
@@ -42,7 +43,8 @@ class MaskVariation:
     Attributes:
         size: side of the square result, in pixels.
         crop: smallest and largest part of the area that a random crop (ratio of sides 3/4 to 4/3) keeps; None
-            brings the shorter side to `size` and takes a square from anywhere along the longer.
+            brings the shorter side to `size` and takes a square from anywhere along the longer. Of an image
+            longer than 16 times its width a piece of that shape is taken first, from anywhere.
         rotate: largest angle, in degrees.
         shift: largest displacement along each axis, as a part of the side.
         zoom: largest relative change of size.
@@ -127,8 +129,10 @@ class MaskPreparation:
         if self.variation is None:
             return framed(image, self.size, self.mean, self.std), torch.from_numpy(mask).long()
         kinds = typed_tensors()
-        pair = kinds.Image(image), kinds.Mask(torch.from_numpy(mask))
+        pair = joint_transforms().functional.pil_to_tensor(image), torch.from_numpy(mask)
         with seeded(seed):
+            pair = _piece(*pair)
+            pair = kinds.Image(pair[0]), kinds.Mask(pair[1])
             for stage in self._stages:
                 pair = stage(*pair)
         return _standardised(pair[0].as_subclass(Tensor), self.mean, self.std), pair[1].as_subclass(
@@ -142,12 +146,31 @@ class MaskPreparation:
 
 
 def framed(image: Any, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A whole PIL image as a network reads it: its shorter side `size` pixels, standardised, (C, H, W)."""
+    """A whole PIL image as a network reads it: its shorter side `size` pixels, standardised, (C, H, W).
+
+    Of an image that is longer than 16 times its width the longer side is brought to 16 times `size`: with the
+    shorter at `size`, it would have no bound.
+    """
     v2 = joint_transforms()
     pixels = v2.functional.pil_to_tensor(image)
-    if min(pixels.shape[1:]) != size:
+    short, long = sorted(pixels.shape[1:])
+    if long > LONGEST * short:
+        whole = [max(1, round(n * LONGEST * size / long)) for n in pixels.shape[1:]]
+        pixels = v2.functional.resize(pixels, whole, antialias=True)
+    elif short != size:
         pixels = v2.functional.resize(pixels, [size], antialias=True)
     return _standardised(pixels, mean, std)
+
+
+def _piece(pixels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A piece of a very long image and its mask, from anywhere: all of it, resized, has no bound."""
+    height, width = mask.shape
+    longest = LONGEST * min(height, width)
+    if max(height, width) <= longest:
+        return pixels, mask
+    start = int(torch.randint(max(height, width) - longest + 1, ()))
+    axis = int(width > height)
+    return pixels.narrow(1 + axis, start, longest), mask.narrow(axis, start, longest)
 
 
 def _standardised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qna.data.images.decoding import decode
+from qna.data.images.folder import PathReader
 from qna.data.scenes.sources import SEEN, CutOut
 
 # an object's longer side, in sides of the scene
@@ -63,6 +65,9 @@ def compose(photographs: Sequence[Path], stamps: Sequence[CutOut], side: int, mo
         side: of the square scene, in pixels.
         most: stamps.
         seed: of the scene.
+
+    Raises:
+        UnreadableImage: with the name of the photograph and the cause.
     """
     import numpy as np
 
@@ -91,8 +96,7 @@ def _background(path: Path, side: int, draw: random.Random) -> Any:
     """A square piece of a photograph, from half of the shorter side to all of it."""
     from PIL import Image
 
-    with Image.open(path) as opened:
-        photograph = opened.convert("RGB")
+    photograph = decode(PathReader((path,)), 0, str(path))
     shorter = min(photograph.size)
     piece = draw.randint(max(1, shorter // 2), shorter)
     left, top = (draw.randint(0, n - piece) for n in photograph.size)
@@ -103,7 +107,7 @@ def _placed(path: Path, side: int, draw: random.Random) -> Any:
     """A stamp at some size, mirrored or not, somewhere on an empty layer of the scene's size."""
     from PIL import Image
 
-    with Image.open(path) as opened:
+    with Image.open(path, formats=["PNG"]) as opened:
         stamp = opened.convert("RGBA")
     stamp = stamp.crop(stamp.getchannel("A").getbbox())
     scale = draw.uniform(SMALLEST, LARGEST) * side / max(stamp.size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qna._core.errors import InvalidInput, check_choice, require
-from qna.data.images.search import find_images_in
+from qna.data.images.search import find_images_in, is_hidden
 from qna.data.places import MissingData
 
 # of Debian's package, GPL-2
@@ -51,7 +51,7 @@ def find_stamps(folder: Path | None, classes: Sequence[str] = ()) -> tuple[tuple
     if not root.is_dir():
         ways = ["apt-get install tuxpaint-stamps-default", "qna data stamps --stamps FOLDER"]
         raise MissingData("stamps", "a folder per class", [root], ways)
-    there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    there = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     names = tuple(classes) or (TUX_PAINT_CLASSES if folder is None else tuple(there))
     stamps: list[CutOut] = []
     for label, name in enumerate(names, start=1):
@@ -100,6 +100,6 @@ def _is_cut_out(path: Path) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             low, high = image.convert("RGBA").getchannel("A").getextrema()
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # on damaged bytes a decoder raises nearly anything
         return False
     return low < SEEN <= high

@@ -11,6 +11,7 @@ from typing import Any
 from qna._core.errors import InvalidInput
 from qna._core.files import write_text
 from qna._core.seeds import derive_seed
+from qna.data.images.decoding import UnreadableImage
 from qna.data.masks.folder import CLASSES, IMAGES, MASKS
 from qna.data.masks.palette import colours, save_mask
 from qna.data.scenes.compose import Scene, compose
@@ -68,7 +69,7 @@ def write_scenes(root: Path, options: SceneOptions, told: Callable[[], object] =
     Raises:
         MissingData: if there are no stamps.
         MissingExtra: if there are no photographs.
-        InvalidInput: if the folder holds something, or cannot be written.
+        InvalidInput: if the folder holds something, or cannot be written, or a photograph cannot be read.
     """
     names, stamps = find_stamps(options.stamps, options.classes)
     photographs = find_photographs(options.photos)
@@ -93,6 +94,8 @@ def write_scenes(root: Path, options: SceneOptions, told: Callable[[], object] =
                 told()
             write_text(root / part / ANNOTATIONS, json.dumps(coco.content) + "\n")
         write_text(root / CLASSES, "".join(f"{name}\n" for name in (BACKGROUND, *names)))
+    except UnreadableImage as error:
+        raise InvalidInput(f"a photograph cannot be read: {error}") from None
     except OSError as error:
         raise InvalidInput(f"cannot write scenes to {root}: {error}") from None
 

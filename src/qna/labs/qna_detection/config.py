@@ -33,16 +33,16 @@ class QnADetectionConfig:
 
     detectors: tuple[str, ...] = ("rt-detr",)
     images: int = 800
-    held_out: int = 200
-    size: int = 96
+    held_out: int = 100
+    size: int = 64
     objects: int = 3
     drawn: bool = False
     stamps: Path | None = None
     photos: Path | None = None
     epochs: int = 12
     rate: float = 3.2e-2
-    seeds: int = 3
-    minutes: float = 45.0
+    seeds: int = 2
+    minutes: float = 25.0
     seed: int = 0
 
     def __post_init__(self):

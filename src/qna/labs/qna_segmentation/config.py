@@ -35,9 +35,9 @@ class QnASegmentationConfig:
     images: int = 320
     held_out: int = 100
     size: int = 64
-    epochs: int = 10
+    epochs: int = 12
     rates: tuple[float, ...] = (3.2e-2, 9.6e-2)
-    seeds: int = 3
+    seeds: int = 2
     minutes: float = 25.0
     seed: int = 0
 

@@ -31,15 +31,15 @@ class QnAUpsampleConfig:
 
     data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
     data_dir: Path | None = None
-    images: int = 1200
+    images: int = 2400
     held_out: int = 500
     dim: int = 24
     code: int = 4
     epochs: int = 4
     batch: int = 16
-    rates: tuple[float, ...] = (4e-3, 8e-3)
+    rates: tuple[float, ...] = (1.6e-2, 3.2e-2)
     seeds: int = 3
-    minutes: float = 15.0
+    minutes: float = 25.0
     seed: int = 0
 
     def __post_init__(self):

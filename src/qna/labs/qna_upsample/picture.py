@@ -22,7 +22,7 @@ def draw(path: Path, metrics: Metrics, note: str) -> None:
         path,
         [{"title": "held-out images", "dots": dots}],
         title="Auto-encoders that differ in how they up-sample",
-        note=f"each at its better learning rate; {note}",
+        note=f"at the better rate; {note}",
         xlabel="PSNR, dB",
         digits=2,
     )

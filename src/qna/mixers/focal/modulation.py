@@ -13,9 +13,9 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.image_view import as_image
 from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
-from qna.parts.open_size import is_open
 
 
 class FocalModulation2d(nn.Module):
@@ -92,7 +92,7 @@ class FocalModulation2d(nn.Module):
         *of_levels, last = gates.split(1, -1)
         gathered = None
         for level, gate in zip(self.levels, of_levels, strict=True):
-            context = F.gelu(level(_as_image(context)).movedim(1, -1))
+            context = F.gelu(level(as_image(context)).movedim(1, -1))
             gathered = context * gate if gathered is None else torch.addcmul(gathered, context, gate)
         # of the last level, not of the input
         whole = F.gelu(context.mean((1, 2), keepdim=True))
@@ -115,15 +115,6 @@ class FocalModulation2d(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
         return f"{self.dim}, normalize_modulator={self.normalize_modulator}"
-
-
-def _as_image(x: Tensor) -> Tensor:
-    """A map for a convolution: a channels-last view, so that no copy is made here or on the way back."""
-    image = x.movedim(-1, 1)
-    if any(map(is_open, image.shape)):
-        # a recorder would keep to sizes above 1, at which such a view has one order in memory alone
-        return image.clone(memory_format=torch.contiguous_format)
-    return image
 
 
 ROW = MixerRow(

@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import torch
 
 from qna._core.checks import per_axis
 from qna.mixers.learned_query.layer import ABOUT
 from qna.mixers.learned_query.windows import LearnedQueryWindows
 from qna.mixers.row import Example, MixerRow, Traits
+
+if TYPE_CHECKING:
+    from qna.mixers.learned_query.position import RelativePosition
+
+# of the weights of linear interpolation around the place that is asked for: a triangle of base 2
+_VARIANCE = 1 / 6
 
 
 class QnAUpsample(LearnedQueryWindows):
@@ -24,6 +33,10 @@ class QnAUpsample(LearnedQueryWindows):
     weights of an interpolation with neighbours at most ``kernel_size // 2`` away, make it nearest or bilinear
     up-sampling, borders included; scores let what is there move these weights.
 
+    Relative biases begin at ``-3 |distance|^2``, in positions from tap to sub-pixel: a Gaussian with the
+    variance of linear interpolation's weights, 1/6 along each axis. From zero all sub-pixels of a block would
+    begin as the same mean of the window, and would have to learn first where they are.
+
     With n positions, R = prod(factor), C channels, h heads and windows of K taps, the projections cost
     n C (C + R h) + R n C^2 multiply-adds and the windows of the order of R n K (C + h). Beside the output,
     n R C numbers, it holds values and scores, n (C + R h), whatever the window.
@@ -34,7 +47,7 @@ class QnAUpsample(LearnedQueryWindows):
         factor: outputs per position along each axis; an integer or one per axis.
         kernel_size: taps of the window on the coarse map; an integer or one per axis, even or odd.
         out_dim: channels of the output; None for `dim`.
-        position: "relative" (learned, from zero), "contextual", "absolute" or "none"; see `position`.
+        position: "relative" (learned), "contextual", "absolute" or "none"; see `position`.
         bias: whether values and output have a bias; a key bias would cancel in the softmax.
         normalize_query: bring each head's query to unit length before the division by sqrt(head dim).
         backend: backend of the op; None takes the fastest that can run.
@@ -75,6 +88,22 @@ class QnAUpsample(LearnedQueryWindows):
         self.kernel_size = kernel
         self.stride = self.dilation = (1,) * self.axes
         self.backend = backend
+        if position == "relative":
+            self._begin_as_interpolation()
+
+    @torch.no_grad()
+    def _begin_as_interpolation(self) -> None:
+        """Set the biases to those of a Gaussian around each sub-pixel."""
+        table = cast("RelativePosition", self.project.position).table
+        squares = []  # (taps, sub-pixels) of each axis, broadcast over the others
+        for axis, (k, f) in enumerate(zip(self.kernel_size, self.factor, strict=True)):
+            taps = torch.arange(k, dtype=table.dtype, device=table.device) - (k - 1) // 2
+            places = (torch.arange(f, dtype=table.dtype, device=table.device) + 0.5) / f - 0.5
+            shape = [1] * (2 * self.axes)
+            shape[axis], shape[self.axes + axis] = k, f
+            squares.append((taps[:, None] - places).square().view(shape))
+        biases = torch.stack(torch.broadcast_tensors(*squares)).sum(0).flatten(self.axes) / (-2 * _VARIANCE)
+        table.copy_(biases.unsqueeze(-1).expand_as(table))
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from qna._core import checks
 from qna._core.about import About
 from qna._core.checks import per_axis
+from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
@@ -19,27 +22,73 @@ from qna.parts.open_size import is_open
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
+BORDERS = ("mask", "zero")
+
+
+class Tiling(NamedTuple):
+    """How windows tile a map along one axis.
+
+    Attributes:
+        window: positions of a window.
+        tiles: number of windows.
+        before: positions that the first window hangs over the map's start.
+        after: positions that the last one hangs over its end.
+        seen: positions from the map's start on that are keys; those beyond the map are zeros.
+    """
+
+    window: int
+    tiles: int
+    before: int
+    after: int
+    seen: int
+
+    @property
+    def hides(self) -> bool:
+        """Whether some position of a window is no key."""
+        return any(map(is_open, self)) or self.before > 0 or self.tiles * self.window > self.seen
+
+    def hidden(self, device: torch.device) -> Tensor:
+        """Which positions of each window are no keys: (tiles, window)."""
+        # by comparison, not by padding: a recorder would keep to sizes at which tiles of a map are no view
+        place = torch.arange(self.tiles * self.window, device=device) - self.before
+        return ((place < 0) | (place >= self.seen)).unflatten(0, (-1, self.window))
+
+    def places(self, size: int, device: torch.device) -> Tensor:
+        """For each of `size` positions, where those of its window lie; some are outside: (size, window)."""
+        start = (torch.arange(size, device=device) + self.before) // self.window * self.window - self.before
+        return start[:, None] + torch.arange(self.window, device=device)
+
 
 class WindowAttention2d(nn.Module):
     """Multi-head self-attention of each window's positions among themselves (Swin's, Liu et al., ICCV 2021).
 
     Windows do not overlap and are not shifted: the local self-attention of QnA-ViT's later stages. A map
-    that the window does not divide is padded at its end, and padded positions get no weight; a window
-    larger than the map attends the whole map. With n positions, C channels and windows of K positions it
-    costs 4 n C^2 + 2 n K C multiply-adds.
+    that the window does not divide is padded at its end; a window larger than the map attends the whole map.
+    With n positions, C channels and windows of K positions it costs 4 n C^2 + 2 n K C multiply-adds.
 
     Args:
         dim: channels of input and output.
         num_heads: heads; divides `dim`.
         window_size: height and width of a window; an integer for both.
         bias: whether queries, keys, values and output have a bias.
+        border: what the padding is. "mask": no key, and gets no weight. "zero": positions of zeros whose
+            keys and values are the biases, and which take their share, as in Swin's code for detection.
 
     Raises:
-        InvalidInput: `num_heads` does not divide `dim`, or a size is not positive.
+        InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
     """
 
-    def __init__(self, dim: int, *, num_heads: int, window_size: int | Sequence[int], bias: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        window_size: int | Sequence[int],
+        bias: bool = False,
+        border: str = "mask",
+    ):
         super().__init__()
+        self.border = check_choice("border", border, BORDERS)
         checks.head_dim(type(self).__name__, dim, num_heads)
         self.dim = self.out_dim = dim
         self.num_heads = num_heads
@@ -54,7 +103,7 @@ class WindowAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        query, key, value, mask, grid = self._windows(x)
+        query, key, value, mask, tilings = self._windows(x)
         # torch's fused attention has no forward-mode derivative; on a CPU it gives no gradient of a mask, and
         # what it does then instead guards against positions without keys, of which there are none
         wants_mask = mask.requires_grad and mask.device.type == "cpu"
@@ -66,7 +115,7 @@ class WindowAttention2d(nn.Module):
             if torch.compiler.is_compiling():
                 # the fused kernel's order in memory is not that of its decomposition, which exporters view
                 attended = attended.clone(memory_format=torch.contiguous_format)
-        inside = self._untile(attended, grid)[:, : x.shape[1], : x.shape[2]]
+        inside = self._untile(attended, tilings, x.shape)
         if any(map(is_open, x.shape)):
             # whether this is a copy depends on the sizes, which a recorder would keep to
             inside = inside.clone(memory_format=torch.contiguous_format)
@@ -76,39 +125,36 @@ class WindowAttention2d(nn.Module):
         """The softmax of every position over its own window.
 
         Returns:
-            (B, H, W, h, *window), at least fp32; 0 outside the map. Where the map is smaller than the window,
-            `window` is the map.
+            (B, H, W, h, *window), at least fp32; 0 outside the map where that is masked. Where the map is
+            smaller than a window that is masked, `window` is the map.
         """
-        query, key, _, mask, grid = self._windows(x)
+        query, key, _, mask, tilings = self._windows(x)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         shares = (logits.to(mask.dtype) + mask).softmax(-1)
-        untiled = self._untile(shares, grid).unflatten(-1, (self.num_heads, *self._window(x.shape)))
-        return untiled[:, : x.shape[1], : x.shape[2]]
+        window = [tiling.window for tiling in tilings]
+        return self._untile(shares, tilings, x.shape).unflatten(-1, (self.num_heads, *window))
 
     def attention_received(self, x: Tensor) -> Tensor:
-        """What each position gets from all positions of its window: (B, H, W), 1 where attention is even."""
-        shares = self.attention_map(x).mean(3)
-        (batch, height, width), (rows, columns) = shares.shape[:3], shares.shape[3:]
-        after = (-height % rows, -width % columns)
-        tiled = F.pad(shares, (0, 0, 0, 0, 0, after[1], 0, after[0]))
-        tiled = tiled.view(batch, -(-height // rows), rows, -(-width // columns), columns, rows, columns)
-        # sum over the positions that attend; B, down, rows, across, columns
-        received = tiled.sum((2, 4)).transpose(2, 3)
-        return received.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+        """What each position gets from all positions of its window: (B, H, W), 1 where attention is even.
+
+        What zeros outside the map get is nobody's.
+        """
+        rows = self.attention_rows(x)
+        received = rows.pull(torch.ones_like(rows.shares[:, :, 0]), x.shape[1] * x.shape[2])
+        return received.view(x.shape[:3])
 
     def attention_rows(self, x: Tensor) -> PositionRows:
-        """Where each position looks in its window: the softmax, mean over heads."""
-        shares = self.attention_map(x).mean(3).flatten(3).flatten(1, 2)  # B, H * W, window
-        height, width = x.shape[1:3]
-        window = self._window(x.shape)
-        # of every position and every place in a window, along one axis: where that place is
+        """Where each position looks in its window: the softmax, mean over heads; zeros outside left out."""
+        shares = self.attention_map(x).mean(3)
         down, across = (
-            (
-                (torch.arange(n, device=x.device) // k * k)[:, None] + torch.arange(k, device=x.device)
-            ).clamp_max(n - 1)
-            for n, k in zip((height, width), window, strict=True)
+            tiling.places(n, x.device) for tiling, n in zip(self._tilings(x.shape), x.shape[1:3], strict=True)
         )
-        sources = down[:, None, :, None] * width + across[None, :, None, :]
+        height, width = x.shape[1:3]
+        inside = ((down >= 0) & (down < height))[:, None, :, None] & ((across >= 0) & (across < width))[
+            :, None
+        ]
+        sources = down.clamp(0, height - 1)[:, None, :, None] * width + across.clamp(0, width - 1)[:, None]
+        shares = torch.where(inside, shares, 0).flatten(3).flatten(1, 2)  # B, H * W, window
         return PositionRows(shares, sources.flatten(2).flatten(0, 1))
 
     def no_weight_decay(self) -> set[str]:
@@ -118,12 +164,18 @@ class WindowAttention2d(nn.Module):
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), padding to whole windows included."""
         batch, height, width, C = size
-        rows, columns = self._window(size)
-        return batch * (4 * height * width * C * C + 2 * self._padded(size) * rows * columns * C)
+        keys = math.prod(tiling.window for tiling in self._tilings(size))
+        projected = 3 * (self._padded(size) if self.border == "zero" else height * width) + height * width
+        return batch * (projected * C * C + 2 * self._padded(size) * keys * C)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: queries, keys and values twice, while they are brought into windows."""
-        return 6 * size[0] * self._padded(size) * self.dim
+        """Elements beside the input: queries, keys and values twice, while they are brought into windows.
+
+        And where some position of a window is no key, a mask for each window, which the images share.
+        """
+        tilings = self._tilings(size)
+        pairs = math.prod(t.tiles * t.window**2 for t in tilings) if any(t.hides for t in tilings) else 0
+        return 6 * size[0] * self._padded(size) * self.dim + self.num_heads * pairs
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """A window sees itself; windows begin at the map's start."""
@@ -133,50 +185,81 @@ class WindowAttention2d(nn.Module):
         """The arguments that the printed children do not show."""
         return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
 
-    def _window(self, size: Sequence[int]) -> tuple[int, int]:
-        """The window, or the map (B, H, W, C) where it is smaller: the offsets inside are the same.
+    def _shift(self, size: int, axis: int) -> int:
+        """Where the second window of an axis of `size` positions begins; 0 for after a whole one."""
+        return 0
 
-        A graph that is recorded for maps of any size takes the whole window, padded and masked.
+    def _tilings(self, size: Sequence[int]) -> tuple[Tiling, Tiling]:
+        """The windows of a map (B, H, W, C), per axis.
+
+        A masked window that is larger than the map becomes the map: the offsets inside are the same. A graph
+        that is recorded for maps of any size takes the whole window, padded and masked.
         """
-        rows, columns = self.window_size
-        return rows if is_open(size[1]) else min(rows, size[1]), (
-            columns if is_open(size[2]) else min(columns, size[2])
-        )
+        made = []
+        for axis, k in enumerate(self.window_size):
+            n, shift = size[axis + 1], self._shift(size[axis + 1], axis)
+            window = min(k, n) if self.border == "mask" and not is_open(n) else k
+            before = (window - shift) % window
+            tiles = (n + before + window - 1) // window
+            seen = n if self.border == "mask" else (n + window - 1) // window * window
+            made.append(Tiling(window, tiles, before, tiles * window - before - n, seen))
+        return made[0], made[1]
 
     def _padded(self, size: Sequence[int]) -> int:
         """Positions of one map (B, H, W, C) that is padded to whole windows."""
-        rows, columns = self._window(size)
-        return -(-size[1] // rows) * rows * (-(-size[2] // columns) * columns)
+        return math.prod(tiling.tiles * tiling.window for tiling in self._tilings(size))
 
-    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int, int]]:
-        """Queries, keys and values of each window, the additive mask, and the grid of windows.
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tiling, Tiling]]:
+        """Queries, keys and values of each window, the additive mask, and how the windows lie.
 
-        Without padding the windows lie in the batch, (B * windows, h, n, d), and one mask (1, h, n, n)
-        serves all. With padding they lie among the heads, (B, windows * h, n, d): each window has its own
-        mask, and the images of the batch share them. The grid is (rows of windows, columns of windows,
-        *window).
+        Where all positions of a window are keys the windows lie in the batch, (B * windows, h, n, d), and one
+        mask (1, h, n, n) serves all. Elsewhere they lie among the heads, (B, windows * h, n, d): each window
+        has its own mask, and the images of the batch share them.
         """
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        height, width = x.shape[1:3]
-        rows, columns = self._window(x.shape)
-        down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
-        after = (down * rows - height, across * columns - width)
-        mask = self._bias(rows, columns)
-        tiled = F.pad(apply_linear(self.qkv, x), (0, 0, 0, after[1], 0, after[0]))
+        tilings = down, across = self._tilings(x.shape)
+        if self.border == "zero":
+            x = self._filled(x, tilings)
+        packed = apply_linear(self.qkv, x)
+        if self.border == "mask":
+            packed = self._filled(packed, tilings)
         # exporters may leave a projected map in another order in memory, which a view would refuse
-        tiled = tiled.reshape(
-            x.shape[0], down, rows, across, columns, 3, self.num_heads, self.dim // self.num_heads
+        tiled = packed.reshape(
+            x.shape[0],
+            down.tiles,
+            down.window,
+            across.tiles,
+            across.window,
+            3,
+            self.num_heads,
+            self.dim // self.num_heads,
         )
         # 3, B, windows, h, n, d
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
-        if any(is_open(n) or n for n in after):
-            mask = (mask + self._outside(x, after, mask.dtype)).flatten(0, 1)
+        mask = self._bias(down.window, across.window)
+        if down.hides or across.hides:
+            rows, columns = down.hidden(x.device), across.hidden(x.device)
+            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, mask.shape[-1])
+            mask = (mask + mask.new_zeros(()).masked_fill(hidden, float("-inf"))).flatten(0, 1)
             tiled = tiled.flatten(2, 3)
         else:
             tiled = tiled.flatten(1, 2)
         query, key, value = tiled.unbind(0)
         # four axes: with three, torch takes its slow path on CPU, which forms the scores
-        return query, key, value, mask.to(query.dtype).unsqueeze(0), (down, across, rows, columns)
+        return query, key, value, mask.to(query.dtype).unsqueeze(0), tilings
+
+    @staticmethod
+    def _filled(x: Tensor, tilings: tuple[Tiling, Tiling]) -> Tensor:
+        """A map with what its windows have outside of it; any values where no position there is a key."""
+        down, across = tilings
+        if is_open(down.before) or is_open(across.before):
+            # a recorder cannot tell that what is filled has as many positions as it must have
+            rows, columns = (
+                (torch.arange(t.tiles * t.window, device=x.device) - t.before).clamp(0, n - 1)
+                for t, n in zip(tilings, x.shape[1:3], strict=True)
+            )
+            return x.index_select(1, rows).index_select(2, columns)
+        return F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
 
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Position bias (h, n, n) of a window of `rows` by `columns`."""
@@ -186,26 +269,27 @@ class WindowAttention2d(nn.Module):
         down = (r[:, None] - r + self.window_size[0] - 1)[:, None, :, None]
         across = (c[:, None] - c + self.window_size[1] - 1)[None, :, None, :]
         # rows, columns, rows, columns, h
-        return self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
+        biases = self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
+        # dense in this order, as what is made of it is then: masks of many windows are not to be copied
+        return biases.contiguous()
 
-    def _outside(self, x: Tensor, after: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """-inf at the padded keys of each window: (windows, 1, 1, n)."""
-        window = self._window(x.shape)
-        # by comparison, not by padding: a recorder would keep to sizes at which tiles of a map are no view
-        down, across = (
-            (torch.arange(n + more, device=x.device) >= n).unflatten(0, (-1, k))
-            for n, more, k in zip(x.shape[1:3], after, window, strict=True)
+    def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
+        """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""
+        down, across = tilings
+        tiled = windows.reshape(
+            -1, down.tiles, across.tiles, self.num_heads, down.window, across.window, windows.shape[-1]
         )
-        outside = (down[:, None, :, None] | across[:, None, :]).reshape(-1, 1, 1, window[0] * window[1])
-        return x.new_zeros((), dtype=dtype).masked_fill(outside, float("-inf"))
-
-    def _untile(self, windows: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
-        """(..., n, m) per window and head, in either layout of `_windows` -> (B, rows, columns, h * m)."""
-        down, across, rows, columns = grid
-        tiled = windows.reshape(-1, down, across, self.num_heads, rows, columns, windows.shape[-1])
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
-        return tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        padded = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+        top, left = down.before, across.before
+        if is_open(top) or is_open(left):
+            rows, columns = (
+                torch.arange(n, device=windows.device) + start
+                for n, start in ((size[1], top), (size[2], left))
+            )
+            return padded.index_select(1, rows).index_select(2, columns)
+        return padded[:, top : top + size[1], left : left + size[2]]
 
 
 ROW = MixerRow(

@@ -44,7 +44,7 @@ class Hierarchy(NotScripted, nn.Module):
         stages: blocks of every stage, in order.
         dims: channels of each stage's map.
         strides: positions per axis, of the map before, of each position of a stage's map.
-        norm_eps: of the last norm.
+        norm: of the last stage's map.
         pool_heads: heads of a pooling with learned queries.
         in_chans: channels of the image.
         num_classes: number of logits; 0 for none.
@@ -63,7 +63,7 @@ class Hierarchy(NotScripted, nn.Module):
         *,
         dims: Sequence[int],
         strides: Sequence[int],
-        norm_eps: float,
+        norm: nn.Module,
         pool_heads: int,
         in_chans: int,
         num_classes: int,
@@ -89,7 +89,7 @@ class Hierarchy(NotScripted, nn.Module):
             self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
             self._map_sizes.append(tuple(map_size))
         self.num_features = self.head_hidden_size = dims[-1]
-        self.norm = nn.LayerNorm(dims[-1], eps=norm_eps)
+        self.norm = norm
         self.head = ClassifierHead(
             dims[-1],
             num_classes,
@@ -135,7 +135,7 @@ class Hierarchy(NotScripted, nn.Module):
             out, the first is the last map computed, not normalised.
         """
         check_choice("output_fmt", output_fmt, ("NCHW", "NHWC"))
-        taken = self._stage_indices(indices)
+        taken = self.stage_indices(indices)
         stages = list(self.stages)[: max(taken) + 1] if stop_early else list(self.stages)
         x, maps = self.stem(x), []
         for i, stage in enumerate(stages):
@@ -156,7 +156,7 @@ class Hierarchy(NotScripted, nn.Module):
         Without later stages the norm and the head, which are theirs, go too; `reset_classifier` brings a head
         for the stage that is then the last.
         """
-        taken = self._stage_indices(indices)
+        taken = self.stage_indices(indices)
         last = max(taken)
         cut = last + 1 < len(self.stages)
         del self.stages[last + 1 :]
@@ -214,7 +214,12 @@ class Hierarchy(NotScripted, nn.Module):
             raise InvalidInput(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
 
-    def _stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+    def stage_indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Numbers of the stages that `indices` mean: some, negative from the end; so many last ones; all.
+
+        Raises:
+            InvalidInput: if they are no stages, or none.
+        """
         n = len(self.stages)
         if indices is None:
             return list(range(n))

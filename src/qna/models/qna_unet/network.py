@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qna._core.checks import natural
+from qna._core.errors import check_choice
 from qna.mixers import QnAUpsample2d
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
@@ -148,19 +149,48 @@ class QnAUNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> the decoder's finest map, (B, ceil(H / patch), ceil(W / patch), dim)."""
-        maps = self.encoder.forward_intermediates(x, output_fmt="NHWC", intermediates_only=True)
-        x = maps.pop()
-        for ascent in self.decoder:
-            x = ascent(x, maps.pop())
-        return x
+        return self._ascend(self._maps(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of `forward_features` -> logits of all patches' pixels, or features where `pre_logits`."""
         return self.head(x, pre_logits=pre_logits)
 
-    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The encoder's maps: `Backbone.forward_intermediates`."""
-        return self.encoder.forward_intermediates(x, *args, **kwargs)
+    def forward_intermediates(  # noqa: PLR0917 - the order is timm's
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The encoder's maps after chosen stages; arguments are those of `Backbone.forward_intermediates`.
+
+        Returns:
+            the list of maps, or (what `forward_features` returns, the list). With `stop_early` the decoder is
+            left out: the first is the last of the encoder's maps that was computed.
+        """
+        if intermediates_only or stop_early:
+            return self.encoder.forward_intermediates(
+                x, indices, norm, stop_early, output_fmt, intermediates_only
+            )
+        check_choice("output_fmt", output_fmt, ("NCHW", "NHWC"))
+        taken, every = self.encoder.stage_indices(indices), self._maps(x)
+        maps = [y for i, y in enumerate(every) if i in taken]
+        if output_fmt == "NCHW":
+            maps = [y.permute(0, 3, 1, 2).contiguous() for y in maps]
+        return self._ascend(every), maps
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        """The map of every stage of the encoder, (B, H', W', C)."""
+        return self.encoder.forward_intermediates(x, output_fmt="NHWC", intermediates_only=True)
+
+    def _ascend(self, maps: Sequence[Tensor]) -> Tensor:
+        """From the encoder's maps to the decoder's finest."""
+        *finer, x = maps
+        for ascent, fine in zip(self.decoder, reversed(finer), strict=False):  # a pruned one has no decoder
+            x = ascent(x, fine)
+        return x
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

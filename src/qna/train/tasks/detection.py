@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput, check_choice
-from qna._core.typed_json import from_json_value
 from qna.data import TrainingOrder, evaluation_batches, training_batches
 from qna.data.boxes import BoxBatch, BoxData, BoxPreparation, BoxVariation, load_coco
-from qna.eval.boxes import BoxScores, BoxTally
-from qna.train.checkpoint import WEIGHTS, load_tensors
+from qna.eval.boxes import BoxScores, BoxTally, require_metrics
 from qna.train.config import DetectionOptions, NetworkOptions, TrainConfig, named_values
-from qna.train.fitting import load_whole
 from qna.train.network import common_arguments, prepare_network, try_network
 from qna.train.task import Headline
 
@@ -36,6 +33,7 @@ class Detection:
     def load(self, config: TrainConfig) -> BoxData:
         """The images and boxes that the configuration names."""
         told, row = config.detection, _row(config.detection)
+        require_metrics()  # now, not when an epoch is over
         if not Path(config.images.data).is_dir():
             raise InvalidInput(
                 "detection learns from a folder with annotations in COCO's format, and "
@@ -201,36 +199,3 @@ def plain_view(
 ) -> BoxPreparation:
     """How images are prepared, to be judged unless `variation` says how they vary."""
     return BoxPreparation(config.images.image_size, _row(config.detection).squares, mean, std, variation)
-
-
-def load_detector(folder: Path) -> tuple[Detector, BoxPreparation, tuple[str, ...]]:
-    """Bring the detector of a run back, in evaluation mode.
-
-    Args:
-        folder: of the run.
-
-    Returns:
-        the detector, how it sees images, and the names of its classes.
-
-    Raises:
-        InvalidInput: if the folder holds no complete run of detection.
-    """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise InvalidInput(f"{folder} holds no complete run of detection: there is no {path}")
-    tensors, about = load_tensors(path)
-    config = from_json_value(TrainConfig, about.get("config"), f"the configuration in {path}")
-    if config.run.task != "detection":
-        raise InvalidInput(f"{path} is of task {config.run.task}, not of detection")
-    classes, mean, std = (
-        from_json_value(kind, about.get(name), f"{name} in {path}")
-        for name, kind in (
-            ("classes", tuple[str, ...]),
-            ("mean", tuple[float, ...]),
-            ("std", tuple[float, ...]),
-        )
-    )
-    plain = NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs)
-    network = build_detector(plain, config.detection, classes, config.images.image_size)
-    load_whole(network, tensors, path)
-    return network.eval(), plain_view(config, mean, std), classes

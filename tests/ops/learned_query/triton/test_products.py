@@ -17,17 +17,14 @@ from qna.ops.learned_query.layout import empty_like
 from qna.ops.learned_query.triton import backend as triton
 from qna.ops.learned_query.triton import products_plan, tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import PRODUCTS, Patch
+from tests.ops.interpreter import in_a_process_of_its_own, inside, outside, silent
 from tests.ops.learned_query.kernels import assert_equals_reference, run
 from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
     far_below,
     heads_fastest,
-    in_a_process_of_its_own,
-    inside,
     one_far_above,
-    outside,
-    silent,
     span,
 )
 from tests.ops.tolerance import assert_close_to_oracle
@@ -85,7 +82,7 @@ LAYOUTS = pytest.mark.parametrize("layout", [heads_fastest, dict], ids=["heads-f
 
 
 @inside
-@by_name(QUICK)
+@by_name(QUICK[:1])
 def test_equals_the_reference(case, launched):
     assert_equals_reference(case, heads_fastest(case.make(HALF)), "triton")
     assert names(launched) == [*FORWARD, *BACKWARD, *IF_FAR]
@@ -227,7 +224,7 @@ def fill(launches):
 
 
 @inside
-@pytest.mark.parametrize("far", [0, 1])
+@pytest.mark.parametrize("far", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_the_flag_alone_decides_whether_a_call_is_done_again(far):
     """Not set, the kernels that would do it write nothing; set, they write everything, as without a flag."""
     inputs, window, results, grads = tensors(FIVE)
@@ -252,6 +249,7 @@ def test_the_flag_alone_decides_whether_a_call_is_done_again(far):
 
 
 @inside
+@pytest.mark.long
 def test_both_plans_keep_the_same_log_sum_exp():
     inputs, window, (_, by_threads), _ = tensors(FIVE)
     _, _, (_, by_products), _ = tensors(FIVE)
@@ -302,6 +300,7 @@ def is_results(argument, out):
 
 
 @inside
+@pytest.mark.long
 @pytest.mark.parametrize("training", [True, False])
 def test_opcheck(training):
     case = Case("opcheck", (3, 4), (3, 5), batch=1, queries=1, heads=2, head_dim=8)

@@ -11,13 +11,14 @@ from torch import Tensor
 from qna.bench.measure.contender import Contender, Peer, Setting
 from qna.bench.measure.gate import pick
 from qna.bench.subjects.peers.definition import attend, by_heads
-from qna.bench.subjects.peers.layer import contender_of_core
+from qna.bench.subjects.peers.layer import contender_of_core, contender_of_mixer
+from qna.mixers import FullAttention2d
 
 MAX_TFLOP = {"cpu": 0.1, "cuda": 20.0}
 
 
 def build(setting: Setting, level: str) -> Contender:
-    """All positions attend all positions; the window plays no part."""
+    """All positions attend all positions; the window plays no part. A layer is the registry's control."""
     split = by_heads(setting.attention_heads)
 
     def core(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -36,7 +37,16 @@ def build(setting: Setting, level: str) -> Contender:
         return torch.cat(rows)
 
     terms = setting.height * setting.width + setting.dim // setting.attention_heads
-    return contender_of_core(setting, level, core, definition, terms=terms)
+    if level == "op":
+        return contender_of_core(setting, level, core, definition, terms=terms)
+
+    def of_layer(leaves: Mapping[str, Tensor], at: Tensor) -> Tensor:
+        maps = (leaves["x"] @ leaves["qkv.weight"].T).chunk(3, -1)
+        attended = definition(dict(zip(("query", "key", "value"), maps, strict=True)), at)
+        return attended @ leaves["out.weight"].T
+
+    mixer = FullAttention2d(setting.dim, num_heads=setting.attention_heads)
+    return contender_of_mixer(setting, mixer, of_layer, terms=terms + 2 * setting.dim)
 
 
 def declines(setting: Setting, level: str, mode: str) -> str | None:

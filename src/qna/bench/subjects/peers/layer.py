@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from qna.bench.measure.contender import Contender, Definition, Draw, Setting
 from qna.bench.subjects.peers.definition import projected
@@ -41,3 +42,20 @@ def contender_of_core(
 
     leaves = {"x": x, "w_in": w_in, "w_out": w_out, **learned}
     return Contender(layer, leaves, projected(definition, maps), terms + 2 * dim, extra)
+
+
+def contender_of_mixer(
+    setting: Setting, mixer: nn.Module, definition: Definition, *, terms: int
+) -> Contender:
+    """A contender of a mixer of the registry, held to a definition of its own.
+
+    The leaves are the map `x` and the mixer's parameters by name, drawn anew: matrices as they keep the
+    variance, what is smaller by rows with a deviation of one half.
+    """
+    mixer, draw = mixer.to(setting.device, setting.torch_dtype), Draw(setting)
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            std = parameter.shape[1] ** -0.5 if parameter.ndim == 2 else 0.5
+            parameter.normal_(std=std, generator=draw.generator)
+    x = draw.map()
+    return Contender(lambda: mixer(x), {"x": x, **dict(mixer.named_parameters())}, definition, terms)
