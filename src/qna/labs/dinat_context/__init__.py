@@ -32,7 +32,8 @@ LAB = Lab(
         arxiv="2209.15001",
         read="the abstract; the authors' code, SHI-Labs/Neighborhood-Attention-Transformer at d334f5b (MIT)",
         differs="the paper trained on ImageNet and tried detection and segmentation; these are networks of "
-        "one stage and two blocks that learn small images from scratch, in which plain ones see a part",
+        "one stage and two blocks, in which plain ones see a part of a small image, after 300 steps from "
+        "scratch: how fast they learn, not what they could reach",
         status="after",
     ),
     claim="Dilated neighbourhoods between plain ones bring more global context at no additional cost, and "
