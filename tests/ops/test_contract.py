@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qna.bench.measure.memory import RETURN_FREED_BLOCKS
 from qna.ops import OPS, register_flop_formulas
-from qna.ops.learned_query.triton.runtime import INTERPRETED
+from qna.ops._shared.triton.runtime import INTERPRETED
 from tests.ops.equality import assert_equals_reference, leaf, run
-from tests.ops.learned_query.triton.interpreter import in_a_process_of_its_own, outside, silent
+from tests.ops.interpreter import in_a_process_of_its_own, outside, silent
 
 pytestmark = silent
 

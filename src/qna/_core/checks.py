@@ -58,7 +58,8 @@ def per_axis(name: str, value: int | Sequence[int], axes: int, *, minimum: int) 
     if isinstance(value, int):
         values = (value,) * axes
     else:
-        values = tuple(value) if isinstance(value, Iterable) else ()
+        # a tensor without axes calls itself iterable, and the numbers of others are tensors again
+        values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Tensor) else ()
     if len(values) != axes or not all(
         isinstance(v, int) and not isinstance(v, bool) and v >= minimum for v in values
     ):

@@ -13,14 +13,16 @@ from qna.bench.measure.gate import WrongOutput, positions, verify
 from qna.bench.measure.work import ContenderWork
 from qna.bench.subjects.comparison import PeerRequest
 from qna.bench.subjects.ops import op_row
-from qna.bench.subjects.peers import PEERS, of_ops, registered
+from qna.bench.subjects.peers import PEERS, neighbourhood, of_ops, registered
 from qna.bench.subjects.questions import make
 
 # 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
 SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
 COMPILED = {"two-conv-compiled", "neighbourhood"}
 REGISTERED = {peer.name for peer in registered.PEERS}
-HAND_WRITTEN = [n for n in PEERS if n not in COMPILED | REGISTERED | {"qna-cpu", "qna-triton"}]
+# what this machine lacks, or needs a card
+ELSEWHERE = {"natten", *(n for n in PEERS if n.endswith("-triton"))}
+HAND_WRITTEN = [n for n in PEERS if n not in COMPILED | REGISTERED | ELSEWHERE | {"qna-cpu"}]
 
 
 def built(name, level="op", **changes):
@@ -109,6 +111,8 @@ def test_contiguous_and_layer_layout_hold_equal_values_in_other_strides():
         ("halo", {"window": 4}, "even"),
         ("two-conv", {"window": 4}, "odd window"),
         ("neighbourhood", {"window": 17}, "odd windows inside the map"),
+        ("neighbourhood-unfold", {"window": 17}, "windows inside the map"),
+        ("neighbourhood-unfold", {"height": 4096, "width": 4096, "window": 13}, "GiB of windows"),
         ("neighbourhood", {"dim": 16, "device": "cuda"}, "heads of 16 channels at least on a GPU, got 4"),
         ("full", {"height": 4096, "width": 4096}, "TFLOP"),
         ("sasa-unfold", {"height": 4096, "width": 4096, "window": 13}, "GiB of windows"),
@@ -120,6 +124,24 @@ def test_peers_decline_with_a_reason(name, changes, says):
     reason = PEERS[name].declines(setting, "layer" if name == "qna-contiguous" else "op", FORWARD)
     assert reason is not None
     assert re.search(says, reason)
+
+
+@pytest.mark.parametrize("name", ["neighborhood", "neighbourhood-unfold"])
+def test_windows_on_a_map_of_one_row_are_rows(name):
+    contender = built(name, height=1, width=40, window=9)[0]
+    assert contender.terms == 9 + 32
+    verify(contender, BACKWARD)
+
+
+def test_natten_is_asked_by_name_where_it_is_installed(monkeypatch):
+    setting = Setting(window=3, **SIZES)
+    natten = PEERS["natten"]
+    monkeypatch.setattr(neighbourhood, "_has_natten", lambda: False)
+    assert "pip install natten" in natten.declines(setting, "op", FORWARD)
+    monkeypatch.setattr(neighbourhood, "_has_natten", lambda: True)
+    assert natten.declines(setting, "op", FORWARD) is None
+    assert "no backward on CPU" in natten.declines(setting, "op", BACKWARD)
+    assert "natten" not in PeerRequest("op", ("all",), ((1, 8, 8, 8),), (3,)).names()
 
 
 def test_backward_of_flex_attention_on_cpu_is_refused_with_the_reason():

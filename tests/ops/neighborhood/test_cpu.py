@@ -8,17 +8,16 @@ import torch
 
 from qna.ops import neighborhood_attention
 from qna.ops.neighborhood import ROW, cpu
-from qna.ops.neighborhood.cases import BY_NAME, CASES
+from qna.ops.neighborhood.cases import BY_NAME, CASES, NeighborhoodCase
 from qna.ops.neighborhood.geometry import window_axes
 from tests.ops.equality import assert_equals_reference, leaf
 from tests.ops.neighborhood import drawn
-from tests.ops.tolerance import assert_close_to_oracle
+from tests.ops.neighborhood.equality import D, as_, assert_equal, results
 
 pytestmark = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 
 SETS = cpu._native.instruction_sets() if not cpu.missing() else []
 CHUNK = 100
-D = torch.float64
 
 
 @pytest.fixture(params=[*SETS[:1], *(pytest.param(s, marks=pytest.mark.long) for s in SETS[1:])])
@@ -33,43 +32,28 @@ def axes_of(case):
     return window_axes(case.name, case.space, **case.window)
 
 
-def results(tensors, window, backend, *, of_lse=True):
-    """Output, log-sum-exp and all gradients by name, of random upstream gradients of both or of the first."""
-    leaves = {name: leaf(t) for name, t in tensors.items()}
-    out, lse = neighborhood_attention(**leaves, **window, return_lse=True, backend=backend)
-    g = torch.Generator().manual_seed(1)
-    total = sum(
-        (torch.randn(t.shape, generator=g, dtype=D).to(t.dtype) * t.masked_fill(t == -math.inf, 0)).sum()
-        for t in (out, lse)[: 1 + of_lse]
-    )
-    total.backward()
-    grads = {name: t.grad for name, t in leaves.items() if t.requires_grad}
-    return {"out": out.detach(), "lse": lse.detach(), **grads}
-
-
-def assert_equal(case, tensors, dtype, **options):
-    actual = results({n: as_(t, dtype) for n, t in tensors.items()}, case.window, "cpu", **options)
-    expected = results(tensors, case.window, "reference", **options)
-    queries = case.batch * math.prod(case.space)
-    scale = max(float(t.abs().max()) for t in expected.values() if t.isfinite().all())
-    for name, e in expected.items():
-        a = actual[name]
-        assert torch.equal(a == -math.inf, e == -math.inf), name
-        terms = case.terms * (queries if name in ("bias", "extra_keys", "extra_values") else 1)
-        a, finite = (t.masked_fill(t == -math.inf, 0) for t in (a, e))
-        assert_close_to_oracle(a, finite, terms=terms, scale=scale, name=name)
-
-
-def as_(t, dtype):
-    return t.to(dtype) if t.is_floating_point() else t
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, D], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_equals_the_reference(case, dtype, instruction_set):
     # what fp32 can hold, so that both get the same numbers
     tensors = {name: as_(t, D) for name, t in case.make().items()}
-    assert_equal(case, tensors, dtype)
+    assert_equal(case, tensors, dtype, "cpu")
+
+
+# more taps than are taken at once, lines longer than what is taken together, groups that do not fit
+WIDE = (
+    NeighborhoodCase("1d-parts", (640,), (601,), heads=1, head_dim=8, biased=True, extra=3),
+    NeighborhoodCase("2d-parts", (9, 70), (9, 66), batch=1, heads=1, head_dim=8, biased=True, masked=True),
+    NeighborhoodCase("2d-long-lines", (4, 300), (3, 13), batch=1, heads=1, head_dim=33, biased=True),
+    NeighborhoodCase("2d-causal-lines", (3, 90), (2, 40), heads=1, options={"is_causal": (False, True)}),
+    NeighborhoodCase("2d-blocks", (4, 96), (2, 12), batch=1, heads=1, options={"stride": (1, 12)}),
+)
+
+
+@pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
+def test_windows_of_many_taps_and_long_lines(case, instruction_set):
+    tensors = {name: as_(t, D) for name, t in case.make().items()}
+    assert_equal(case, tensors, torch.float32, "cpu")
 
 
 @pytest.mark.parametrize("chunk", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 30))])
@@ -77,7 +61,7 @@ def test_random_calls_equal_the_reference(chunk, instruction_set):
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         case = drawn.call(seed)
         tensors = {name: as_(t, D) for name, t in case.make(seed=seed).items()}
-        assert_equal(case, tensors, torch.float32 if seed % 3 else D, of_lse=bool(seed % 2))
+        assert_equal(case, tensors, torch.float32 if seed % 3 else D, "cpu", of_lse=bool(seed % 2))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -25,7 +25,12 @@ def call(**changes):
     [
         ({"q": [[1.0]]}, "q must be a tensor, got list"),
         ({"v": None}, "v must be a tensor, got NoneType"),
-        ({"k": T(2, 7, 9, 3, 5).int()}, "k must be floating point, got int32; try k.float()"),
+        (
+            {"k": T(2, 7, 9, 3, 5).int()},
+            "k must be one of (float32, float64, bfloat16, float16), got int32; try k.float()",
+        ),
+        ({"k": T(2, 7, 9, 3, 5).to(torch.float8_e5m2)}, "got float8_e5m2; try k.float()"),
+        ({"v": T(2, 7, 9, 3, 5).to_sparse()}, "v must be a dense tensor, got torch.sparse_coo"),
         ({"q": T(7, 9, 5)}, "q must be (B, *space, heads, channels) with 1 to 3 space axes"),
         (
             {"q": T(2, 3, 7, 9, 5)},
@@ -64,8 +69,10 @@ def call(**changes):
             "kernel_size must be an integer of at least 1, or one for each of 2 axes",
         ),
         ({"kernel_size": 3.0}, "got 3.0"),
+        ({"kernel_size": T(()).int()}, "got tensor(0"),
         ({"is_causal": 1}, "is_causal must be a bool, or one for each of 2 axes, got 1"),
         ({"is_causal": (True,)}, "got (True,)"),
+        ({"is_causal": T(()).bool()}, "got tensor(False)"),
         ({"border": "reflect"}, "unknown border 'reflect'; known: clamp, mask, zero"),
         ({"strides": 2}, "did you mean 'stride'?"),
         ({"backend": "cuda"}, "unknown backend 'cuda'"),

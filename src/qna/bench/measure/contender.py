@@ -57,6 +57,11 @@ class Setting:
         return self.height, self.width
 
     @property
+    def kernel(self) -> tuple[int, int]:
+        """Taps along both axes of a window that stays in the map: on a map of one row it is a row too."""
+        return (1 if self.height == 1 else self.window, self.window)
+
+    @property
     def attention_heads(self) -> int:
         """Heads of the peers that have a query per position."""
         return self.dim // 32 if self.dim % 32 == 0 else self.heads

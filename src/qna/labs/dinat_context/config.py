@@ -32,14 +32,14 @@ class DiNATContextConfig:
 
     data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
     data_dir: Path | None = None
-    images: int = 1500
+    images: int = 1200
     held_out: int = 1000
     dim: int = 32
     blocks: int = 2
     patch_size: int = 2
     epochs: int = 4
     batch: int = 16
-    rates: tuple[float, ...] = (4e-3, 8e-3)
+    rates: tuple[float, ...] = (8e-3, 1.6e-2)
     seeds: int = 3
     minutes: float = 5.0
     seed: int = 0

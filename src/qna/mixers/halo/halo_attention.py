@@ -16,6 +16,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
+from qna.parts.open_size import is_open
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, received
 
@@ -113,6 +114,11 @@ class HaloAttention2d(nn.Module):
     def window(self) -> int:
         """Keys per axis of a window."""
         return self.block_size + 2 * self.halo_size
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Height and width of a window."""
+        return self.window, self.window
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
@@ -263,7 +269,13 @@ class HaloAttention2d(nn.Module):
         kept = self.block_size // self.stride
         tiled = blocks.unflatten(4, (kept, kept)).permute(0, 1, 4, 2, 5, 3, 6)
         whole = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        return whole[:, : -(-size[1] // self.stride), : -(-size[2] // self.stride)]
+        # one form of "rounded up" for all maps: exporters have to see that sizes of two paths are equal
+        height, width = ((n + self.stride - 1) // self.stride for n in size[1:3])
+        inside = whole[:, :height, :width]
+        if any(map(is_open, size)):
+            # whether this is a copy depends on the sizes, which a recorder would keep to
+            inside = inside.clone(memory_format=torch.contiguous_format)
+        return inside
 
 
 ROW = MixerRow(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import count
 
+from torch import nn
+
 from qna._core.checks import natural, positive
 from qna._core.errors import check_choice
 from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
@@ -74,7 +76,7 @@ class Backbone(Hierarchy):
             built,
             dims=dims,
             strides=[math.prod(spec.stride for spec in specs) for specs in stages],
-            norm_eps=NORM_EPS,
+            norm=nn.LayerNorm(dims[-1], eps=NORM_EPS),
             pool_heads=pool_heads,
             in_chans=in_chans,
             num_classes=num_classes,

@@ -44,7 +44,7 @@ class Hierarchy(NotScripted, nn.Module):
         stages: blocks of every stage, in order.
         dims: channels of each stage's map.
         strides: positions per axis, of the map before, of each position of a stage's map.
-        norm_eps: of the last norm.
+        norm: of the last stage's map.
         pool_heads: heads of a pooling with learned queries.
         in_chans: channels of the image.
         num_classes: number of logits; 0 for none.
@@ -63,7 +63,7 @@ class Hierarchy(NotScripted, nn.Module):
         *,
         dims: Sequence[int],
         strides: Sequence[int],
-        norm_eps: float,
+        norm: nn.Module,
         pool_heads: int,
         in_chans: int,
         num_classes: int,
@@ -89,7 +89,7 @@ class Hierarchy(NotScripted, nn.Module):
             self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
             self._map_sizes.append(tuple(map_size))
         self.num_features = self.head_hidden_size = dims[-1]
-        self.norm = nn.LayerNorm(dims[-1], eps=norm_eps)
+        self.norm = norm
         self.head = ClassifierHead(
             dims[-1],
             num_classes,

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qna._core.backends import short
 from qna._core.errors import InvalidInput
+from qna._core.state_dict import read_state_dict
 from qna._core.tensor_file import read_tensors
-from qna._core.torch_file import read_torch
 from qna.models.family import Authors
 from qna.models.halonet.network import HaloNet
 from qna.models.halonet.variants import HALONET
+from qna.models.whole import check_whole
 
 # ours -> timm's, from the end of a name
 _NAMES = (
@@ -42,15 +44,12 @@ _AS_TIMM = "heads=(8, 8, 8, 8) and tables='window'"
 def read(path: Path, model: str, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     """State dict of `model` from a file with timm's names."""
     try:
-        found = read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
-        found = found.get("state_dict", found) if isinstance(found, dict) else found
+        found = read_tensors(path)[0] if path.suffix == ".safetensors" else read_state_dict(path)
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         cause = " ".join(str(error).split())
         raise InvalidInput(f"{path} is no checkpoint of PyTorch, or a truncated one: {cause}") from None
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise InvalidInput(f"{path} holds no tensors by name")
     return from_timm(found, model, arguments, name=str(path))
 
 
@@ -76,27 +75,25 @@ def from_timm(
     classes = len(head) if head is not None and head.ndim == 2 else 1000
     with torch.device("meta"):
         own = HaloNet.of(HALONET[model], num_classes=classes, **(arguments or {})).state_dict()
-    made, left = {}, set(weights)
-    for key, tensor in own.items():
-        theirs = timms_name(key)
-        if theirs not in weights:
-            raise InvalidInput(f"{name} is no {model}: {theirs} is missing")
-        given = weights[theirs]
-        # timm's linear maps are convolutions of one tap
-        shape = (*tensor.shape, 1, 1) if given.ndim == 4 and tensor.ndim == 2 else tuple(tensor.shape)
-        if given.shape != shape:
-            hint = f"; timm's own have {_AS_TIMM}" if "pos_embed" in theirs else ""
-            raise InvalidInput(
-                f"{name} is no {model}: {theirs} has shape {tuple(given.shape)}, not {shape}{hint}"
-            )
-        if given.is_floating_point() != tensor.is_floating_point():
-            raise InvalidInput(f"{name}: {theirs} is {str(given.dtype).removeprefix('torch.')}")
-        # of several that share one storage each gets its own
-        made[key] = given.reshape(tensor.shape).clone()
-        left.discard(theirs)
-    if left:
-        raise InvalidInput(f"{name} is no {model}: it has {min(left)}, which that model has not")
-    return made
+    # timm's linear maps but the last are convolutions of one tap
+    shapes = {
+        timms_name(key): (*t.shape, 1, 1) if _is_linear(key, t) else tuple(t.shape) for key, t in own.items()
+    }
+    try:
+        check_whole(name, model, shapes, {key: tuple(t.shape) for key, t in weights.items()})
+    except InvalidInput as error:
+        hint = f"; timm's own have {_AS_TIMM}" if "pos_embed" in str(error) else ""
+        raise InvalidInput(f"{error}{hint}") from None
+    for key, t in own.items():
+        given = weights[timms_name(key)]
+        if given.is_floating_point() != t.is_floating_point():
+            raise InvalidInput(f"{name}: {timms_name(key)} is {short(given.dtype)}")
+    # of several that share one storage each gets its own
+    return {key: weights[timms_name(key)].reshape(t.shape).clone() for key, t in own.items()}
+
+
+def _is_linear(key: str, tensor: Tensor) -> bool:
+    return key.endswith(".weight") and tensor.ndim == 2 and not key.startswith("head.")
 
 
 def timms_name(key: str) -> str:

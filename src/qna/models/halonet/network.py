@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.checks import natural, per_axis, positive
+from qna._core.checks import positive
 from qna.mixers import HaloAttention2d
-from qna.models._parts.backbone import Backbone, Stage
-from qna.models._parts.head import ClassifierHead
+from qna.models._parts.hierarchy import Hierarchy, Stage
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import even_rows, strided_size
 from qna.models._parts.stem import check_images
@@ -124,7 +123,7 @@ class HaloBlock(nn.Module):
         return rows, None if stride == 1 else even_rows(x, 1, stride, 0)
 
 
-class HaloNet(Backbone):
+class HaloNet(Hierarchy):
     """HaloNet (Vaswani et al., CVPR 2021) with timm's contract.
 
     Images (B, in_chans, H, W) of any height and width, where timm's takes multiples of 32 times the block:
@@ -155,43 +154,37 @@ class HaloNet(Backbone):
         img_size: int | Sequence[int] | None = None,
         drop_rate: float = 0.0,
     ):
-        # the parts of a `Backbone`, of which none is made as it makes them
-        nn.Module.__init__(self)
-        natural(type(self).__name__, num_classes=num_classes)
         positive(type(self).__name__, in_chans=in_chans)
-        self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
         dim = variant.widths[0]
-        self.stem = HaloStem(in_chans, dim)
-        size = variant.image_size if img_size is None else img_size
-        map_size = [-(-n // self.stem.reduction) for n in per_axis("img_size", size, 2, minimum=1)]
+        stem = HaloStem(in_chans, dim)
         steps = max(1, sum(variant.blocks) - 1)
         rates = (variant.drop_path_rate * i / steps for i in count())
-        self.stages = nn.Sequential()
-        self.feature_info: list[dict[str, Any]] = []
-        self._map_sizes: list[tuple[int, ...]] = []
+        stages = []
         for i, blocks in enumerate(variant.blocks):
             stage, out_dim = Stage(), variant.out_dim(i)
             for number in range(blocks):
                 attention = variant.attention(i, stride=2 if i and not number else 1)
                 stage.append(HaloBlock(dim, attention, out_dim=out_dim, drop_path=next(rates)))
                 dim = out_dim
-            self.stages.append(stage)
-            map_size = [-(-n // (2 if i else 1)) for n in map_size]
-            reduction = self.stem.reduction * 2**i
-            self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
-            self._map_sizes.append(tuple(map_size))
-        self.norm = nn.Identity()
-        if variant.final_dim is not None:
-            self.norm, dim = LinearNorm(dim, variant.final_dim, relu=True), variant.final_dim
-        self.num_features = self.head_hidden_size = dim
-        self.head = ClassifierHead(
-            dim,
-            num_classes,
+            stages.append(stage)
+        super().__init__(
+            stem,
+            stages,
+            dims=[variant.out_dim(i) for i in range(len(stages))],
+            strides=[2 if i else 1 for i in range(len(stages))],
+            norm=nn.Identity(),
+            pool_heads=variant.heads[-1],
+            in_chans=in_chans,
+            num_classes=num_classes,
             global_pool=global_pool,
-            num_heads=variant.heads[-1],
-            map_size=self._map_sizes[-1],
+            img_size=variant.image_size if img_size is None else img_size,
             drop_rate=drop_rate,
         )
+        if variant.final_dim is not None:
+            self.norm = LinearNorm(dim, variant.final_dim, relu=True)
+            self.num_features = self.head_hidden_size = variant.final_dim
+            self.head.follow(variant.final_dim, self._map_sizes[-1])
+            self.head.reset(num_classes, global_pool)
 
     @classmethod
     def of(cls, variant: HaloNetVariant, **arguments: Any) -> HaloNet:

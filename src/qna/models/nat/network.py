@@ -75,7 +75,7 @@ class NAT(Hierarchy):
             stages,
             dims=dims,
             strides=[1, *[2] * (len(dims) - 1)],
-            norm_eps=NORM_EPS,
+            norm=nn.LayerNorm(dims[-1], eps=NORM_EPS),
             pool_heads=dims[-1] // variant.head_dim,
             in_chans=in_chans,
             num_classes=num_classes,

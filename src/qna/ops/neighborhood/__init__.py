@@ -11,7 +11,7 @@ from torch import Tensor
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
 from qna.ops._shared.row import OpRow
-from qna.ops.neighborhood import cpu, reference
+from qna.ops.neighborhood import cpu, reference, triton
 from qna.ops.neighborhood.cases import CASES
 from qna.ops.neighborhood.flops import flops_of
 from qna.ops.neighborhood.inputs import (
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ROW", "NeighborhoodWindow", "neighborhood_attention", "neighborhood_av", "neighborhood_qk"]
 
 # fastest first
-_BACKENDS = (
-    cpu.BACKEND,
-    Backend("reference", reference.attend),
-)
+_BACKENDS = (triton.BACKEND, cpu.BACKEND, Backend("reference", reference.attend))
 
 
 @overload

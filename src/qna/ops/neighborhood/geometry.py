@@ -5,7 +5,7 @@ Hassani et al., "Generalized Neighborhood Attention", arXiv 2504.16922, with the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,8 +103,7 @@ def window_axes(
     """
     n = len(space)
     check_choice("border", border, BORDERS)
-    one = not isinstance(is_causal, Iterable)
-    causal = (is_causal,) * n if one else tuple(is_causal)
+    causal = tuple(is_causal) if isinstance(is_causal, Sequence) else (is_causal,) * n
     if len(causal) != n or not all(isinstance(c, bool) for c in causal):
         raise InvalidInput(
             f"{owner}: is_causal must be a bool, or one for each of {n} axes, got {is_causal!r}"

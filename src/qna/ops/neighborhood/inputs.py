@@ -15,6 +15,8 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.ops.neighborhood.geometry import WindowAxis, window_axes
 
 NAME = "qna.ops.neighborhood_attention"
+# what torch multiplies and adds on every device
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class NeighborhoodWindow(TypedDict, total=False):
@@ -96,6 +98,26 @@ class NeighborhoodInputs:
         """Of queries, keys and values."""
         return self.q.dtype
 
+    @property
+    def head_dim(self) -> int:
+        """Channels of a query."""
+        return self.q.shape[-1]
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return self.v.shape[-1]
+
+    @property
+    def positions(self) -> int:
+        """Of the map."""
+        return math.prod(axis.size for axis in self.axes)
+
+    @property
+    def taps(self) -> int:
+        """Of a window."""
+        return math.prod(axis.kernel for axis in self.axes)
+
     def describe(self) -> str:
         """Shapes, windows, dtype and device in one line."""
         first = self.axes[0]
@@ -113,9 +135,15 @@ def check_maps(owner: str, **maps: Tensor) -> None:
     for name, t in maps.items():
         if not isinstance(t, Tensor):
             raise InvalidInput(f"{owner}: {name} must be a tensor, got {type(t).__name__}")
-        if not t.is_floating_point():
+        if t.is_nested or t.layout != torch.strided:
+            kind = "a nested tensor" if t.is_nested else str(t.layout)
             raise InvalidInput(
-                f"{owner}: {name} must be floating point, got {short(t.dtype)}; try {name}.float()"
+                f"{owner}: {name} must be a dense tensor, got {kind}; give one padded or dense"
+            )
+        if t.dtype not in _DTYPES:
+            names = ", ".join(map(short, _DTYPES))
+            raise InvalidInput(
+                f"{owner}: {name} must be one of ({names}), got {short(t.dtype)}; try {name}.float()"
             )
     (first, one), *others = maps.items()
     if one.ndim not in (4, 5, 6):

@@ -7,13 +7,16 @@ import sys
 import pytest
 import torch
 
+from qna.ops._shared.triton import runtime
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import CASES, Case
 from qna.ops.learned_query.layout import empty_like, groups, subpixels
-from qna.ops.learned_query.triton import products_plan, runtime, windows_plan
+from qna.ops.learned_query.triton import products_plan, windows_plan
 from qna.ops.learned_query.triton.launch import kernels
 from qna.ops.learned_query.triton.tiles import PRODUCTS
-from tests.ops.learned_query.triton.machine_code import issued, resources
+from tests.ops import no_card
+from tests.ops.machine_code import issued, resources
+from tests.ops.no_card import ARCHITECTURES, MOST_SHARED, compile_for
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or runtime.INTERPRETED,
@@ -21,12 +24,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 compiler = pytest.mark.skipif(
-    not runtime.INSTALLED or products_plan.compiler() < products_plan.COMPILER,
+    not runtime.INSTALLED or runtime.compiler() < products_plan.COMPILER,
     reason="the kernels by matrix products are for triton 3.7 on",
 )
 
-# one tells what a change breaks
-ARCHITECTURES = (90, *(pytest.param(a, marks=pytest.mark.long) for a in (80, 100)))
 FLOAT32, HALF = torch.float32, torch.bfloat16
 
 
@@ -63,37 +64,14 @@ BY_PRODUCTS = (
     Case("one-query", (28, 28), (5, 5), 2, 1, 8, 8),
     UPSAMPLED,
 )
-# shared memory that the smallest of the cards from sm_80 on gives a program
-MOST_SHARED = 99 * 1024
-
-
-class NoCard:
-    """As much of a Triton driver as compiling asks for."""
-
-    def __init__(self, architecture):
-        self.architecture = architecture
-
-    def get_current_target(self):
-        from triton.backends.compiler import GPUTarget
-
-        if isinstance(self.architecture, str):
-            return GPUTarget("hip", self.architecture, 64)
-        return GPUTarget("cuda", self.architecture, 32)
-
-    def get_current_device(self):
-        return self.architecture  # kernels are cached per device
-
-    def get_current_stream(self, device):
-        return 0
 
 
 def pretend(architecture, name, monkeypatch):
     """Plan and compile for a card as if it were there."""
-    triton = pytest.importorskip("triton")
     for plan in (windows_plan, products_plan):
         monkeypatch.setattr(plan, "architecture", lambda device: name)
     monkeypatch.setattr(products_plan, "processors", lambda device: 132)
-    monkeypatch.setattr(triton.runtime.driver, "_active", NoCard(architecture))
+    compile_for(architecture, monkeypatch)
 
 
 @pytest.fixture
@@ -146,8 +124,7 @@ def launches(case, dtype, heads_fastest, weighted=True, plan=windows_plan):
 
 
 def compiled(launch):
-    kernel = kernels()[launch.kernel]
-    return kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.options)
+    return no_card.compiled(launch, kernels())
 
 
 def check(case, dtype, heads_fastest, folder, *, weighted=True, plan=windows_plan):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from qna.ops import learned_query_attention
+from qna.ops._shared.triton.runtime import INTERPRETED
 from qna.ops.learned_query.cases import CASES, Case
-from qna.ops.learned_query.triton import backend as triton
 from qna.ops.learned_query.triton import windows_plan
 from tests.ops.learned_query.kernels import NAMES, assert_equals_reference, run
 from tests.ops.tolerance import assert_close_to_oracle
@@ -17,7 +17,7 @@ from tests.ops.tolerance import assert_close_to_oracle
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-    pytest.mark.skipif(triton.INTERPRETED, reason="TRITON_INTERPRET is set"),
+    pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set"),
 ]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -17,17 +17,14 @@ from qna.ops.learned_query.layout import empty_like
 from qna.ops.learned_query.triton import backend as triton
 from qna.ops.learned_query.triton import products_plan, tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import PRODUCTS, Patch
+from tests.ops.interpreter import in_a_process_of_its_own, inside, outside, silent
 from tests.ops.learned_query.kernels import assert_equals_reference, run
 from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
     far_below,
     heads_fastest,
-    in_a_process_of_its_own,
-    inside,
     one_far_above,
-    outside,
-    silent,
     span,
 )
 from tests.ops.tolerance import assert_close_to_oracle

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from qna.ops._shared.triton import runtime
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.triton import products_plan as plan
-from qna.ops.learned_query.triton import runtime, tiles
+from qna.ops.learned_query.triton import tiles
 
 HALF = torch.bfloat16
 

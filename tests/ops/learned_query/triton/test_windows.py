@@ -17,17 +17,14 @@ from qna.ops.learned_query import layout
 from qna.ops.learned_query.cases import BY_NAME, CASES, Case
 from qna.ops.learned_query.triton import tiles, tune, windows_plan
 from qna.ops.learned_query.triton.tiles import Tile
+from tests.ops.interpreter import in_a_process_of_its_own, inside, outside, silent
 from tests.ops.learned_query.kernels import NAMES, assert_equals_reference, run
 from tests.ops.learned_query.triton.interpreter import (
     by_name,
     far_above,
     far_below,
     heads_fastest,
-    in_a_process_of_its_own,
-    inside,
     one_far_above,
-    outside,
-    silent,
     span,
 )
 from tests.ops.tolerance import assert_close_to_oracle

@@ -13,15 +13,15 @@ from qna.bench.measure.contender import Definition, Setting
 def window_keys(setting: Setting, at: Tensor) -> Tensor:
     """Map coordinates (P, taps, 2) under the centred window at positions `at` (P, 3); some may be outside."""
     k = setting.window
-    return _grid(at[:, 1] - (k - 1) // 2, at[:, 2] - (k - 1) // 2, k)
+    return _grid(at[:, 1] - (k - 1) // 2, at[:, 2] - (k - 1) // 2, (k, k))
 
 
 def clamped_window_keys(setting: Setting, at: Tensor) -> Tensor:
     """As `window_keys`, with the window pushed inside the map at its borders (neighbourhood attention)."""
-    k, (height, width) = setting.window, setting.space
-    top = (at[:, 1] - k // 2).clamp(0, height - k)
-    left = (at[:, 2] - k // 2).clamp(0, width - k)
-    return _grid(top, left, k)
+    (rows, columns), (height, width) = setting.kernel, setting.space
+    top = (at[:, 1] - rows // 2).clamp(0, height - rows)
+    left = (at[:, 2] - columns // 2).clamp(0, width - columns)
+    return _grid(top, left, setting.kernel)
 
 
 def inside(map_: Tensor, keys: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def by_heads(heads: int) -> Callable[[Tensor], Tensor]:
     return lambda t: t.unflatten(-1, (heads, -1))
 
 
-def _grid(top: Tensor, left: Tensor, k: int) -> Tensor:
-    taps = torch.arange(k, device=top.device)
-    y = (top[:, None, None] + taps[None, :, None]).expand(-1, k, k)
-    x = (left[:, None, None] + taps[None, None, :]).expand(-1, k, k)
+def _grid(top: Tensor, left: Tensor, kernel: tuple[int, int]) -> Tensor:
+    rows, columns = (torch.arange(k, device=top.device) for k in kernel)
+    y = (top[:, None, None] + rows[None, :, None]).expand(-1, *kernel)
+    x = (left[:, None, None] + columns[None, None, :]).expand(-1, *kernel)
     return torch.stack([y, x], -1).flatten(1, 2)

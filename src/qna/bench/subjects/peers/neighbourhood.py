@@ -1,13 +1,15 @@
 """Neighbourhood attention (Hassani et al., CVPR 2023): windows that move, pushed inside at the borders.
 
-On a GPU the `natten` package where it is installed; else torch's FlexAttention, compiled, with the
-neighbourhood as its mask. natten's own CPU path is FlexAttention uncompiled, which forms all scores.
+`neighbourhood` is the `natten` package on a GPU where it is installed; else torch's FlexAttention, compiled,
+with the neighbourhood as its mask. `natten` is that package on any device: on a CPU it runs FlexAttention
+uncompiled, which forms all scores. `neighbourhood-unfold` copies the keys and values of every window.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from qna.bench.measure.gate import pick
 from qna.bench.subjects.peers.compiled import compiled
 from qna.bench.subjects.peers.definition import attend, by_heads, clamped_window_keys, gather
 from qna.bench.subjects.peers.layer import contender_of_core
+from qna.bench.subjects.peers.memory_room import refuse_above_memory
 
 LEAST_HEAD_DIM = 16  # of FlexAttention's kernels on GPUs
 TILE = 8  # tokens are ordered tile by tile, so that a block of the mask holds a square of the map
@@ -26,9 +29,23 @@ TILE = 8  # tokens are ordered tile by tile, so that a block of the mask holds a
 
 def build(setting: Setting, level: str) -> Contender:
     """Each position attends the window around it, which holds `window`^2 positions everywhere."""
-    split = by_heads(setting.attention_heads)
     natten = setting.device != "cpu" and _has_natten()
     core = _natten_core(setting) if natten else _flex_core(setting)
+    return _contender(setting, level, core, "natten" if natten else "FlexAttention")
+
+
+def build_natten(setting: Setting, level: str) -> Contender:
+    """The same by the `natten` package."""
+    return _contender(setting, level, _natten_core(setting), "natten")
+
+
+def build_unfolded(setting: Setting, level: str) -> Contender:
+    """The same in eager torch, keys and values of each window copied beside one another."""
+    return _contender(setting, level, _unfolded_core(setting), "unfold")
+
+
+def _contender(setting: Setting, level: str, core: Callable[..., Tensor], by: str) -> Contender:
+    split = by_heads(setting.attention_heads)
 
     def definition(leaves: Mapping[str, Tensor], at: Tensor) -> Tensor:
         keys = clamped_window_keys(setting, at)
@@ -36,8 +53,8 @@ def build(setting: Setting, level: str) -> Contender:
         query = split(pick(leaves["query"], at))
         return attend(query, key, value, query.new_zeros(()))
 
-    terms = setting.window**2 + setting.dim // setting.attention_heads
-    extra = {"by": "natten" if natten else "FlexAttention", "heads": setting.attention_heads}
+    terms = prod(setting.kernel) + setting.dim // setting.attention_heads
+    extra = {"by": by, "heads": setting.attention_heads}
     return contender_of_core(setting, level, core, definition, terms=terms, extra=extra)
 
 
@@ -55,17 +72,66 @@ def declines(setting: Setting, level: str, mode: str) -> str | None:
     return None
 
 
+def declines_natten(setting: Setting, level: str, mode: str) -> str | None:
+    """Where the package is not installed, windows larger than the map, and the missing CPU backward."""
+    if not _has_natten():
+        return "needs natten: pip install natten"
+    if setting.device == "cpu" and mode == BACKWARD:
+        return "natten has no backward on CPU"
+    return _beyond_the_map(setting)
+
+
+def declines_unfolded(setting: Setting, level: str, mode: str) -> str | None:
+    """Windows larger than the map, and memory."""
+    unfolded = setting.batch * prod((*setting.space, *setting.kernel)) * setting.dim
+    # keys and values, each a second time as products or gradients
+    room = refuse_above_memory(setting, unfolded * setting.itemsize() * (5 if mode == BACKWARD else 3))
+    return _beyond_the_map(setting) or room
+
+
+def _beyond_the_map(setting: Setting) -> str | None:
+    fits = all(k <= n for k, n in zip(setting.kernel, setting.space, strict=True))
+    return None if fits else f"wants windows inside the map, got {setting.window} and {setting.space}"
+
+
 def _has_natten() -> bool:
     return importlib.util.find_spec("natten") is not None
 
 
-def _natten_core(setting: Setting):
-    from natten import na2d  # pyright: ignore[reportMissingImports]
+def _natten_core(setting: Setting) -> Callable[..., Tensor]:
+    from natten import na1d, na2d  # pyright: ignore[reportMissingImports]
 
-    split = by_heads(setting.attention_heads)
+    heads = setting.attention_heads
+    # what it has for a CPU it would compile, and cannot
+    options = {"backend": "flex-fna", "torch_compile": False} if setting.device == "cpu" else {}
+    attend = na1d if setting.height == 1 else na2d
 
     def core(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return na2d(split(query), split(key), split(value), kernel_size=setting.window).flatten(-2)
+        # what it has for a CPU refuses a tensor that wants a gradient, also where none is recorded
+        maps = (t.detach() if setting.device == "cpu" else t for t in (query, key, value))
+        maps = (t.squeeze(1) if setting.height == 1 else t for t in maps)
+        y = attend(*(t.unflatten(-1, (heads, -1)) for t in maps), kernel_size=setting.window, **options)
+        return y.flatten(-2).view(-1, *setting.space, setting.dim)
+
+    return core
+
+
+def _unfolded_core(setting: Setting) -> Callable[..., Tensor]:
+    heads, kernel = setting.attention_heads, setting.kernel
+    rows, columns = (
+        (torch.arange(n, device=setting.device) - k // 2).clamp(0, n - k)
+        for n, k in zip(setting.space, kernel, strict=True)
+    )
+
+    def windows(t: Tensor) -> Tensor:
+        # views of all windows in the map, then a copy of that of each position
+        every = t.unflatten(-1, (heads, -1)).unfold(1, kernel[0], 1).unfold(2, kernel[1], 1)
+        return every[:, rows[:, None], columns].flatten(-2)
+
+    def core(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        q = query.unflatten(-1, (heads, 1, -1))
+        shares = (q @ windows(key) * q.shape[-1] ** -0.5).softmax(-1)
+        return (shares @ windows(value).transpose(-1, -2)).flatten(-3)
 
     return core
 
@@ -126,4 +192,8 @@ def _touches(start: Tensor, size: int, k: int) -> Tensor:
     return (start[None] + TILE > first[:, None]) & (start[None] <= last[:, None])
 
 
-PEERS = (Peer("neighbourhood", "neighbourhood attention", build, declines),)
+PEERS = (
+    Peer("neighbourhood", "neighbourhood attention", build, declines),
+    Peer("natten", "the same, by NATTEN", build_natten, declines_natten, of_all=False),
+    Peer("neighbourhood-unfold", "the same, unfolded", build_unfolded, declines_unfolded, of_all=False),
+)

@@ -42,7 +42,7 @@ def case_at(setting: Setting, row: Any) -> Any:
         row,
         batch=setting.batch,
         space=setting.space,
-        kernel=(setting.window,) * 2,
+        kernel=setting.kernel,
         heads=heads,
         head_dim=setting.dim // heads,
         queries=setting.queries,

@@ -60,6 +60,17 @@ template <class T> using IVec = typename Simd<T>::IVec;
 template <class T> inline Vec<T> load(const T* p) { return *reinterpret_cast<const typename Simd<T>::Unaligned*>(p); }
 template <class T> inline void store(T* p, Vec<T> v) { *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v; }
 template <class T> inline Vec<T> splat(T x) { return Vec<T>{} + x; }
+// The same of a number in memory, in one load: x - 0 is x, also for -0, which compilers know; 0 + x they would add up
+template <class T> QNA_INLINE Vec<T> broadcast(const T* x) { return *x - Vec<T>{}; }
+// A value that is used several times, which compilers would rather load as often
+template <class T> QNA_INLINE Vec<T> in_register(Vec<T> v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#endif
+  return v;
+}
 
 // Asks for N vectors of a row, to be read (or written) soon. The address may lie outside the map.
 template <class T, int N, bool Write = false> QNA_INLINE void fetch(const T* row, int64_t offset, int64_t step) {

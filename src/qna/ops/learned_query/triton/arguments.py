@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
 from torch import Tensor
 
+from qna.ops._shared.triton.arguments import CALLS, in_units, three_axes, unspecialised
 from qna.ops._shared.window import Window
-
-# of so many calls of different sizes the plans are kept: to make one takes longer than to launch it
-CALLS = 1024
 
 
 class Maps(NamedTuple):
@@ -39,16 +36,10 @@ class Maps(NamedTuple):
 def _maps(
     scores: tuple[int, ...], window: Window, maps: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 ) -> Maps:
-    # an axis of one position has no stride: what torch reports for it must not cost alignment
-    strides = [
-        [0 if n == 1 else s for n, s in zip(shape[:-2], stride[:-2], strict=True)] for shape, stride in maps
-    ]
-    unit = math.gcd(16, *(s for row in strides for s in row))
+    unit, strides = in_units([(shape[:-2], stride[:-2]) for shape, stride in maps])
     return Maps(
         unspecialised((*three_axes(scores[1:-2], 1), *three_axes(window.out, 1), scores[0])),
-        tuple(
-            unspecialised((row[0] // unit, *three_axes([s // unit for s in row[1:]], 0))) for row in strides
-        ),
+        tuple(unspecialised((row[0], *three_axes(row[1:], 0))) for row in strides),
         unit,
         (
             *three_axes(window.kernel, 1),
@@ -57,26 +48,6 @@ def _maps(
             *three_axes(window.before, 0),
         ),
     )
-
-
-def unspecialised(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    """2n + 1 of each: neither 1 nor a multiple of 16, for which the kernels would be compiled anew."""
-    return tuple(2 * n + 1 for n in numbers)
-
-
-def three_axes(axes, fill: int) -> tuple[int, ...]:
-    """One to three axes as three, the new ones first."""
-    return (*(fill,) * (3 - len(axes)), *axes)
-
-
-def ceil(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
-
-
-def power(n: int) -> int:
-    """The least power of two that is at least n."""
-    return 1 << (n - 1).bit_length()
 
 
 def parameter(t: Tensor | None) -> Tensor | None:

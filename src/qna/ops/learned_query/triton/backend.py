@@ -8,26 +8,15 @@ import torch
 from torch import Tensor
 
 from qna._core.backends import Backend
+from qna.ops._shared.triton.runtime import DEVICE, missing
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import empty_like, groups, subpixels
 from qna.ops.learned_query.library import OP
 from qna.ops.learned_query.triton import products_plan, windows_plan
 from qna.ops.learned_query.triton.launch import run
-from qna.ops.learned_query.triton.runtime import INSTALLED, INTERPRETED
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST = {"head_dim": 4096, "queries": 256}
-
-
-def missing() -> list[str]:
-    """What this machine lacks."""
-    reasons = []
-    if not INSTALLED:
-        reasons.append("triton is not installed: pip install triton")
-    if not (INTERPRETED or torch.cuda.is_available()):
-        reasons.append("torch sees no GPU (torch.cuda.is_available() is False)")
-    return reasons
 
 
 def forward(

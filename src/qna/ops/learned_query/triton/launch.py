@@ -1,29 +1,15 @@
-"""One launch of a Triton kernel, found by its name."""
+"""The kernels by name, and their launches."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
-
-class Launch(NamedTuple):
-    """One kernel launch, with everything that the compiler specialises on."""
-
-    kernel: str
-    programs: int
-    arguments: tuple
-    constants: dict[str, Any]
-    options: dict[str, int]
-    device: torch.device
+from qna.ops._shared.triton import launch as shared
 
 
-def run(launch: Launch) -> Any:
+def run(launch: shared.Launch) -> Any:
     """Run it on the device of its tensors and the current stream; returns the compiled kernel."""
-    kernel = kernels()[launch.kernel]
-    with torch.cuda.device(launch.device) if launch.device.type == "cuda" else nullcontext():
-        return kernel[(launch.programs,)](*launch.arguments, **launch.constants, **launch.options)
+    return shared.run(launch, kernels())
 
 
 def kernels() -> dict[str, Any]:

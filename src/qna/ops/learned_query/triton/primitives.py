@@ -21,7 +21,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 from triton.language.extra.cuda import num_threads
 
-from qna.ops.learned_query.triton.runtime import INTERPRETED
+from qna.ops._shared.triton.runtime import INTERPRETED
 
 if INTERPRETED:
 

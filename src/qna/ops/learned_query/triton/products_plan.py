@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qna.ops._shared.triton.arguments import CALLS, ceil, power, three_axes
+from qna.ops._shared.triton.launch import Launch
+from qna.ops._shared.triton.runtime import INTERPRETED, architecture, compiler, processors
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import heads_fastest
 from qna.ops.learned_query.triton import windows_plan
-from qna.ops.learned_query.triton.arguments import CALLS, Maps, ceil, dense, parameter, power, three_axes
-from qna.ops.learned_query.triton.launch import Launch
-from qna.ops.learned_query.triton.runtime import INTERPRETED, architecture, compiler, processors
+from qna.ops.learned_query.triton.arguments import Maps, dense, parameter
 from qna.ops.learned_query.triton.tiles import Patch, patch
 from qna.ops.learned_query.triton.windows_plan import PARTIAL_SUMS
 

@@ -9,8 +9,8 @@
 import triton
 import triton.language as tl
 
+from qna.ops._shared.triton.runtime import INTERPRETED
 from qna.ops.learned_query.triton.primitives import within
-from qna.ops.learned_query.triton.runtime import INTERPRETED
 
 # sums of exponentials and their inverses beyond these may have lost or overflowed terms
 LEAST = tl.constexpr(2.0**-60)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qna.ops.learned_query.triton.arguments import power
+from qna.ops._shared.triton.arguments import power
 
 PATH = Path(__file__).with_name("tiles.json")
 KERNELS = ("attend", "attend_far", "sum_inside", "gather")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from qna._core.errors import InvalidInput
+from qna.ops._shared.triton.launch import Launch
+from qna.ops._shared.triton.runtime import architecture
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.layout import empty_like
 from qna.ops.learned_query.triton import backend, products_plan, windows_plan
-from qna.ops.learned_query.triton.launch import Launch, run
-from qna.ops.learned_query.triton.runtime import architecture
+from qna.ops.learned_query.triton.launch import run
 from qna.ops.learned_query.triton.tiles import KERNELS, PRODUCTS, SHARING, Patch, Tile, patch, tile
 
 # hardly ever runs: any tile will do

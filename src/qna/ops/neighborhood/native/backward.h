@@ -128,7 +128,7 @@ template <class T, class S> class QuerySweep {
     if (f_.grad_bias)
       for (int64_t row = 0; row < bias.rows(); ++row)
         for (int64_t x = 0; x < bias.width(); ++x)
-          sums.bias[size_t(row * bias.width() + x)] += grad_bias_[size_t(row * bias.pitch() + x)];
+          sums.bias[size_t(row * bias.width() + x)] += grad_bias_[size_t(bias.front() + row * bias.pitch() + x)];
     for (int64_t m = 0; m < g_.extra; ++m) {
       for (int64_t c = 0; c < g_.dim; ++c) sums.extra_k[size_t(m * g_.dim + c)] += grad_extra_k_.at(0, m)[c];
       for (int64_t c = 0; c < g_.value_dim; ++c) sums.extra_v[size_t(m * g_.value_dim + c)] += grad_extra_v_.at(0, m)[c];

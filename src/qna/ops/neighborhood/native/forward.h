@@ -1,4 +1,4 @@
-// Forward: one query after the other, its window chunk by chunk with a softmax that goes along.
+// Forward: a few queries of a line after the others, their windows chunk by chunk with a softmax that goes along.
 #pragma once
 
 #include "scores.h"
@@ -27,7 +27,7 @@ void copy_extra(const void* data, int64_t item, int64_t head, int64_t channels, 
   if (by_position) by_position->resize(1, g.extra, channels);
   if (by_channel) by_channel->resize(1, g.extra, channels);
   const S* from = static_cast<const S*>(data) + (item * g.extra * g.heads + head) * channels;
-  auto row = [&](int64_t m) { return from + m * g.heads * channels; };
+  auto row = [&](int64_t m) { return m < g.extra ? from + m * g.heads * channels : nullptr; };
   copier.line(row, g.extra, 1, channels, T(1), 0, by_position, by_channel);
 }
 
@@ -58,61 +58,202 @@ template <class T, class S> class ForwardTask {
       copy_extra<T, S>(f_.extra_keys, item, head, g_.dim, g_, copier_, nullptr, &extra_k_);
       copy_extra<T, S>(f_.extra_values, item, head, g_.value_dim, g_, copier_, &extra_v_, nullptr);
     }
-    q_.resize(size_t(round_up(g_.dim, Simd<T>::width)));
-    sum_.resize(size_t(v_.pitch));
-    const Head<const S> from(f_.q, item, head, group);
-    const Head<S> to(f_.out, item, head, group);
-    const ByChannel<T>* mask = f_.key_mask ? &mask_ : nullptr;
-    const Line& line = *group.line[2];
+    q_pitch_ = round_up(g_.dim, Simd<T>::width);
+    q_.resize(size_t(box.size(2) * q_pitch_)), sum_.resize(size_t(kTogether * v_.pitch));
     for (int64_t z = box.lo[0]; z < box.hi[0]; ++z)
       for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
+        const Place at{item, head, &group, &box, &keys, &bias, z, y};
         rows_of_queries(group, keys, bias, z, y, rows_);
-        for (int64_t x = box.lo[2]; x < box.hi[2]; ++x) {
-          read_row<T>(from.at(z, y, x), f_.q.stride[5], g_.dim, T(f_.scale), q_.data());
-          top_ = kNever<T>, total_ = 0;
-          std::fill(sum_.begin(), sum_.end(), T(0));
-          const int64_t first = line.first[size_t(x)], taps = line.last[size_t(x)] - first;
-          each_part<T>(rows_, first - keys.lo[2], first - x, taps,
-                       [&](const Part<T>& part) { attend(part, k_, v_, bias.data(), mask); });
-          each_part<T>(extra_, 0, 0, g_.extra,
-                       [&](const Part<T>& part) { attend(part, extra_k_, extra_v_, nullptr, nullptr); });
-          const T share = total_ == 0 ? T(0) : T(1) / total_;
-          for (T& number : sum_) number *= share;
-          write_row<T>(sum_.data(), g_.value_dim, to.at(z, y, x), f_.out.stride[5]);
-          if (f_.lse) {
-            const int64_t m[3] = {z, y, x};
-            static_cast<T*>(f_.lse)[(item * positions() + group.position(g_, m)) * g_.heads + head] =
-                total_ == 0 ? kNever<T> : top_ + std::log(total_);
-          }
-        }
+        read_line(at);
+        for (int64_t x = box.lo[2]; x < box.hi[2];) x = some_of_line(at, x);
       }
   }
 
  private:
+  struct Place {
+    int64_t item, head;
+    const Group* group;
+    const Box *box, *keys;
+    const BiasTable<T>* bias;
+    int64_t z, y;
+    const Line& line() const { return *group->line[2]; }
+  };
+  // Queries from x on that are taken together: what they see of a row of keys, and where their scores are.
+  struct Several {
+    int queries;
+    int64_t x, first, taps, scores;
+  };
+
   int64_t positions() const { return g_.axis[0].size * g_.axis[1].size * g_.axis[2].size; }
 
-  void attend(const Part<T>& part, const ByChannel<T>& k, const ByPosition<T>& v, const T* bias,
-              const ByChannel<T>* mask) {
-    T* scores = scores_.number;
-    dots(q_.data(), k, part, scores);
-    const T top = std::max(top_, largest<T>(finish_scores(part, bias, mask, scores)));
-    // where nothing is attended so far, any finite number will do, and a NaN stays one
-    const T base = top == kNever<T> ? T(0) : top;
-    if (top > top_ && total_ != 0) {
-      const T less = std::exp(top_ - top);
-      total_ *= less;
-      for (T& number : sum_) number *= less;
+  // The queries of a line; what is needed soon is asked for.
+  void read_line(const Place& at) {
+    const Head<const S> from(f_.q, at.item, at.head, *at.group);
+    const Head<S> to(f_.out, at.item, at.head, *at.group);
+    const int64_t width = at.box->size(2);
+    for (int64_t x = at.box->lo[2]; x < at.box->hi[2]; ++x) {
+      int64_t later = x + kAhead, lines = 0;
+      if (later >= at.box->hi[2]) lines = (later - at.box->lo[2]) / width, later -= lines * width;
+      if (at.y + lines < at.box->hi[1] && f_.q.stride[5] == 1) fetch_row(from.at(at.z, at.y + lines, later), g_.dim);
+      fetch_row<true>(to.at(at.z, at.y, x), g_.value_dim);
+      read_row<T>(from.at(at.z, at.y, x), f_.q.stride[5], g_.dim, T(f_.scale), query(at, x));
     }
-    top_ = top;
-    Vec<T> total{};
-    for (int v = 0; v < part.rows * part.vectors; ++v) {
-      const Vec<T> e = exp_negative<T>(load(scores + v * Simd<T>::width) - splat(base));
-      store(scores + v * Simd<T>::width, e);
-      total += e;
-    }
-    total_ += sum_of<T>(total);
-    add_rows(scores, v, part, sum_.data());
   }
+  T* query(const Place& at, int64_t x) { return &q_[size_t((x - at.box->lo[2]) * q_pitch_)]; }
+
+  // By the vectors of a row that their windows take together, and what a vector costs each of them.
+  int planned() const {
+    const auto cost = [&](int q) {
+      return round_up(g_.axis[2].kernel + q - 1, Simd<T>::width) * (q == 1 ? 12 : q == 2 ? 8 : 7);
+    };
+    return cost(4) <= cost(2) && cost(4) <= cost(1) ? 4 : cost(2) <= cost(1) ? 2 : 1;
+  }
+
+  // As many as were planned, where their windows take no more vectors than that, else one.
+  Several from(const Place& at, int64_t x) const {
+    const Line& line = at.line();
+    const int n = planned();
+    Several found{1, x, line.first[size_t(x)], line.last[size_t(x)] - line.first[size_t(x)], 0};
+    if (x + n > at.box->hi[2]) return found;
+    const int64_t taps = line.last[size_t(x + n - 1)] - found.first;
+    if (taps <= round_up(g_.axis[2].kernel + n - 1, Simd<T>::width)) found.queries = n, found.taps = taps;
+    return found;
+  }
+
+  // Attends queries from x on; returns the next. Scores are made row by row of the keys for as many queries as there
+  // is room, so that a row is read from the nearest cache for all of them.
+  int64_t some_of_line(const Place& at, int64_t x) {
+    const int64_t rows = int64_t(rows_.panel.size());
+    several_.clear();
+    int64_t end = 0;
+    while (x < at.box->hi[2]) {
+      Several next = from(at, x);
+      const int64_t of_query = rows * round_up(next.taps, Simd<T>::width);
+      if (of_query > longest) {  // in parts, and alone
+        if (several_.empty()) return in_parts(at, next);
+        break;
+      }
+      if (!several_.empty() && end + next.queries * of_query > room) break;
+      next.scores = end, end += next.queries * of_query;
+      several_.push_back(next), x += next.queries;
+    }
+    if (int64_t(scores_.size()) < end) scores_.resize(size_t(end));
+    // of a row as many vectors as a block takes, and as many rows as there is room for, in steps of much the same size
+    const int64_t vectors = std::max<int64_t>(round_up(several_[0].taps, Simd<T>::width) / Simd<T>::width, 1);
+    const int64_t tallest = std::max<int64_t>(kBlock(several_[0].queries) / vectors, 1);
+    const int64_t steps = (rows + tallest - 1) / tallest, step = steps ? (rows + steps - 1) / steps : 1;
+    for (int64_t row = 0; row < rows; row += step)
+      for (const Several& s : several_)
+        if (s.taps > 0) {
+          const Part<T> part(rows_, row, std::min(step, rows - row), s.first - at.keys->lo[2], s.first - s.x, s.taps);
+          const int64_t pitch = rows * part.step();
+          T* to = &scores_[size_t(s.scores + row * part.step())];
+          if (s.queries == 4) dots<4>(query(at, s.x), k_, part, to, q_pitch_, pitch);
+          else if (s.queries == 2) dots<2>(query(at, s.x), k_, part, to, q_pitch_, pitch);
+          else dots<1>(query(at, s.x), k_, part, to);
+        }
+    for (const Several& s : several_) {
+      if (s.queries == 4) attend<4>(at, s);
+      else if (s.queries == 2) attend<2>(at, s);
+      else attend<1>(at, s);
+    }
+    return x;
+  }
+
+  // Queries whose scores are there.
+  template <int Q> void attend(const Place& at, const Several& s) {
+    start<Q>();
+    const int64_t rows = int64_t(rows_.panel.size());
+    if (rows && s.taps > 0) {
+      const Part<T> part(rows_, 0, rows, s.first - at.keys->lo[2], s.first - s.x, s.taps);
+      Window windows[Q];
+      for (int q = 0; q < Q; ++q) windows[q] = window(at, s, q);
+      absorb<Q>(part, windows, v_, at.bias->data(), mask(), &scores_[size_t(s.scores)], rows * part.step());
+    }
+    finish<Q>(at, s);
+  }
+
+  // Queries whose windows have more taps than scores are kept of.
+  int64_t in_parts(const Place& at, const Several& s) {
+    if (s.queries == 4) in_parts<4>(at, s);
+    else if (s.queries == 2) in_parts<2>(at, s);
+    else in_parts<1>(at, s);
+    return s.x + s.queries;
+  }
+  template <int Q> void in_parts(const Place& at, const Several& s) {
+    start<Q>();
+    const int64_t begin = s.first - at.keys->lo[2];
+    each_part<T>(rows_, begin, s.first - s.x, s.taps, [&](const Part<T>& part) {
+      Window windows[Q];
+      for (int q = 0; q < Q; ++q) {
+        windows[q] = window(at, s, q);
+        windows[q] = {std::max<int64_t>(windows[q].begin + begin - part.x, 0),
+                      std::min(windows[q].end + begin - part.x, part.taps)};
+      }
+      dots<Q>(query(at, s.x), k_, part, part_, q_pitch_, longest);
+      absorb<Q>(part, windows, v_, at.bias->data(), mask(), part_, longest);
+    });
+    finish<Q>(at, s);
+  }
+
+  Window window(const Place& at, const Several& s, int q) const {
+    const Line& line = at.line();
+    return {line.first[size_t(s.x + q)] - s.first, line.last[size_t(s.x + q)] - s.first};
+  }
+  const ByChannel<T>* mask() const { return f_.key_mask ? &mask_ : nullptr; }
+
+  template <int Q> void start() {
+    for (int q = 0; q < Q; ++q) top_[q] = kNever<T>, total_[q] = 0;
+    for (int64_t c = 0; c < Q * v_.pitch; c += Simd<T>::width) store(&sum_[size_t(c)], Vec<T>{});
+  }
+
+  // Extra keys, and the results.
+  template <int Q> void finish(const Place& at, const Several& s) {
+    each_part<T>(extra_, 0, 0, g_.extra, [&](const Part<T>& part) {
+      Window windows[Q];
+      for (Window& window : windows) window = {0, part.taps};
+      dots<Q>(query(at, s.x), extra_k_, part, part_, q_pitch_, longest);
+      absorb<Q>(part, windows, extra_v_, nullptr, nullptr, part_, longest);
+    });
+    const Head<S> to(f_.out, at.item, at.head, *at.group);
+    for (int q = 0; q < Q; ++q) {
+      T* sum = &sum_[size_t(q * v_.pitch)];
+      multiply(sum, v_.pitch, total_[q] == 0 ? T(0) : T(1) / total_[q]);
+      write_row<T>(sum, g_.value_dim, to.at(at.z, at.y, s.x + q), f_.out.stride[5]);
+      if (f_.lse) {
+        const int64_t m[3] = {at.z, at.y, s.x + q};
+        static_cast<T*>(f_.lse)[(at.item * positions() + at.group->position(g_, m)) * g_.heads + at.head] =
+            total_[q] == 0 ? kNever<T> : top_[q] + std::log(total_[q]);
+      }
+    }
+  }
+
+  // Takes the products of a part into the softmax of Q queries, `pitch` apart, and its values into their sums.
+  template <int Q>
+  void absorb(const Part<T>& part, const Window* windows, const ByPosition<T>& v, const T* bias,
+              const ByChannel<T>* mask, T* products, int64_t pitch) {
+    for (int q = 0; q < Q; ++q) {
+      T *scores = products + q * pitch, *sum = &sum_[size_t(q * v_.pitch)];
+      const Vec<T> of_part = Q == 1 ? finish_scores(part, bias, mask, scores)
+                                    : finish_window(part, windows[q], q, bias, mask, scores);
+      const T top = std::max(top_[q], largest<T>(of_part));
+      // where nothing is attended so far, any finite number will do, and a NaN stays one
+      const T base = top == kNever<T> ? T(0) : top;
+      if (top > top_[q] && total_[q] != 0) {
+        const T less = std::exp(top_[q] - top);
+        total_[q] *= less;
+        multiply(sum, v_.pitch, less);
+      }
+      top_[q] = top;
+      total_[q] += exponentials(part, base, scores);
+    }
+    if constexpr (Q == 1) return add_rows(products, v, part, sum_.data());
+    for (int q = 0; q < Q; q += 2)
+      add_rows_of_two(products + q * pitch, pitch, v, part, windows + q, &sum_[size_t(q * v_.pitch)], v_.pitch);
+  }
+
+  // scores of a query, and of several, in numbers: the latter stay in the nearest cache
+  static constexpr int64_t longest = Part<T>::most * Part<T>::width, room = (16 << 10) / sizeof(T);
 
   const qna::Forward& f_;
   const Geometry& g_;
@@ -121,8 +262,11 @@ template <class T, class S> class ForwardTask {
   ByPosition<T> v_, extra_v_;
   Array<T> q_, sum_;
   Rows rows_, extra_;  // of keys in the map, and outside of it
-  PartNumbers<T> scores_;
-  T top_, total_;
+  alignas(64) T part_[kTogether * longest];  // scores of a part
+  Array<T> scores_;                          // scores of all of several_
+  std::vector<Several> several_;
+  int64_t q_pitch_;
+  T top_[kTogether], total_[kTogether];
 };
 
 }  // namespace

@@ -101,7 +101,14 @@ template <class S> struct Head {
   }
 };
 
-// Copies `count` rows of channels of a line; row(x) is where they are, null for zeros.
+// Rows of a head lie apart in memory, where no prefetcher looks for them: asks for one that is needed soon.
+template <bool Write = false, class S> QNA_INLINE void fetch_row(const S* row, int64_t channels) {
+  for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(S))) __builtin_prefetch(row + c, Write ? 1 : 0);
+}
+constexpr int64_t kAhead = 32;  // positions
+
+// Copies `count` rows of channels of a line; row(x) is where they are, null for zeros, and beyond the line what will
+// be copied next.
 template <class T, class S> class Copier {
  public:
   template <class Row>
@@ -111,10 +118,8 @@ template <class T, class S> class Copier {
     if (!by_position) rows_.resize(size_t(width * pitch));
     for (int64_t x = 0; x < count; x += width) {
       T* rows = by_position ? by_position->at(number, x) : rows_.data();
-      // rows of a head lie apart in memory, where no prefetcher looks for them
-      for (int64_t i = x + ahead; i < std::min(x + ahead + width, count); ++i)
-        if (const S* from = row(i); from && stride == 1)
-          for (int64_t c = 0; c < channels; c += 64 / int64_t(sizeof(S))) __builtin_prefetch(from + c);
+      for (int64_t i = x; stride == 1 && i < std::min(x + width, count); ++i)
+        if (const S* from = row(i + kAhead)) fetch_row(from, channels);
       for (int64_t i = 0; i < width; ++i) {
         const S* from = x + i < count ? row(x + i) : nullptr;
         if (from) read_row<T>(from, stride, channels, scale, rows + i * pitch);
@@ -143,16 +148,17 @@ template <class T, class S> class Copier {
       for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
         const bool inside = z >= 0 && z < group.line[0]->size && y >= 0 && y < group.line[1]->size;
         auto row = [&](int64_t at) -> const S* {
-          const int64_t m[3] = {z, y, box.lo[2] + at};
-          if (!inside || m[2] < 0 || m[2] >= group.line[2]->size) return nullptr;
-          return of_item && !of_item[group.position(g, m)] ? nullptr : from.at(z, y, m[2]);
+          const int64_t later = at < box.size(2) ? 0 : at / box.size(2);  // lines
+          const int64_t m[3] = {z, y + later, box.lo[2] + at - later * box.size(2)};
+          if (!inside || m[1] >= group.line[1]->size || m[2] < 0 || m[2] >= group.line[2]->size) return nullptr;
+          return of_item && !of_item[group.position(g, m)] ? nullptr : from.at(m[0], m[1], m[2]);
         };
         line(row, box.size(2), map.stride[5], channels, scale, box.row(z, y), by_position, by_channel);
       }
   }
 
  private:
-  static constexpr int width = Simd<T>::width, ahead = 32;  // positions
+  static constexpr int width = Simd<T>::width;
   Array<T> rows_;
 };
 

@@ -62,42 +62,70 @@ template <class T> struct alignas(64) PartNumbers {
   T number[Part<T>::most * Part<T>::width];
 };
 
-// out = sum_c a[c] panel[c] for R rows of V vectors.
-template <class T, int R, int V>
-void dots_of(const T* a, const ByChannel<T>& panel, const int64_t* rows, int64_t x, T* out, int64_t step) {
-  if constexpr (R * V <= 8) {
+// Queries of a line that are taken together, so that they share what is loaded of their keys; their rows of channels,
+// sums and scores lie `pitch` apart.
+constexpr int kTogether = 4;
+// Vectors of scores of each of Q queries in work at once: as many as registers allow.
+constexpr int kBlock(int Q) { return Q == 1 ? 8 : Q == 2 ? 6 : 3; }
+
+// out[q] = sum_c a[q][c] panel[c] for Q queries and R rows of V vectors.
+template <class T, int Q, int R, int V>
+void dots_of(const T* a, int64_t a_pitch, const ByChannel<T>& panel, const int64_t* rows, int64_t x, T* out,
+             int64_t step, int64_t out_pitch) {
+  if constexpr (R * V <= kBlock(Q)) {
     constexpr int width = Simd<T>::width;
     const T* from[R];
-    Vec<T> sum[R * V];
+    Vec<T> sum[Q * R * V];
     repeat<R>(QNA_EACH(r) { from[r] = panel.at(rows[r], x); });
-    repeat<R * V>(QNA_EACH(n) { sum[n] = Vec<T>{}; });
+    repeat<Q * R * V>(QNA_EACH(n) { sum[n] = Vec<T>{}; });
     const int64_t pitch = panel.pitch;
     for (int64_t c = 0; c < panel.channels; ++c) {
-      const Vec<T> factor = splat(a[c]);
-      repeat<R>(QNA_EACH(r) {
-        repeat<V>(QNA_EACH(v) { sum[r * V + v] += factor * load(from[r] + c * pitch + v * width); });
-      });
+      if constexpr (Q <= 2) {
+        Vec<T> factor[Q];
+        repeat<Q>(QNA_EACH(q) { factor[q] = broadcast(a + q * a_pitch + c); });
+        repeat<R * V>(QNA_EACH(n) {
+          Vec<T> k = load(from[n / V] + c * pitch + n % V * width);
+          if constexpr (Q > 1) k = in_register<T>(k);
+          repeat<Q>(QNA_EACH(q) { sum[q * R * V + n] += factor[q] * k; });
+        });
+      } else {  // fewer vectors than queries: these stay in registers
+        Vec<T> k[R * V];
+        repeat<R * V>(QNA_EACH(n) { k[n] = in_register<T>(load(from[n / V] + c * pitch + n % V * width)); });
+        repeat<Q>(QNA_EACH(q) {
+          const Vec<T> factor = broadcast(a + q * a_pitch + c);
+          repeat<R * V>(QNA_EACH(n) { sum[q * R * V + n] += factor * k[n]; });
+        });
+      }
     }
-    repeat<R>(QNA_EACH(r) { repeat<V>(QNA_EACH(v) { store(out + r * step + v * width, sum[r * V + v]); }); });
+    repeat<Q>(QNA_EACH(q) {
+      repeat<R>(QNA_EACH(r) {
+        repeat<V>(QNA_EACH(v) { store(out + q * out_pitch + r * step + v * width, sum[(q * R + r) * V + v]); });
+      });
+    });
   }
 }
-template <class T> using DotsFn = void (*)(const T*, const ByChannel<T>&, const int64_t*, int64_t, T*, int64_t);
-template <class T, int... I> constexpr std::array<DotsFn<T>, 64> dots_table(std::integer_sequence<int, I...>) {
-  return {dots_of<T, I / 8 + 1, I % 8 + 1>...};
+template <class T>
+using DotsFn = void (*)(const T*, int64_t, const ByChannel<T>&, const int64_t*, int64_t, T*, int64_t, int64_t);
+template <class T, int Q, int... I> constexpr std::array<DotsFn<T>, 64> dots_table(std::integer_sequence<int, I...>) {
+  return {dots_of<T, Q, I / 8 + 1, I % 8 + 1>...};
 }
 
-// out[t] = sum_c a[c] panel[t][c] for all taps of a part.
-template <class T> void dots(const T* a, const ByChannel<T>& panel, const Part<T>& part, T* out) {
-  static constexpr auto table = dots_table<T>(std::make_integer_sequence<int, 64>());
-  if (part.rows * part.vectors <= 8)
-    return table[size_t((part.rows - 1) * 8 + part.vectors - 1)](a, panel, part.panel, part.x, out, part.step());
-  // blocks of up to 8 vectors and of much the same size, since a small one waits for its own sums
-  for (int v = 0, columns = (part.vectors + 7) / 8; columns; --columns) {
-    const int vectors = (part.vectors - v + columns - 1) / columns, tallest = 8 / vectors;
+// out[q][t] = sum_c a[q][c] panel[t][c] for Q queries and all taps of a part.
+template <int Q = 1, class T>
+void dots(const T* a, const ByChannel<T>& panel, const Part<T>& part, T* out, int64_t a_pitch = 0,
+          int64_t out_pitch = 0) {
+  static constexpr auto table = dots_table<T, Q>(std::make_integer_sequence<int, 64>());
+  constexpr int most = kBlock(Q);
+  if (part.rows * part.vectors <= most)
+    return table[size_t((part.rows - 1) * 8 + part.vectors - 1)](a, a_pitch, panel, part.panel, part.x, out, part.step(),
+                                                                out_pitch);
+  // blocks of much the same size, since a small one waits for its own sums
+  for (int v = 0, columns = (part.vectors + most - 1) / most; columns; --columns) {
+    const int vectors = (part.vectors - v + columns - 1) / columns, tallest = most / vectors;
     for (int r = 0, blocks = (part.rows + tallest - 1) / tallest; blocks; --blocks) {
       const int rows = (part.rows - r + blocks - 1) / blocks;
-      table[size_t((rows - 1) * 8 + vectors - 1)](a, panel, part.panel + r, part.x + v * Part<T>::width,
-                                                  out + r * part.step() + v * Part<T>::width, part.step());
+      table[size_t((rows - 1) * 8 + vectors - 1)](a, a_pitch, panel, part.panel + r, part.x + v * Part<T>::width,
+                                                  out + r * part.step() + v * Part<T>::width, part.step(), out_pitch);
       r += rows;
     }
     v += vectors;
@@ -119,11 +147,11 @@ QNA_INLINE void add_rows(const T* weights, const ByPosition<T>& panel, const Par
     int64_t t = 0;
     for (; t + sets <= part.taps; t += sets, row += sets * pitch)
       repeat<sets>(QNA_EACH(set) {
-        const Vec<T> w = splat(weights[t + set]);
+        const Vec<T> w = broadcast(weights + t + set);
         repeat<N>(QNA_EACH(n) { total[set][n] += w * load(row + set * pitch + n * width); });
       });
     if (sets > 1 && t < part.taps) {
-      const Vec<T> w = splat(weights[t]);
+      const Vec<T> w = broadcast(weights + t);
       repeat<N>(QNA_EACH(n) { total[0][n] += w * load(row + n * width); });
     }
   }
@@ -142,11 +170,71 @@ template <class T> void add_rows(const T* weights, const ByPosition<T>& panel, c
   if (c < panel.pitch) add_rows<1>(weights, panel, part, c, sum);
 }
 
+// Whole vectors of a row of sums, times a number.
+template <class T> QNA_INLINE void multiply(T* row, int64_t pitch, T by) {
+  for (int64_t c = 0; c < pitch; c += Simd<T>::width) store(row + c, load(row + c) * by);
+}
+
+// Taps [begin, end) of a part, in each of its rows.
+struct Window {
+  int64_t begin, end;
+};
+
+// N vectors of channels of two queries, the second of which begins and ends no earlier.
+template <int N, class T>
+QNA_INLINE void add_rows_of_two(const T* weights, int64_t weights_pitch, const ByPosition<T>& panel, const Part<T>& part,
+                                const Window* windows, int64_t channel, T* sum, int64_t sum_pitch) {
+  constexpr int width = Simd<T>::width;
+  Vec<T> total[2][N];
+  repeat<2>(QNA_EACH(q) {
+    repeat<N>(QNA_EACH(n) { total[q][n] = load(sum + q * sum_pitch + channel + n * width); });
+  });
+  const int64_t pitch = panel.pitch;
+  // what one of them sees alone is of no weight in the sums of the other, not even if it is NaN
+  const int64_t apart = std::min(windows[0].end, windows[1].begin), common = windows[0].end;
+  for (int r = 0; r < part.rows; ++r, weights += part.step()) {
+    const T* row = panel.at(part.panel[r], part.x) + channel;
+    auto add = [&](auto q, int64_t t) __attribute__((always_inline)) {
+      const Vec<T> w = broadcast(weights + q * weights_pitch + t);
+      repeat<N>(QNA_EACH(n) { total[q][n] += w * load(row + t * pitch + n * width); });
+    };
+    int64_t t = windows[0].begin;
+    for (; t < apart; ++t) add(std::integral_constant<int, 0>{}, t);
+    for (t = std::max(t, windows[1].begin); t < common; ++t) {
+      const Vec<T> first = broadcast(weights + t), second = broadcast(weights + weights_pitch + t);
+      repeat<N>(QNA_EACH(n) {
+        const Vec<T> v = in_register<T>(load(row + t * pitch + n * width));
+        total[0][n] += first * v;
+        total[1][n] += second * v;
+      });
+    }
+    for (; t < windows[1].end; ++t) add(std::integral_constant<int, 1>{}, t);
+  }
+  repeat<2>(QNA_EACH(q) {
+    repeat<N>(QNA_EACH(n) { store(sum + q * sum_pitch + channel + n * width, total[q][n]); });
+  });
+}
+
+// sum[q][c] += sum_t weights[q][t] panel[t][c] for two queries, each over its own window.
+template <class T>
+void add_rows_of_two(const T* weights, int64_t weights_pitch, const ByPosition<T>& panel, const Part<T>& part,
+                     const Window* windows, T* sum, int64_t sum_pitch) {
+  constexpr int width = Simd<T>::width;
+  int64_t c = 0;
+  for (; c + 4 * width <= panel.pitch; c += 4 * width)
+    add_rows_of_two<4>(weights, weights_pitch, panel, part, windows, c, sum, sum_pitch);
+  if (c + 2 * width <= panel.pitch) {
+    add_rows_of_two<2>(weights, weights_pitch, panel, part, windows, c, sum, sum_pitch);
+    c += 2 * width;
+  }
+  if (c < panel.pitch) add_rows_of_two<1>(weights, weights_pitch, panel, part, windows, c, sum, sum_pitch);
+}
+
 // panel[t][c] += weights[t] a[c].
 template <class T> void add_to_rows(const T* weights, const T* a, const Part<T>& part, ByPosition<T>& panel) {
   for (int r = 0; r < part.rows; ++r, weights += part.step())
     for (int64_t t = 0; t < part.taps; ++t) {
-      const Vec<T> w = splat(weights[t]);
+      const Vec<T> w = broadcast(weights + t);
       T* row = panel.at(part.panel[r], part.x + t);
       for (int64_t c = 0; c < panel.pitch; c += Simd<T>::width) store(row + c, load(row + c) + w * load(a + c));
     }

@@ -1,4 +1,4 @@
-"""What runs the kernels: Triton or its interpreter, and which card."""
+"""What runs Triton kernels: the compiler or its interpreter, and which card."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ import torch
 INSTALLED = importlib.util.find_spec("triton") is not None
 # set before the first import, triton runs its kernels in Python on the CPU: slow, and for tests
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# type of the device whose tensors the kernels take
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+def missing() -> list[str]:
+    """What this machine lacks, as sentences."""
+    reasons = []
+    if not INSTALLED:
+        reasons.append("triton is not installed: pip install triton")
+    if not (INTERPRETED or torch.cuda.is_available()):
+        reasons.append("torch sees no GPU (torch.cuda.is_available() is False)")
+    return reasons
 
 
 @cache
 def architecture(device: torch.device) -> str:
-    """The name by which `tiles.json` knows a card: "sm_90", "gfx942"; "cpu" for the interpreter."""
+    """The name by which tables of tiles know a card: "sm_90", "gfx942"; "cpu" for the interpreter."""
     if device.type != "cuda":
         return device.type
     properties = torch.cuda.get_device_properties(device)
