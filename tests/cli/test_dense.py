@@ -306,6 +306,10 @@ def test_what_has_no_meaning_is_refused_in_one_sentence(  # noqa: PLR0917
     ):
         assert main(["eval", *map(str, runs), *arguments]) == 2
         assert capsys.readouterr().err == f"qna: {said}\n"
+    for run, task in ((detector, "detection"), (segmenter, "segmentation")):
+        assert main(["export", str(run), "--to", str(tmp_path / "a.onnx")]) == 2
+        said = f"qna: {run} is a run of {task}, and only networks that classify can be taken here\n"
+        assert capsys.readouterr().err == said
     several = processes.Processes(0, 2, torch.device("cpu"), None)
     monkeypatch.setattr(processes, "join_processes", lambda *, cpu: several)
     assert main(["predict", str(detector), photo]) == 2

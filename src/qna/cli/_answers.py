@@ -65,7 +65,7 @@ def answer(question: Question, processes: Processes | None, files: list[str]) ->
     except BrokenPipeError:  # ends the command, and is nobody's fault
         raise
     except OSError as error:
-        where = error.filename or question.out or "to standard output"
+        where = question.out or error.filename or "to standard output"
         raise InvalidInput(f"cannot write {where}: {error}") from None
 
 

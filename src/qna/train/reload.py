@@ -100,7 +100,11 @@ def task_of(source: str) -> str:
     """
     if is_timm_name(source) or (Path(source).is_dir() and _is_timm_folder(Path(source))):
         return "classification"
-    _, about = load_tensors(weights_of(source))
+    return _task_in(load_tensors(weights_of(source))[1])
+
+
+def _task_in(about: dict[str, Any]) -> str:
+    """The task that the header of a run's weights tells."""
     config = about.get("config")
     run = config.get("run") if isinstance(config, dict) else None
     return str(run.get("task", "classification")) if isinstance(run, dict) else "classification"
@@ -137,6 +141,8 @@ def weights_of(source: str) -> Path:
 def _from_run(source: str, options: ViewOptions) -> Classifier:
     path = weights_of(source)
     tensors, about = load_tensors(path)
+    if (task := _task_in(about)) != "classification":
+        raise InvalidInput(f"{source} is a run of {task}, and only networks that classify can be taken here")
     seen = _header(about, path)
     if seen is None:
         raise InvalidInput(
