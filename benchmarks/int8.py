@@ -70,7 +70,7 @@ def in_onnx(network: nn.Module, channels: int, folder: Path) -> list[Form]:
         path = folder / f"{int8}.onnx"
         if not path.exists():
             export_onnx(network, path, ("batch", channels, *IMAGES[2:]), int8=int8)
-        # with more, its threads wait busily on the core of whatever is timed next
+        # one thread, as for all that is timed here
         run = in_runtime(path, threads=1)
         form = f"ONNX Runtime, {'dynamic' if int8 else 'fp32'}"
         found.append((form, lambda x, run=run: run(x)[0], path.stat().st_size / 1e6))
