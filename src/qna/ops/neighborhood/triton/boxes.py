@@ -48,6 +48,8 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
         return BoxTile(LEAST, 32 if width <= 64 else 16, 4, 1)
     if bits == 32:
         return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 4, 1)
+    if width <= 64 and kernel == "query_gradients":
+        return BoxTile(32, 16, 4, 2)
     if width <= 64:
         return BoxTile(64 if kernel == "attend" else 32, 32, 4, 2)
     if width <= 128:
