@@ -10,7 +10,7 @@ Dense attention under a mask, as long as that fits, must give the same.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qna.ops import neighborhood_attention
 
-Tokens = tuple[Tensor, Tensor, Tensor]
+Tokens = Sequence[Tensor]  # queries, keys and values
 MOST = 8192  # tokens whose dense mask is made for the comparison
 
 

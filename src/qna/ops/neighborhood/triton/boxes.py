@@ -47,7 +47,9 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     if kernel == "extra_gradients":
         return BoxTile(LEAST, 32 if width <= 64 else 16, 4, 1)
     if bits == 32:
-        return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 4, 1)
+        return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 8, 1)
+    if width <= 64 and kernel == "query_gradients":
+        return BoxTile(32, 16, 4, 2)
     if width <= 64:
         return BoxTile(64 if kernel == "attend" else 32, 32, 4, 2)
     if width <= 128:
