@@ -31,7 +31,7 @@ class ShiftedWindowAttention2d(WindowAttention2d):
         shift_size: where the second window begins, per axis, below the window; None for half a window.
         bias: whether queries, keys, values and output have a bias.
         border: as for `WindowAttention2d`; "zero" concerns the padding to a multiple of the window at the
-            map's end, where Swin's code for detection puts it.
+            map's end, before it is rolled.
 
     Raises:
         InvalidInput: as for `WindowAttention2d`, or a shift that is no smaller than the window.

@@ -72,7 +72,7 @@ class WindowAttention2d(nn.Module):
         window_size: height and width of a window; an integer for both.
         bias: whether queries, keys, values and output have a bias.
         border: what the padding is. "mask": no key, and gets no weight. "zero": positions of zeros whose
-            keys and values are the biases, and which take their share, as in Swin's code for detection.
+            keys and values are the biases, and which take their share.
 
     Raises:
         InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
