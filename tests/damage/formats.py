@@ -29,7 +29,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
 from qna.bench.publish.pictures import pictures
-from qna.cli.predict import _Counted, _places, _write_json
+from qna.cli._answers import Counted, places
+from qna.cli.predict import _write_json
 from qna.cli.share import _read_metrics
 from qna.data import DATA, DataSpec, UnreadableImage
 from qna.data.boxes import load_coco
@@ -174,7 +175,7 @@ def _make_segmenter(path):
 
 
 def _shares(folder, answer):
-    return Shares(folder, 4, "key", answer)
+    return Shares(folder, 4, "key", answer, Prediction)
 
 
 def _certain(entries):
@@ -267,7 +268,7 @@ def _kept(path):
         (kept,) = (path.parent / "shares").iterdir()
         shutil.copy(path, Path(folder) / kept.name)
         found = _shares(Path(folder), refuse).all([Prediction("a"), Prediction("b")])
-        _write_json(io.StringIO(), _Counted(found, None), 2)
+        _write_json(io.StringIO(), Counted(found, None))
 
 
 def _named(path):
@@ -277,7 +278,7 @@ def _named(path):
         path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file,
         patch.object(sys, "stdin", file),
     ):
-        entries = list(islice(predict(classifier, find_images(_places(["-"]))), 100))
+        entries = list(islice(predict(classifier, find_images(places(["-"]))), 100))
     _refuse_errors(entries)
 
 

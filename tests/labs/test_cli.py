@@ -53,7 +53,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(toy, tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "qna-coast"], "unknown lab 'qna-coast'; did you mean 'qna-cost'?"),
+        (["run", "qna-segmentatoin"], "unknown lab 'qna-segmentatoin'; did you mean 'qna-segmentation'"),
         (["runn"], "unknown verb of qna lab 'runn'; did you mean 'run'?"),
         (["list", "all"], "`qna lab list` takes no arguments, got all"),
     ],
