@@ -6,6 +6,7 @@ from functools import partial
 
 from qna._core.about import About
 from qna.labs.qna_segmentation.config import QnASegmentationConfig
+from qna.labs.qna_segmentation.picture import draw
 from qna.labs.qna_segmentation.training import train_both
 from qna.labs.qna_segmentation.verdict import EXAMPLES, RULE, verdict
 from qna.labs.row import Lab, LabFolder, Metrics
@@ -47,4 +48,5 @@ LAB = Lab(
     run=run,
     verdict=verdict,
     examples=EXAMPLES,
+    picture=draw,
 )

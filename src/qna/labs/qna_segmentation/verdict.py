@@ -43,7 +43,7 @@ class Difference:
 
 def verdict(metrics: Metrics) -> Verdict:
     """The verdict by `RULE`."""
-    chosen = {name: _at_better_rate(metrics, name) for name in NETWORKS}
+    chosen = {name: at_better_rate(metrics, name) for name in NETWORKS}
     found = [_difference(chosen, score) for score in (REGIONS, OUTLINES)]
     regions, outlines = found
     if regions is None or outlines is None:
@@ -60,7 +60,7 @@ def verdict(metrics: Metrics) -> Verdict:
     )
 
 
-def _at_better_rate(metrics: Metrics, name: str) -> list[Mapping[str, float]]:
+def at_better_rate(metrics: Metrics, name: str) -> list[Mapping[str, float]]:
     """The figures of a network at each seed, at the rate with the higher mean IoU."""
     by_rate: dict[float, list[Mapping[str, float]]] = {}
     for case, contenders in metrics.items():
