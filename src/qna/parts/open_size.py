@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 
 def is_open(size: object) -> bool:
     """Whether a graph is recorded in which this size may be another: recorders then give no integer."""
     return type(size) is not int
+
+
+def part_of(x: Tensor, axis: int, start: int, length: int) -> Tensor:
+    """``x.narrow(axis, start, length)``, for graphs of open sizes by index.
+
+    Whether a slice leaves something out shows in its strides, which a recorder would keep to.
+    """
+    if any(map(is_open, (*x.shape, start, length))):
+        return x.index_select(axis, torch.arange(length, device=x.device) + start)
+    return x.narrow(axis, start, length)

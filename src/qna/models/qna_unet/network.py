@@ -19,6 +19,7 @@ from qna.models._parts.shortcut import RepeatedShortcut
 from qna.models.qna_unet.variants import QnAUNetVariant
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
+from qna.parts.open_size import part_of
 from qna.parts.protocols import Fuses
 
 
@@ -42,7 +43,7 @@ class Ascent(nn.Module):
         """(B, ceil(H / 2), ceil(W / 2), 2 C) and the encoder's (B, H, W, C) -> (B, H, W, C)."""
         height, width = fine.shape[1:3]
         # an odd map was rounded up when it was halved
-        raised = self.up(coarse)[:, :height, :width]
+        raised = part_of(part_of(self.up(coarse), 1, 0, height), 2, 0, width)
         return self.blocks(apply_linear(self.merge, torch.cat([raised, fine], -1)))
 
 
@@ -145,7 +146,7 @@ class QnAUNet(nn.Module):
         logits = self.forward_head(self.forward_features(x))
         # the stem fills the last patches up, the smaller half first
         top, left = ((-n % self.patch_size) // 2 for n in (height, width))
-        return logits[:, :, top : top + height, left : left + width]
+        return part_of(part_of(logits, 2, top, height), 3, left, width)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> the decoder's finest map, (B, ceil(H / patch), ceil(W / patch), dim)."""
