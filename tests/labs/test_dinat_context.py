@@ -7,8 +7,9 @@ from qna._core.errors import InvalidInput
 from qna.analysis.cost import total_macs
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.networks import CONTENDERS, DILATED, PLAIN, WIDER, build, dilation_of
-from qna.labs.dinat_context.training import seed_and_rate, training_case
+from qna.labs.dinat_context.training import ACCURACY
 from qna.labs.dinat_context.verdict import made_up, verdict
+from qna.labs.paired import case_of, seed_and_rate
 
 SIZES = {"channels": 1, "size": 28, "dim": 32, "blocks": 2, "patch_size": 2}
 
@@ -55,7 +56,7 @@ def test_one_seed_is_no_figure():
 
 
 def test_cases_name_seed_and_rate():
-    assert seed_and_rate(training_case(3, 4e-3)) == (3, 4e-3)
+    assert seed_and_rate(case_of(ACCURACY, 3, 4e-3)) == (3, 4e-3)
 
 
 @pytest.mark.parametrize(

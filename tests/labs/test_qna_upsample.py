@@ -5,9 +5,10 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
+from qna.labs.paired import case_of, seed_and_rate
 from qna.labs.qna_upsample.config import QnAUpsampleConfig
 from qna.labs.qna_upsample.decoders import CLAIMED, FIXED, QNA, UPSAMPLERS, AutoEncoder
-from qna.labs.qna_upsample.training import psnr, restoring_case, seed_and_rate
+from qna.labs.qna_upsample.training import PSNR, psnr
 from qna.labs.qna_upsample.verdict import best_of, gain, made_up, verdict
 
 
@@ -104,7 +105,7 @@ def test_seeds_are_paired_also_where_some_are_missing():
 
 
 def test_cases_name_seed_and_rate():
-    assert seed_and_rate(restoring_case(3, 4e-3)) == (3, 4e-3)
+    assert seed_and_rate(case_of(PSNR, 3, 4e-3)) == (3, 4e-3)
 
 
 @pytest.mark.parametrize(

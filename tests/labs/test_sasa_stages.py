@@ -5,9 +5,10 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
+from qna.labs.paired import case_of, seed_and_rate
 from qna.labs.sasa_stages.config import SasaStagesConfig
 from qna.labs.sasa_stages.network import StagedResNet
-from qna.labs.sasa_stages.training import CONTROL, NETWORKS, attending, seed_and_rate, training_case
+from qna.labs.sasa_stages.training import ACCURACY, CONTROL, NETWORKS, attending
 from qna.labs.sasa_stages.verdict import best_of, difference, made_up, verdict
 from qna.mixers import StandAloneAttention2d
 
@@ -84,7 +85,7 @@ def test_one_seed_is_no_figure():
 
 
 def test_cases_name_seed_and_rate():
-    assert seed_and_rate(training_case(3, 4e-3)) == (3, 4e-3)
+    assert seed_and_rate(case_of(ACCURACY, 3, 4e-3)) == (3, 4e-3)
 
 
 @pytest.mark.parametrize(

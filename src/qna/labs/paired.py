@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
 from statistics import mean, stdev
 
 from qna.labs.row import Metrics
+from qna.plots import plot_dots
 
 # contender -> seed -> figure
 BySeed = dict[str, dict[int, float]]
 
 
-def best_of(
-    metrics: Metrics, names: Iterable[str], figure: str, seed_and_rate: Callable[[str], tuple[int, float]]
-) -> BySeed:
+def case_of(what: str, seed: int, rate: float) -> str:
+    """The case of a seed and a learning rate; `seed_and_rate` reads them back."""
+    return f"{what}-seed{seed}-lr{rate:g}"
+
+
+def seed_and_rate(case: str) -> tuple[int, float]:
+    """What `case_of` was told."""
+    seed, rate = case.rpartition("-seed")[2].split("-lr", 1)
+    return int(seed), float(rate)
+
+
+def best_of(metrics: Metrics, names: Iterable[str], figure: str) -> BySeed:
     """A figure by seed of each contender that has one, at the rate with its better mean.
 
     Args:
-        metrics: of one run.
+        metrics: of one run, its cases as `case_of` names them.
         names: of contenders.
         figure: "mode metric", of which more is better.
-        seed_and_rate: reads them from a case.
     """
     best: BySeed = {}
     for name in names:
@@ -45,3 +55,29 @@ def gain(best: BySeed, ours: str, other: str) -> tuple[float, float] | None:
     if len(differences) < 2:
         return None
     return mean(differences), stdev(differences) / math.sqrt(len(differences))
+
+
+def draw(path: Path, best: BySeed, note: str, *, title: str, xlabel: str, digits: int = 2) -> None:
+    """Draw a row of dots for each contender, a dot for each seed.
+
+    Args:
+        path: of the PNG; an SVG lies beside it.
+        best: of all contenders.
+        note: below the title.
+        title: of the picture.
+        xlabel: what is measured, with its unit.
+        digits: of the means, after the point.
+    """
+    plot_dots(
+        path,
+        [
+            {
+                "title": "held-out images",
+                "dots": [{"name": n, "values": list(by_seed.values())} for n, by_seed in best.items()],
+            }
+        ],
+        title=title,
+        note=f"each at its better learning rate; {note}",
+        xlabel=xlabel,
+        digits=digits,
+    )

@@ -1,28 +1,21 @@
-"""Accuracy of every seed and network."""
+"""Accuracy of every seed and contender."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from qna.labs import paired
 from qna.labs.dinat_context.verdict import best_of
 from qna.labs.row import Metrics
-from qna.plots import plot_dots
 
 
 def draw(path: Path, metrics: Metrics, note: str) -> None:
-    """Draw a row of dots for each network, a dot for each seed.
-
-    Args:
-        path: of the PNG; an SVG lies beside it.
-        metrics: of one run.
-        note: below the title.
-    """
-    dots = [{"name": name, "values": list(by_seed.values())} for name, by_seed in best_of(metrics).items()]
-    plot_dots(
+    """Draw a dot for each seed, to the PNG at `path` and an SVG beside it."""
+    paired.draw(
         path,
-        [{"title": "held-out images", "dots": dots}],
+        best_of(metrics),
+        note,
         title="Neighbourhoods that are dilated, plain, and larger",
-        note=f"each at its better learning rate; {note}",
         xlabel="right, %",
         digits=1,
     )

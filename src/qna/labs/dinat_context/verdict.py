@@ -6,7 +6,7 @@ from statistics import mean
 
 from qna.labs import paired
 from qna.labs.dinat_context.networks import CONTENDERS, DILATED, PLAIN, WIDER
-from qna.labs.dinat_context.training import seed_and_rate, training_case
+from qna.labs.dinat_context.training import ACCURACY
 from qna.labs.paired import BySeed
 from qna.labs.row import Metrics, Verdict, Word
 
@@ -50,7 +50,7 @@ def verdict(metrics: Metrics) -> Verdict:
 
 def best_of(metrics: Metrics) -> BySeed:
     """Accuracy by seed of each network, at the rate with its better mean."""
-    return paired.best_of(metrics, CONTENDERS, "train top1", seed_and_rate)
+    return paired.best_of(metrics, CONTENDERS, "train top1")
 
 
 def _costs(metrics: Metrics, kind: str) -> dict[str, float]:
@@ -71,7 +71,7 @@ def made_up(above: float, *, macs: float = 3.0) -> Metrics:
         for rate, loss in ((2e-3, 0.0), (4e-3, 5.0)):
             right = {DILATED: 80.0 + above + noise, PLAIN: 80.0, WIDER: 81.0}
             cost = {DILATED: macs, PLAIN: 3.0, WIDER: 4.0}
-            metrics[training_case(seed, rate)] = {
+            metrics[paired.case_of(ACCURACY, seed, rate)] = {
                 name: {"train top1": right[name] - loss, "none macs": cost[name]} for name in CONTENDERS
             }
     return metrics

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
+from qna.labs.config_checks import check_counts, check_rates
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,12 @@ class QnACostConfig:
         windows = self.windows
         if not windows or list(windows) != sorted(set(windows)) or any(k < 1 or k % 2 == 0 for k in windows):
             raise InvalidInput(f"windows must be odd and ascending, 3 7 13 for example, got {windows}")
-        for name in ("batch", "side", "epochs", "seeds"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "batch", "side", "epochs", "seeds")
         if self.dim < 32 or self.dim % 32:
             raise InvalidInput(f"dim must be a multiple of 32, got {self.dim}")
         if not any(self.side % block == 0 for block in (4, 5, 6, 7, 8)):
             raise InvalidInput(f"side must be a multiple of 4, 5, 6, 7 or 8, got {self.side}")
-        if (
-            not self.rates
-            or len(set(self.rates)) < len(self.rates)
-            or not all(0 < r < inf for r in self.rates)
-        ):
-            raise InvalidInput(f"rates must be positive and differ, got {self.rates}")
+        check_rates(self.rates)
         if not (0 < self.seconds < inf and self.minutes > 0):
             raise InvalidInput(
                 f"seconds and minutes must be above 0, got {self.seconds:g} and {self.minutes:g}"

@@ -7,6 +7,7 @@ from math import inf
 from pathlib import Path
 
 from qna._core.errors import InvalidInput, check_choice
+from qna.labs.config_checks import check_counts
 
 DETECTORS = ("rt-detr", "detr")
 
@@ -50,9 +51,7 @@ class QnADetectionConfig:
             check_choice("detector", name, DETECTORS)
         if not self.detectors or len(set(self.detectors)) < len(self.detectors):
             raise InvalidInput(f"detectors must be one or more that differ, got {self.detectors}")
-        for name in ("epochs", "seeds"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "epochs", "seeds")
         if self.size < 32 or self.size % 32:
             raise InvalidInput(f"size must be a multiple of 32, got {self.size}")
         if not (0 < self.rate < inf and self.minutes > 0):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
+from qna.labs.config_checks import check_minutes, check_rates
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class QnASegmentationConfig:
         for name, low in (("images", 8), ("held_out", 1), ("size", 16), ("epochs", 1), ("seeds", 1)):
             if getattr(self, name) < low:
                 raise InvalidInput(f"{name} must be at least {low}, got {getattr(self, name)}")
-        rates = self.rates
-        if not rates or len(set(rates)) < len(rates) or not all(0 < rate < inf for rate in rates):
-            raise InvalidInput(f"rates must be positive and differ, got {rates}")
-        if not self.minutes > 0:
-            raise InvalidInput(f"minutes must be above 0, got {self.minutes:g}")
+        check_rates(self.rates)
+        check_minutes(self.minutes)
         if self.scenes == "shapes" and (self.stamps, self.photos) != (None, None):
             raise InvalidInput("scenes of shapes take neither stamps nor photos: leave them out")

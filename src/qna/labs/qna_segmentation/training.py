@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from qna.labs.paired import case_of
 from qna.labs.qna_segmentation.config import QnASegmentationConfig
 from qna.labs.qna_segmentation.scenes import scenes_in
 from qna.labs.row import Figure
@@ -38,14 +39,8 @@ NETWORKS = {
 BATCH = 8
 
 
-def training_case(seed: int, rate: float) -> str:
-    """The case of a seed and a learning rate; `rate_of` reads the rate back."""
-    return f"masks-seed{seed}-lr{rate:g}"
-
-
-def rate_of(case: str) -> float:
-    """The rate of a case."""
-    return float(case.split("-lr", 1)[1])
+# what cases are named after
+MASKS = "masks"
 
 
 def train_both(config: QnASegmentationConfig, folder: Path, seed: int, rate: float) -> list[Figure]:
@@ -64,7 +59,7 @@ def _train(  # noqa: PLR0917 - what a run differs in
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped here
     outcome = fit(train_config(config, name, scenes, folder, seed, rate))
     shutil.rmtree(folder)  # its figures are all that is kept
-    metrics, case = outcome.metrics, training_case(seed, rate)
+    metrics, case = outcome.metrics, case_of(MASKS, seed, rate)
     extra = {"scenes": config.scenes, "size": config.size, "seed": seed, "lr": rate, "epochs": config.epochs}
     extra |= {count: metrics[count] for count in ("trained_on", "held_out")}
     return [

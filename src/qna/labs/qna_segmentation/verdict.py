@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from qna.labs.qna_segmentation.training import CONTROL, NETWORKS, QNA, rate_of, training_case
+from qna.labs.paired import case_of, seed_and_rate
+from qna.labs.qna_segmentation.training import CONTROL, MASKS, NETWORKS, QNA
 from qna.labs.row import Metrics, Verdict, Word
 
 REGIONS, OUTLINES = "train miou", "train boundary_miou"
@@ -66,7 +67,7 @@ def at_better_rate(metrics: Metrics, name: str) -> list[Mapping[str, float]]:
     for case, contenders in metrics.items():
         figures = contenders.get(name, {})
         if REGIONS in figures and OUTLINES in figures:
-            by_rate.setdefault(rate_of(case), []).append(figures)
+            by_rate.setdefault(seed_and_rate(case)[1], []).append(figures)
     return max(by_rate.values(), key=lambda runs: mean(run[REGIONS] for run in runs), default=[])
 
 
@@ -87,7 +88,7 @@ def made_up(regions: float, outlines: float) -> Metrics:
         for rate, lost in ((3.2e-2, 0.0), (9.6e-2, 5.0)):
             scores = {REGIONS: 60.0 - lost, OUTLINES: 40.0 - lost}
             ours = {REGIONS: scores[REGIONS] + regions + noise, OUTLINES: scores[OUTLINES] + outlines + noise}
-            metrics[training_case(seed, rate)] = {QNA: ours, CONTROL: scores}
+            metrics[case_of(MASKS, seed, rate)] = {QNA: ours, CONTROL: scores}
     return metrics
 
 

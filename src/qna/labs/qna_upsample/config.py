@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
+from qna.labs.config_checks import check_counts, check_minutes, check_rates
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,8 @@ class QnAUpsampleConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("images", "held_out", "code", "epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "images", "held_out", "code", "epochs", "batch", "seeds")
         if self.dim < 8 or self.dim % 8:
             raise InvalidInput(f"dim must be a multiple of 8, got {self.dim}")
-        rates = self.rates
-        if not rates or len(set(rates)) < len(rates) or not all(0 < r < inf for r in rates):
-            raise InvalidInput(f"rates must be positive and differ, got {rates}")
-        if not self.minutes > 0:
-            raise InvalidInput(f"minutes must be above 0, got {self.minutes:g}")
+        check_rates(self.rates)
+        check_minutes(self.minutes)

@@ -1,28 +1,20 @@
-"""PSNR of every seed and decoder."""
+"""PSNR of every seed and contender."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from qna.labs import paired
 from qna.labs.qna_upsample.verdict import best_of
 from qna.labs.row import Metrics
-from qna.plots import plot_dots
 
 
 def draw(path: Path, metrics: Metrics, note: str) -> None:
-    """Draw a row of dots for each decoder, a dot for each seed.
-
-    Args:
-        path: of the PNG; an SVG lies beside it.
-        metrics: of one run.
-        note: below the title.
-    """
-    dots = [{"name": name, "values": list(by_seed.values())} for name, by_seed in best_of(metrics).items()]
-    plot_dots(
+    """Draw a dot for each seed, to the PNG at `path` and an SVG beside it."""
+    paired.draw(
         path,
-        [{"title": "held-out images", "dots": dots}],
+        best_of(metrics),
+        note,
         title="Auto-encoders that differ in how they up-sample",
-        note=f"at the better rate; {note}",
         xlabel="PSNR, dB",
-        digits=2,
     )

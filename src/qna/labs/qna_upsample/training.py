@@ -13,21 +13,14 @@ from torch import Tensor
 from qna._core.seeds import derive_seed, seeded
 from qna.data import load_data
 from qna.data.images.labelled import TensorImages
+from qna.labs.paired import case_of
 from qna.labs.qna_upsample.config import QnAUpsampleConfig
 from qna.labs.qna_upsample.decoders import UPSAMPLERS, AutoEncoder
 from qna.labs.row import Figure
 from qna.parts.protocols import CountsMacs
 
-
-def restoring_case(seed: int, rate: float) -> str:
-    """The case of a seed and a learning rate; `seed_and_rate` reads them back."""
-    return f"psnr-seed{seed}-lr{rate:g}"
-
-
-def seed_and_rate(case: str) -> tuple[int, float]:
-    """What `restoring_case` was told."""
-    seed, rate = case.removeprefix("psnr-seed").split("-lr", 1)
-    return int(seed), float(rate)
+# what cases are named after
+PSNR = "psnr"
 
 
 def train_all(config: QnAUpsampleConfig, seed: int, rate: float) -> list[Figure]:
@@ -48,7 +41,7 @@ def train_all(config: QnAUpsampleConfig, seed: int, rate: float) -> list[Figure]
             ("none", "parameters", "1"): sum(p.numel() for p in network.upsample.parameters()),
             ("none", "macs", "MMAC"): _macs(network, held_out.shape[2:]) / 1e6,
         }
-        case = restoring_case(seed, rate)
+        case = case_of(PSNR, seed, rate)
         figures += [Figure(case, name, *what, value, extra=about) for what, value in measured.items()]
     return figures
 

@@ -7,7 +7,7 @@ from statistics import mean
 from qna.labs import paired
 from qna.labs.paired import BySeed
 from qna.labs.qna_upsample.decoders import CLAIMED, QNA, UPSAMPLERS
-from qna.labs.qna_upsample.training import restoring_case, seed_and_rate
+from qna.labs.qna_upsample.training import PSNR
 from qna.labs.row import Metrics, Verdict, Word
 
 RULE = (
@@ -39,7 +39,7 @@ def verdict(metrics: Metrics) -> Verdict:
 
 def best_of(metrics: Metrics) -> BySeed:
     """PSNR by seed of each decoder, at the rate with its better mean."""
-    return paired.best_of(metrics, UPSAMPLERS, "train psnr", seed_and_rate)
+    return paired.best_of(metrics, UPSAMPLERS, "train psnr")
 
 
 def gain(best: BySeed, name: str) -> tuple[float, float] | None:
@@ -55,7 +55,9 @@ def made_up(**above: float) -> Metrics:
         for rate, loss in ((1.6e-2, 0.0), (3.2e-2, 2.0)):
             restored = {name: 25.0 - above.get(name.replace("-", "_"), 1.0) - loss for name in UPSAMPLERS}
             restored[QNA] = 25.0 + noise - loss
-            metrics[restoring_case(seed, rate)] = {name: {"train psnr": v} for name, v in restored.items()}
+            metrics[paired.case_of(PSNR, seed, rate)] = {
+                name: {"train psnr": v} for name, v in restored.items()
+            }
     return metrics
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
+from qna.labs.config_checks import check_counts, check_minutes, check_rates
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ class SasaStagesConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("images", "held_out", "epochs", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "images", "held_out", "epochs", "batch", "seeds")
         if len(self.widths) < 2 or not all(width >= 8 and width % 8 == 0 for width in self.widths):
             raise InvalidInput(f"widths must be multiples of 8, two or more, got {self.widths}")
         if self.window < 1 or self.window % 2 == 0:
             raise InvalidInput(f"window must be odd, got {self.window}")
-        rates = self.rates
-        if not rates or len(set(rates)) < len(rates) or not all(0 < r < inf for r in rates):
-            raise InvalidInput(f"rates must be positive and differ, got {rates}")
-        if not self.minutes > 0:
-            raise InvalidInput(f"minutes must be above 0, got {self.minutes:g}")
+        check_rates(self.rates)
+        check_minutes(self.minutes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from statistics import mean, stdev
+from statistics import mean
 
+from qna.labs import paired
+from qna.labs.paired import BySeed
 from qna.labs.row import Metrics, Verdict, Word
-from qna.labs.sasa_stages.training import CONTROL, EARLY, LATE, NETWORKS, seed_and_rate, training_case
+from qna.labs.sasa_stages.training import ACCURACY, CONTROL, EARLY, LATE, NETWORKS
 
 TOP1, PARAMETERS = "train top1", "none parameters"
 RULE = (
@@ -43,30 +43,17 @@ def verdict(metrics: Metrics) -> Verdict:
     )
 
 
-def best_of(metrics: Metrics) -> dict[str, dict[int, float]]:
+def best_of(metrics: Metrics) -> BySeed:
     """Accuracy by seed of each network, at the rate with its better mean."""
-    best: dict[str, dict[int, float]] = {}
-    for name in NETWORKS:
-        by_rate: dict[float, dict[int, float]] = {}
-        for case, contenders in metrics.items():
-            if (figure := contenders.get(name, {}).get(TOP1)) is not None:
-                seed, rate = seed_and_rate(case)
-                by_rate.setdefault(rate, {})[seed] = figure
-        if by_rate:
-            best[name] = max(by_rate.values(), key=lambda of_seeds: mean(of_seeds.values()))
-    return best
+    return paired.best_of(metrics, NETWORKS, TOP1)
 
 
-def difference(best: Mapping[str, Mapping[int, float]], name: str) -> tuple[float, float] | None:
+def difference(best: BySeed, name: str) -> tuple[float, float] | None:
     """By how much late attention is above a network, mean over the seeds, and its standard error."""
-    ours, others = best.get(LATE, {}), best[name]
-    differences = [ours[seed] - others[seed] for seed in ours if seed in others]
-    if len(differences) < 2:
-        return None
-    return mean(differences), stdev(differences) / math.sqrt(len(differences))
+    return paired.gain(best, LATE, name)
 
 
-def _mean(best: Mapping[str, Mapping[int, float]], name: str) -> float:
+def _mean(best: BySeed, name: str) -> float:
     return mean(best[name].values())
 
 
@@ -82,7 +69,7 @@ def made_up(control: float = 0.5, early: float = 1.0, *, parameters: float = 90_
         for rate, loss in ((4e-3, 0.0), (1e-2, 3.0)):
             right = {LATE: 80.0 + noise, CONTROL: 80.0 - control, EARLY: 80.0 - early}
             sizes = {LATE: parameters, CONTROL: 100_000.0, EARLY: 99_000.0}
-            metrics[training_case(seed, rate)] = {
+            metrics[paired.case_of(ACCURACY, seed, rate)] = {
                 name: {TOP1: value - loss, PARAMETERS: sizes[name]} for name, value in right.items()
             }
     return metrics

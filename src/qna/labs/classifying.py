@@ -1,0 +1,60 @@
+"""Small classifiers trained alike on images in memory: what laboratories that compare accuracy share."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna._core.seeds import derive_seed
+from qna.data import ImageData
+from qna.data.images.labelled import TensorImages
+
+
+def drawn(data: ImageData, images: int, held_out: int, seed: int) -> tuple[TensorImages, TensorImages]:
+    """So many training images, the first of an order that the seed draws, and the first held-out ones."""
+    train, unseen = (cast(TensorImages, part) for part in (data.train, data.held_out))
+    chosen = order(len(train), seed, "images")[:images]
+    return (
+        TensorImages(train.pixels[chosen], train.labels[chosen]),
+        TensorImages(unseen.pixels[:held_out], unseen.labels[:held_out]),
+    )
+
+
+def train(
+    network: nn.Module, images: TensorImages, *, epochs: int, batch: int, rate: float, seed: int
+) -> None:
+    """Cross entropy by AdamW; the rate rises for a tenth of the steps and falls along a cosine."""
+    steps = epochs * math.ceil(len(images) / batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    network.train()
+    for epoch in range(epochs):
+        for chosen in order(len(images), seed, epoch).split(batch):
+            optimizer.zero_grad()
+            F.cross_entropy(network(_scaled(images.pixels[chosen])), images.labels[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def top1(network: nn.Module, images: TensorImages) -> float:
+    """How many images in a hundred the network names right."""
+    network.eval()
+    answers = [network(_scaled(x)).argmax(1) for x in images.pixels.split(100)]
+    return 100 * float((torch.cat(answers) == images.labels).double().mean())
+
+
+def order(count: int, *purpose: int | str) -> Tensor:
+    """A permutation that what it is for decides."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(*purpose)))
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    """Pixels from 0 to 255 as numbers around 0."""
+    return pixels.float() / 127.5 - 1
