@@ -13,8 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qna.data.scenes import SceneOptions, write_scenes
-from qna.data.scenes.drawn import draw_sources
+from qna.data.scenes.drawn import draw_scenes
 from qna.eval import find_boxes
 from qna.plots import DrawnBox, plot_boxes
 from qna.train import TrainConfig, fit
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     told = parser.parse_args()
 
-    data = told.data or draw_shapes(told.out / "shapes", told.images, told.size)
+    data = told.data or draw_scenes(told.out / "shapes", told.images, told.size)
     outcome = fit(
         TrainConfig(
             images=ImageOptions(data=str(data), image_size=told.size),
@@ -77,17 +76,6 @@ def main() -> None:
     ]
     plot_boxes(told.out / "found.png", [picture], [boxes], title=f"{len(boxes)} found in {path.name}")
     print(f"{told.out / 'found.png'} shows {len(boxes)} of them in {path}")
-
-
-def draw_shapes(folder: Path, images: int, size: int) -> Path:
-    """Compose scenes of drawn shapes in `folder`, once."""
-    if not folder.exists():
-        stamps, photos = draw_sources(folder / "sources", each=30)
-        options = SceneOptions(
-            images=images, held_out=max(4, images // 4), size=size, stamps=stamps, photos=photos
-        )
-        write_scenes(folder / "scenes", options)
-    return folder / "scenes"
 
 
 if __name__ == "__main__":

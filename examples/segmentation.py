@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qna.data.scenes import SceneOptions, write_scenes
-from qna.data.scenes.drawn import draw_sources
+from qna.data.scenes.drawn import draw_scenes
 from qna.eval import segment
 from qna.plots import with_mask
 from qna.train import TrainConfig, fit
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     told = parser.parse_args()
 
-    data = told.data or draw_shapes(told.out / "shapes", told.images, told.size)
+    data = told.data or draw_scenes(told.out / "shapes", told.images, told.size)
     outcome = fit(
         TrainConfig(
             images=ImageOptions(data=str(data), image_size=told.size),
@@ -65,17 +64,6 @@ def main() -> None:
     both.save(told.out / "found.png")
     right = (found == truth)[truth != segmenter.ignore].mean()
     print(f"{told.out / 'found.png'} shows the first of them and its classes, {right:.0%} of them right")
-
-
-def draw_shapes(folder: Path, images: int, size: int) -> Path:
-    """Compose scenes of drawn shapes in `folder`, once."""
-    if not folder.exists():
-        stamps, photos = draw_sources(folder / "sources", each=30)
-        options = SceneOptions(
-            images=images, held_out=max(4, images // 4), size=size, stamps=stamps, photos=photos
-        )
-        write_scenes(folder / "scenes", options)
-    return folder / "scenes"
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qna._core.errors import InvalidInput
 from qna.data import evaluation_batches
 from qna.data.boxes import BoxData, BoxPreparation
 from qna.eval.boxes import BoxScores, BoxTally
 from qna.eval.classifier import NO_ANSWER
+from qna.eval.dense import DenseNetwork
 from qna.eval.judgement import UnusableAnswers
 
 if TYPE_CHECKING:
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BoxFinder:
+class BoxFinder(DenseNetwork):
     """A detector that says which things an image shows, and where.
 
     Attributes:
-        name: what it is called in tables.
         network: in evaluation mode.
-        classes: names of the labels, in their order.
         view: how it sees images.
         data: folder of the data set that it learned from.
         images_dir: where that has its images, if not in a usual place.
@@ -35,31 +33,12 @@ class BoxFinder:
         architecture: names of detector and backbone.
     """
 
-    name: str
     network: Detector
-    classes: tuple[str, ...]
     view: BoxPreparation
     data: str
     images_dir: Path | None
     drop_bad_boxes: bool
     architecture: str
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in the network's parameters."""
-        return sum(p.numel() for p in self.network.parameters())
-
-    def require_fit(self, data: BoxData) -> None:
-        """Check that its labels mean the classes of `data`.
-
-        Raises:
-            InvalidInput: if they do not.
-        """
-        if self.classes != data.classes:
-            raise InvalidInput(
-                f"{self.name} learned the classes {', '.join(self.classes)}, and {data.name} has "
-                f"{', '.join(data.classes)}; give the data set that it was trained on"
-            )
 
 
 @torch.no_grad()

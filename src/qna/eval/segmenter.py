@@ -8,25 +8,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from qna._core.errors import InvalidInput
 from qna.data import evaluation_batches
 from qna.data.masks import MaskData, MaskPreparation, framed
 from qna.eval.classifier import NO_ANSWER
+from qna.eval.dense import DenseNetwork
 from qna.eval.judgement import UnusableAnswers
 from qna.eval.regions import RegionScores, RegionTally
 
 
 @dataclass(frozen=True)
-class Segmenter:
+class Segmenter(DenseNetwork):
     """A network that says of every pixel what it shows.
 
     Attributes:
-        name: what it is called in tables.
         network: (B, C, H, W) -> logits (B, classes, H, W), in evaluation mode.
-        classes: names of the logits, in their order.
-        palette: their colours.
+        palette: colours of the classes.
         size: to how many pixels an image's shorter side is brought for the network.
         mean: per channel, of images in [0, 1].
         std: per channel, likewise.
@@ -35,9 +33,6 @@ class Segmenter:
         architecture: name of the network.
     """
 
-    name: str
-    network: nn.Module
-    classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     size: int
     mean: tuple[float, ...]
@@ -45,23 +40,6 @@ class Segmenter:
     ignore: int
     data: str
     architecture: str
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in the network's parameters."""
-        return sum(p.numel() for p in self.network.parameters())
-
-    def require_fit(self, data: MaskData) -> None:
-        """Check that its logits mean the classes of `data`.
-
-        Raises:
-            InvalidInput: if they do not.
-        """
-        if self.classes != data.classes:
-            raise InvalidInput(
-                f"{self.name} learned the classes {', '.join(self.classes)}, and {data.name} has "
-                f"{', '.join(data.classes)}; give the data set that it was trained on"
-            )
 
 
 def full_size(logits: Tensor, height: int, width: int) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ from qna.train.fitting import check_fit, check_numbers, load_whole
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, try_network
 from qna.train.weights import classifier_names, read_weights
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,19 @@ def is_timm_name(source: str) -> bool:
     if "/" in source and ":" not in source:
         raise InvalidInput(f"there is no run or weights file {source}")
     return True
+
+
+def told_in(path: Path, about: Mapping[str, Any], kind: type[T]) -> T:
+    """What a run's weights say of it in their header, as the dataclass that its task writes there.
+
+    Raises:
+        InvalidInput: if it is damaged.
+    """
+    try:
+        wanted = {field.name: about[field.name] for field in fields(kind) if field.name in about}
+        return from_json_value(kind, wanted, "the header")
+    except InvalidInput as error:
+        raise InvalidInput(f"{path} is damaged: {error}") from None
 
 
 def weights_of(source: str) -> Path:

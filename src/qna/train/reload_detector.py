@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from qna._core.errors import InvalidInput
-from qna._core.typed_json import from_json_value
 from qna.eval import BoxFinder
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
-from qna.train.reload import made_of, weights_of
+from qna.train.reload import made_of, told_in, weights_of
 from qna.train.tasks.detection import build_detector, plain_view
 
 if TYPE_CHECKING:
@@ -47,11 +45,7 @@ def load_detector(source: str, *, image_size: int | None = None) -> BoxFinder:
     """
     path = weights_of(source)
     tensors, about = load_tensors(path)
-    try:
-        wanted = {field.name: about[field.name] for field in fields(LearnedBoxes) if field.name in about}
-        seen = from_json_value(LearnedBoxes, wanted, "the header")
-    except InvalidInput as error:
-        raise InvalidInput(f"{path} is damaged: {error}") from None
+    seen = told_in(path, about, LearnedBoxes)
     config = seen.config
     if image_size is not None:
         config = replace(config, images=replace(config.images, image_size=image_size))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from qna._core.errors import InvalidInput
-from qna._core.typed_json import from_json_value
 from qna.eval import ImageView, Segmenter
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions, TrainConfig
 from qna.train.fitting import check_numbers
 from qna.train.network import try_network
-from qna.train.reload import made_of, weights_of
+from qna.train.reload import made_of, told_in, weights_of
 from qna.train.tasks.segmentation import build_segmenter
 
 
@@ -53,11 +52,7 @@ def load_segmenter(source: str, *, image_size: int | None = None) -> Segmenter:
     """
     path = weights_of(source)
     tensors, about = load_tensors(path)
-    try:
-        wanted = {field.name: about[field.name] for field in fields(LearnedMasks) if field.name in about}
-        seen = from_json_value(LearnedMasks, wanted, "the header")
-    except InvalidInput as error:
-        raise InvalidInput(f"{path} is damaged: {error}") from None
+    seen = told_in(path, about, LearnedMasks)
     config, size = seen.config, image_size or seen.config.images.image_size
     options = NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs)
     make = partial(

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from qna._core.seeds import derive_seed
+from qna.data.scenes.writing import SceneOptions, write_scenes
 
 # shape -> corners of the polygons that make it, in a square of side 1
 _THIRD = 1 / 3
@@ -59,6 +60,26 @@ def draw_sources(root: Path, *, each: int = 10, seed: int = 0) -> tuple[Path, Pa
         smooth = coarse.resize((160, 120), Image.Resampling.BICUBIC)
         smooth.save(backgrounds / f"{number}.png")
     return cut_outs, backgrounds
+
+
+def draw_scenes(folder: Path, images: int, size: int) -> Path:
+    """Compose scenes of drawn shapes in a folder that is not there yet, and a quarter as many held-out ones.
+
+    Args:
+        folder: sources/ and scenes/ are made in it; where it is there already, nothing is.
+        images: to train on.
+        size: side of a scene, in pixels.
+
+    Returns:
+        the folder of scenes.
+    """
+    if not folder.exists():
+        stamps, photos = draw_sources(folder / "sources", each=30)
+        options = SceneOptions(
+            images=images, held_out=max(4, images // 4), size=size, stamps=stamps, photos=photos
+        )
+        write_scenes(folder / "scenes", options)
+    return folder / "scenes"
 
 
 def _colour(draw: random.Random) -> tuple[int, int, int]:
