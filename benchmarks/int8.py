@@ -5,24 +5,27 @@
 
 prints a table in Markdown. Times are medians of turns that take each form once, on one thread and one core,
 over that of the network in eager mode. Forms that need a package which is not installed are left out. With
---files FOLDER the ONNX files are kept there, and taken from there the next time.
+--files FOLDER the ONNX files are kept there, and taken from there the next time; with --out CSV the figures
+are added to it as rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
+from qna.bench.measure.calls import CallTimes, time_calls
+from qna.bench.measure.harness import Plan
 from qna.bench.measure.machine import device_name, use_threads
+from qna.bench.measure.rows import Row, append
 from qna.data import evaluation_batches, load_data
 from qna.eval import Classifier
 from qna.export import IMAGES, export_onnx
@@ -97,15 +100,38 @@ def answers(run: Callable[[Tensor], Tensor], classifier: Classifier) -> tuple[Te
     return torch.cat(said), torch.cat(right)
 
 
-def seconds(forms: list[Form], x: Tensor, turns: int) -> list[float]:
-    """Median time of each form, taken in turns."""
-    spent: list[list[float]] = [[] for _ in forms]
-    for _ in range(turns + 1):
-        for (_, run, _), times in zip(forms, spent, strict=True):
-            begin = time.perf_counter()
-            run(x)
-            times.append(time.perf_counter() - begin)
-    return [statistics.median(times[1:]) for times in spent]
+def rows_of(case: str, times: CallTimes, figures: Mapping[str, tuple[float, float, int]]) -> list[Row]:
+    """Times of each form in milliseconds, and what it holds and says, as rows.
+
+    Args:
+        case: what was timed.
+        times: of the forms.
+        figures: megabytes, per cent right and answers changed, by form.
+    """
+    stamp, found = times.stamp, []
+    for name, (size, right, changed) in figures.items():
+        time = tuple(1e3 * seconds for seconds in times.spread(name))
+        measured = [("forward", "time", "ms", time), ("none", "top1", "%", (right,) * 3)]
+        measured.append(("none", "changed", "1", (changed,) * 3))
+        if size:
+            measured.append(("none", "size", "MB", (size,) * 3))
+        found += [
+            Row(
+                case,
+                name,
+                mode,
+                metric,
+                unit,
+                *numbers,
+                stamp.device,
+                1,
+                stamp.torch,
+                stamp.commit,
+                stamp.date,
+            )
+            for mode, metric, unit, numbers in measured
+        ]
+    return found
 
 
 def draw(path: Path, panels: Mapping[str, Mapping[str, float]], note: str) -> None:
@@ -133,7 +159,8 @@ def main() -> None:
     parser.add_argument("run", help="folder of a run of `qna train`")
     parser.add_argument("--size", type=int, nargs="+", default=[16, 224], help="pixels of the timed images")
     parser.add_argument("--batch", type=int, default=8, help="timed images per call")
-    parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for the calls of each form and size")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="rows are added to it")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="a PNG to draw it in, with an SVG beside"
     )
@@ -147,32 +174,45 @@ def main() -> None:
         forms = in_torch(classifier.network) + in_onnx(
             classifier.network, channels, options.files or Path(folder)
         )
-        times = [
-            seconds(forms, torch.randn(options.batch, channels, size, size), options.turns)
+        times = {
+            size: time_calls(
+                {
+                    name: partial(run, x)
+                    for x in [torch.randn(options.batch, channels, size, size)]
+                    for name, run, _ in forms
+                },
+                plan=Plan(seconds=options.seconds, patience=20),
+            )
             for size in options.size
-        ]
-        heads = [f"time at {size} px" for size in options.size]
-        print(f"| form | right | changed | MB | {' | '.join(heads)} |")
-        print(f"|---|---:|---:|---:|{'---:|' * len(heads)}")
-        panels: dict[str, dict[str, float]] = {head: {} for head in [*heads, "megabytes"]}
+        }
         first, labels = answers(forms[0][1], classifier)
-        for number, (name, run, size) in enumerate(forms):
+        figures = {}
+        for name, run, size in forms:
             said, _ = answers(run, classifier)
-            right, changed = int((said == labels).sum()), int((said != first).sum())
-            cells = [f"{row[number] / row[0]:.2f}" for row in times]
-            held = f"{size:.2f}" if size else ""
-            if size:  # not what the files are held to
-                ratios = [*(row[number] / row[0] for row in times), size / forms[0][2]]
-                for panel, ratio in zip(panels.values(), ratios, strict=True):
-                    panel[name] = ratio
-            print(f"| {name} | {right} of {len(labels)} | {changed} | {held} | {' | '.join(cells)} |")
+            right = 100 * float((said == labels).double().mean())
+            figures[name] = size, right, int((said != first).sum())
+    for size, taken in times.items() if options.out else ():
+        append(options.out, rows_of(f"int8-{options.batch}x{size}x{size}", taken, figures))
+    eager_name, eager_size = forms[0][0], forms[0][2]
+    ratios = {
+        f"time at {size} px": {n: t / taken.medians[eager_name] for n, t in taken.medians.items()}
+        for size, taken in times.items()
+    }
+    print(f"| form | right, % | changed | MB | {' | '.join(ratios)} |")
+    print(f"|---|---:|---:|---:|{'---:|' * len(ratios)}")
+    for name, (size, right, changed) in figures.items():
+        cells = " | ".join(f"{ratio[name]:.2f}" for ratio in ratios.values())
+        print(f"| {name} | {right:.2f} | {changed} | {f'{size:.2f}' if size else ''} | {cells} |")
     eager = ", ".join(
-        f"{1e3 * row[0]:.2f} ms at {size} px" for size, row in zip(options.size, times, strict=True)
+        f"{1e3 * taken.medians[eager_name]:.2f} ms at {size} px" for size, taken in times.items()
     )
     where = f"batches of {options.batch}, 1 thread, {device_name('cpu')}, torch {torch.__version__}"
     print(f"\nEager takes {eager}; {where}")
     if options.picture is not None:
-        draw(options.picture, panels, where)
+        # what the files are held to is none of the forms that one would take
+        held = {name: size / eager_size for name, (size, _, _) in figures.items() if size}
+        panels = {title: {name: ratio[name] for name in held} for title, ratio in ratios.items()}
+        draw(options.picture, {**panels, "megabytes": held}, where)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def told_in(path: Path, about: Mapping[str, Any], kind: type[T]) -> T:
         InvalidInput: if it is damaged.
     """
     try:
-        wanted = {field.name: about[field.name] for field in fields(kind) if field.name in about}
+        wanted = {field.name: about[field.name] for field in fields(kind) if field.name in about}  # pyright: ignore[reportArgumentType]
         return from_json_value(kind, wanted, "the header")
     except InvalidInput as error:
         raise InvalidInput(f"{path} is damaged: {error}") from None
