@@ -382,7 +382,8 @@ template <class T> struct Statistics {
   std::vector<Cells> cells;                      // per tile
   int64_t blocks, first = 0;                     // the batch item that they start with
 
-  Statistics(const Geometry& g, const Layout<T>& lay, const Tiling& windows, int64_t items)
+  // `kept`: tiles of an item whose scores are needed at a time, one after the other
+  Statistics(const Geometry& g, const Layout<T>& lay, const Tiling& windows, int64_t items, int64_t kept)
       : tiles(windows), lanes(lay.lanes), positions(g.out[0] * g.out[1] * g.out[2]), blocks(lay.blocks) {
     r.resize(size_t(items * blocks * positions * lanes));
     d.resize(r.size());
@@ -394,8 +395,10 @@ template <class T> struct Statistics {
       const int64_t along = cells_along(g, a, tiles.size[a], &margin);
       most *= std::min(along, g.in[a] + 2 * margin);
     }
-    scores.resize(cells.size() * size_t(most));
-    for (size_t i = 0; i < cells.size(); ++i) cells[i].scores = &scores[i * size_t(most)];
+    const int64_t total = tiles.total();
+    scores.resize(size_t(items * blocks * kept * most));
+    for (int64_t i = 0; i < int64_t(cells.size()); ++i)
+      cells[i].scores = &scores[size_t((i / total * kept + i % total % kept) * most)];
   }
   void start(int64_t item) {
     first = item;

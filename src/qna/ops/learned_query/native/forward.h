@@ -9,6 +9,8 @@ namespace {
 
 // Maps beyond this are taken to be in memory rather than in a cache, and rows are asked for a line ahead.
 constexpr int64_t kCacheBytes = 12 << 20;
+// Outputs that are converted together, where they are not written in place; whole blocks.
+constexpr int64_t kConverted = 4 * kMaxPixels;
 
 template <class T> Span<T> span_of(const Window<T>& w, const Kernel<T>& ker, int64_t line) {
   return {w.e.data(),         ker.eb.data(), ker.ebw.data(),      w.value.data(), w.line_taps(line),
@@ -110,7 +112,7 @@ template <class T, class S> struct ForwardTask {
     to = f.out.at_subpixel(f.geo, lay.subpixel(block), sizeof(S));
     const int64_t(&os)[6] = to.stride;
     den.resize(size_t(whole_blocks(width) * lay.lanes)), rare.resize(width);
-    scratch.resize(size_t(whole_blocks(width) * lay.dvec * V));
+    scratch.resize(size_t(kConverted * lay.dvec * V));
     bool exact = false;
     int64_t l = 0;
     for (int64_t z = lo[0]; z < hi[0]; ++z)
@@ -134,28 +136,34 @@ template <class T, class S> struct ForwardTask {
     const int P = lay.pixels;
     const Rows<T> room{scratch.data(), int64_t(lay.dvec) * V, V, false};
     const int64_t pixel = to.stride[3];
-    Rows<T> rows = room;
     if constexpr (same)
-      if (direct) rows = {out + lay.first_head(block), pixel, lay.vector_step(), true};
-    const int64_t whole = direct ? live / P : (live + P - 1) / P, rest = live - whole * P;
-    table.all_values(span, 0, whole, den.data(), rows);
-    if (rest > 0) {  // a block that runs past the line must not write there
-      table.all_values(span, whole * P * span.stride, 1, &den[whole * P * lay.lanes], room);
-      for (int64_t p = 0; p < rest; ++p)
-        for (int c = 0; c < lay.dvec; ++c)
-          store(rows.data + (whole * P + p) * rows.pixel + c * rows.step, load(room.data + p * room.pixel + c * V));
-    }
-    if (any)
-      for (int64_t p = 0; p < live; ++p)
-        if (rare[p])
-          forward_exact(w, ker, span, p * span.stride, top.data(), &den[p * lay.lanes], rows.data + p * rows.pixel,
-                        rows.step);
-    if (!direct)
-      for (int64_t p = 0; p < live; ++p) {
-        const int64_t ahead = (p + kPixelsAhead) * pixel;
-        for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(out, ahead + c * lay.vector_step(), 0);
-        write_row(lay, block, out + p * pixel, to.stride[4], to.stride[5], form, room.data + p * room.pixel);
+      if (direct) {
+        const Rows<T> rows{out + lay.first_head(block), pixel, lay.vector_step(), true};
+        const int64_t whole = live / P, rest = live - whole * P;
+        table.all_values(span, 0, whole, den.data(), rows);
+        if (rest > 0) {  // a block that runs past the line must not write there
+          table.all_values(span, whole * P * span.stride, 1, &den[whole * P * lay.lanes], room);
+          for (int64_t p = 0; p < rest; ++p)
+            for (int c = 0; c < lay.dvec; ++c)
+              store(rows.data + (whole * P + p) * rows.pixel + c * rows.step, load(room.data + p * room.pixel + c * V));
+        }
+        if (any) exact_rows(span, ker, 0, live, rows);
+        return;
       }
+    // so few at a time that they are still in the first-level cache when they are written
+    for (int64_t first = 0; first < live; first += kConverted) {
+      const int64_t count = std::min(live - first, kConverted);
+      table.all_values(span, first * span.stride, (count + P - 1) / P, &den[first * lay.lanes], room);
+      if (any) exact_rows(span, ker, first, count, room);
+      write_rows(lay, block, out + first * pixel, pixel, to.stride[4], to.stride[5], form, room.data, room.pixel, count);
+    }
+  }
+
+  void exact_rows(const Span<T>& span, const Kernel<T>& ker, int64_t first, int64_t count, const Rows<T>& rows) {
+    for (int64_t p = 0; p < count; ++p)
+      if (rare[first + p])
+        forward_exact(w, ker, span, (first + p) * span.stride, top.data(), &den[(first + p) * lay.lanes],
+                      rows.data + p * rows.pixel, rows.step);
   }
 };
 

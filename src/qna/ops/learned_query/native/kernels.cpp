@@ -59,6 +59,25 @@ inline int64_t last_window_tile(const Geometry& g, const Tiling& positions, int6
   return (line[0] * windows.count[1] + line[1] + 1) * windows.count[2] - 1;
 }
 
+// The first of them, also counting whole lines.
+inline int64_t first_window_tile(const Geometry& g, const Tiling& positions, int64_t tile, const Tiling& windows) {
+  int64_t lo[3], hi[3], line[2];
+  positions.bounds(tile, lo, hi);
+  for (int a = 0; a < 2; ++a)
+    line[a] = std::max<int64_t>(lo[a] + g.pad[a] - (g.kernel[a] - 1) * g.dilation[a], 0) / g.stride[a] / windows.size[a];
+  return (line[0] * windows.count[1] + line[1]) * windows.count[2];
+}
+
+// Tiles of windows from the first that a tile of positions needs to the last: what the first sweep found for the scores
+// of other tiles has been added up, or has yet to be found.
+inline int64_t window_tiles_in_use(const Geometry& g, const Tiling& positions, const Tiling& windows) {
+  int64_t most = 1;
+  for (int64_t tile = 0; tile < positions.total(); ++tile)
+    most = std::max(most, last_window_tile(g, positions, tile, windows) + 1 -
+                              first_window_tile(g, positions, tile, windows));
+  return std::min(most, windows.total());
+}
+
 template <class T, class S> void run_backward(const qna::Backward& f) {
   const Layout<T> lay(f.geo);
   const auto kernels = static_kernels<T>(lay, f.geo, f.bias, f.weight);
@@ -87,11 +106,13 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
       Statistics<T> stats;
       Sweep1<T, S> first;
       Sweep2<T, S> second;
-      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, const Tiling& windows)
-          : stats(f.geo, lay, windows, 1), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
+      Task(const qna::Backward& f, const Layout<T>& lay, const std::vector<Kernel<T>>& kernels, const Tiling& windows,
+           int64_t kept)
+          : stats(f.geo, lay, windows, 1, kept), first(f, lay, kernels, stats), second(f, lay, kernels, stats) {}
     };
+    const int64_t kept = window_tiles_in_use(f.geo, positions, windows);
     parallel(
-        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, windows); },
+        parts.groups, f.threads, [&] { return std::make_unique<Task>(f, lay, kernels, windows, kept); },
         [&](std::unique_ptr<Task>& task, int64_t group) {
           for (int64_t item = parts.first_item(group); item < parts.first_item(group + 1); ++item) {
             task->stats.start(item);
@@ -106,7 +127,7 @@ template <class T, class S> void run_backward(const qna::Backward& f) {
           }
         });
   } else {
-    Statistics<T> stats(f.geo, lay, windows, f.geo.batch);
+    Statistics<T> stats(f.geo, lay, windows, f.geo.batch, windows.total());
     // sweep(task, item, part, tile, block) for all of a part, in order; the sub-pixels of some heads by one thread
     auto by_parts = [&](const Parts& parts, auto make, auto sweep) {
       parallel(parts.count() * lay.head_blocks, f.threads, make, [&](auto& task, int64_t i) {

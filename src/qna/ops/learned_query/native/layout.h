@@ -18,6 +18,7 @@
 #include "buffer.h"
 #include "problem.h"
 #include "simd.h"
+#include "turned_rows.h"
 
 namespace {
 
@@ -30,6 +31,7 @@ inline int64_t whole_blocks(int64_t pixels) { return (pixels + kMaxPixels - 1) /
 enum class RowForm {
   vectors,  // heads fastest, and they fill the lanes: whole vectors
   padded,   // heads fastest, but they leave lanes of a vector empty
+  turned,   // channels fastest, in blocks that are turned in registers
   any,
 };
 
@@ -92,8 +94,11 @@ template <class T> struct Layout {
   }
 
   RowForm row_form(int64_t stride_head, int64_t stride_depth) const {
-    if ((heads > 1 && stride_head != 1) || (depth > 1 && stride_depth != heads)) return RowForm::any;
-    return full_heads && depth % dup == 0 ? RowForm::vectors : RowForm::padded;
+    if ((heads == 1 || stride_head == 1) && (depth == 1 || stride_depth == heads))
+      return full_heads && depth % dup == 0 ? RowForm::vectors : RowForm::padded;
+    const bool turns = full_heads && stride_depth == 1 &&
+                       turned_rows<T, T>(hv, turned_channels<T>(depth, stride_head)).read != nullptr;
+    return turns ? RowForm::turned : RowForm::any;
   }
   int64_t scores() const { return subpixels * queries * heads; }  // of a position
   int64_t subpixel(int block) const { return block % subpixels; }
@@ -121,6 +126,7 @@ inline void read_row(const Layout<T>& lay, int block, const S* src, int64_t sh, 
       }
       return;
     }
+    case RowForm::turned:  // by `read_rows`
     case RowForm::any:
       src += first * sh;
       for (int64_t i = 0; i < lay.depth; ++i, src += sd, dst += lay.hv)
@@ -148,10 +154,36 @@ inline void write_row(const Layout<T>& lay, int block, S* dst, int64_t sh, int64
       }
       return;
     }
+    case RowForm::turned:  // by `write_rows`
     case RowForm::any:
       dst += first * sh;
       for (int64_t i = 0; i < lay.depth; ++i, dst += sd, src += lay.hv)
         for (int64_t k = 0; k < n; ++k) narrow(src[k], dst + k * sh);
+  }
+}
+
+// The rows of `count` positions, `position` apart in the map and `row` apart in dst.
+template <class T, class S>
+inline void read_rows(const Layout<T>& lay, int block, const S* src, int64_t position, int64_t sh, int64_t sd,
+                      RowForm form, T* dst, int64_t row, int64_t count) {
+  if (form == RowForm::turned) {
+    const int64_t channels = turned_channels<T>(lay.depth, sh);
+    return turned_rows<T, S>(lay.hv, channels)
+        .read(src + lay.first_head(block) * sh, position, sh, lay.depth / channels, dst, row, count);
+  }
+  for (; count > 0; --count, src += position, dst += row) read_row(lay, block, src, sh, sd, form, dst);
+}
+template <class T, class S>
+inline void write_rows(const Layout<T>& lay, int block, S* dst, int64_t position, int64_t sh, int64_t sd, RowForm form,
+                       const T* src, int64_t row, int64_t count) {
+  if (form == RowForm::turned) {
+    const int64_t channels = turned_channels<T>(lay.depth, sh);
+    return turned_rows<T, S>(lay.hv, channels)
+        .write(dst + lay.first_head(block) * sh, position, sh, lay.depth / channels, src, row, count);
+  }
+  for (; count > 0; --count, dst += position, src += row) {
+    for (int c = 0; c < lay.dvec; ++c) fetch<S, 1, true>(dst, kPixelsAhead * position + c * lay.vector_step(), 0);
+    write_row(lay, block, dst, sh, sd, form, src);
   }
 }
 

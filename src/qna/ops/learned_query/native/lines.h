@@ -26,8 +26,6 @@ template <class T> struct Span {
   }
 };
 
-constexpr int kPixelsAhead = 12;  // rows are asked for so long before they are written: a store would wait for its line
-
 // Where the channel vectors of a line go.
 template <class T> struct Rows {
   T* data;

@@ -32,10 +32,8 @@ template <class T, class S> struct GradRows {
         for (int64_t i = 0; i < count; ++i, src += st[3]) to[i] = src;
         return;
       }
-    for (int64_t i = 0; i < count; ++i, src += st[3], room += pitch) {
-      read_row(lay, block, src, st[4], st[5], form, room);
-      to[i] = room;
-    }
+    read_rows(lay, block, src, st[3], st[4], st[5], form, room, pitch, count);
+    for (int64_t i = 0; i < count; ++i, room += pitch) to[i] = room;
   }
 };
 
@@ -382,8 +380,10 @@ template <class T, class S> struct Sweep2 {
             const int64_t at = jlo[2] + phase + q * stride;
             fetch<S, 1, true>(score_line, at * ss[3] + ss[2], 0);
             write_scores(lay, block, score_line + at * ss[3], &ds[q * lay.lanes]);
-            if (!direct && last) write_row(lay, block, value_line + at * vs[3], vs[4], vs[5], form, dst[q]);
           }
+          if (!direct && last)
+            write_rows(lay, block, value_line + (jlo[2] + phase) * vs[3], stride * vs[3], vs[4], vs[5], form, dst[0],
+                       pitch, live);
         }
       }
     if (!exact)

@@ -154,8 +154,7 @@ template <class T> struct Window {
                      (lo[2] + x0) * st[3];
       T* dst = rows.data() + (loaded % kept * n[2] + x0) * row;
       fill_line(loaded * n[2], dst, row);
-      for (int64_t x = x0; x < x1; ++x, src += st[3], dst += row)
-        read_row(lay, values_block, src, st[4], st[5], form, dst);
+      read_rows(lay, values_block, src, st[3], st[4], st[5], form, dst, row, x1 - x0);
     }
   }
 
