@@ -11,7 +11,7 @@ from qna.ops.learned_query import cpu
 pytestmark = pytest.mark.skipif(bool(cpu.missing()), reason="; ".join(cpu.missing()) or "there")
 
 SETS = cpu._native.instruction_sets() if cpu._native else []
-# those that make whole vectors on some processors, in one block, in chunks of it or in blocks of heads, and others
+# whole vectors on some processors, in one block, in chunks of channels or in blocks of heads, and others
 HEADS = (2, 3, 4, 8, 16, 32)
 DEPTHS = (2, 4, 6, 8, 16, 32)
 
