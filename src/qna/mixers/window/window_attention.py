@@ -263,15 +263,19 @@ class WindowAttention2d(nn.Module):
 
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Position bias (h, n, n) of a window of `rows` by `columns`."""
-        device = self.position_table.device
+        table, device = self.position_table.movedim(-1, 0), self.position_table.device
         r = torch.arange(rows, device=device)
         c = torch.arange(columns, device=device)
         down = (r[:, None] - r + self.window_size[0] - 1)[:, None, :, None]
         across = (c[:, None] - c + self.window_size[1] - 1)[None, :, None, :]
-        # rows, columns, rows, columns, h
-        biases = self.position_table[down, across].flatten(2, 3).flatten(0, 1).movedim(-1, 0)
-        # dense in this order, as what is made of it is then: masks of many windows are not to be copied
-        return biases.contiguous()
+        offsets = (down * table.shape[2] + across).flatten()
+        if device.type == "cpu":
+            # several times faster than an index of tensors, a dozen times with gradients; on a GPU the order
+            # in which those are added up would not be fixed
+            biases = table.flatten(1).index_select(1, offsets)
+        else:
+            biases = table.flatten(1)[:, offsets]
+        return biases.view(-1, rows * columns, rows * columns)
 
     def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""
