@@ -14,7 +14,6 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import as_image
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 
 
@@ -68,8 +67,9 @@ class FocalModulation2d(nn.Module):
         self.modulator = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.out = nn.Linear(dim, dim)
-        for linear in (self.query_gates, self.context, self.modulator, self.out):
-            truncated_normal_(linear.weight, 0.02)
+        # the authors' modulator is a convolution of one tap, which begins as torch makes it; so does this one
+        for linear in (self.query_gates, self.context, self.out):
+            nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
