@@ -436,6 +436,7 @@ def test_initial_values():
             {"overlapping": True},
             "patch_size must be 4 where the stem is a convolution of 7x7, got 2; with overl",
         ),
+        ({"post_norm": "no"}, "post_norm must be True or False, got 'no'"),
         ({"dim": 0}, "FocalNetVariant: dim must be an integer of at least 1, got 0"),
     ],
 )

@@ -83,7 +83,10 @@ def from_authors(
     try:
         check_whole(name, model, shapes, {key: tuple(t.shape) for key, t in weights.items()})
     except InvalidInput as error:
-        hint = "; of one without a classifier say num_classes=0" if head is None else ""
+        lacks = [n for n in shapes if n not in weights]
+        # nothing else is missing
+        headless = head is None and all(n.startswith("head.") for n in lacks)
+        hint = "; of one without a classifier say num_classes=0" if headless else ""
         raise InvalidInput(f"{error}{hint}") from None
     found = {}
     for key, tensor in own.items():

@@ -59,6 +59,9 @@ class FocalNetVariant(Variant):
         for name in ("focal_levels", "focal_windows"):
             numbers = self._per_stage(name)
             natural(type(self).__name__, **{f"{name}[{i}]": n for i, n in enumerate(numbers)})
+        for name in ("normalize_modulator", "norm_in_modulation", "post_norm", "overlapping"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(f"{name} must be True or False, got {getattr(self, name)!r}")
         if not all(window % 2 for window in self._per_stage("focal_windows")):
             raise InvalidInput(f"focal_windows must be odd, got {self.focal_windows!r}")
         if self.overlapping and self.patch_size != OVERLAPPING_PATCH:
