@@ -42,6 +42,14 @@ def test_networks_start_alike_in_all_else():
         assert torch.equal(states[0][key], states[2][key])
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_linear_maps_begin_alike(name):
+    network = build(name, FocalNetShiftConfig(dim=64), channels=1, seed=0)
+    for linear in (m for m in network.modules() if isinstance(m, nn.Linear)):
+        assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
+        assert linear.bias is None or not linear.bias.any()
+
+
 def test_modulation_and_convolution_reach_alike():
     for name in (FOCAL, CONVOLUTION):
         mixer = build(name, CONFIG, channels=1, seed=0).stages[0][0].mixer.double()
