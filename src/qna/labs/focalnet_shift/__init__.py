@@ -31,8 +31,8 @@ LAB = Lab(
         read="the abstract; the authors' code and its README, microsoft/FocalNet at e8514bd (MIT)",
         differs="the paper trained on ImageNet; these are networks of two stages of two blocks, after a few "
         "minutes on small images with black around them, none of which was moved in training; linear maps "
-        "begin with variance 1 / channels in all networks, since with the authors' deviation of 0.02 modulation "
-        "of so few channels learns little in this time",
+        "begin with variance 1 / channels in all networks, since with the authors' deviation of 0.02 "
+        "modulation of so few channels learns little in this time",
     ),
     claim="Focal modulation does not depend on where in the image something stands, because every position's "
     "context lies around it (the authors' README), and networks of it are above those of windows at similar "

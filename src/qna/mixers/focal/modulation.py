@@ -61,9 +61,10 @@ class FocalModulation2d(nn.Module):
         self.query_gates = nn.Linear(dim, dim + len(self.kernel_sizes) + 1)
         self.context = nn.Linear(dim, dim)
         # the trap of copies in the wild: these convolutions have neither bias nor norm
-        self.levels = nn.ModuleList(
-            nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim, bias=False) for k in self.kernel_sizes
-        )
+        for level, k in enumerate(self.kernel_sizes, start=1):
+            # no list of modules, which would have a name and never be called
+            convolution = nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim, bias=False)
+            self.add_module(f"level{level}", convolution)
         self.modulator = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.out = nn.Linear(dim, dim)
@@ -76,7 +77,7 @@ class FocalModulation2d(nn.Module):
         """(B, H, W, dim) -> (B, H, W, dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         # gates are what the projection gives, without an activation
-        query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.levels) + 1], -1)
+        query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.kernel_sizes) + 1], -1)
         if self.normalize_modulator:
             gates = gates / gates.shape[-1]
         # nothing is named that would then live longer than it is needed
@@ -86,6 +87,11 @@ class FocalModulation2d(nn.Module):
                 query * apply_linear(self.modulator, self._gather(apply_linear(self.context, x), gates))
             ),
         )
+
+    @property
+    def levels(self) -> list[nn.Conv2d]:
+        """The convolutions, in order; as modules they are called level1, level2 and so on."""
+        return [self.get_submodule(f"level{n}") for n in range(1, len(self.kernel_sizes) + 1)]  # type: ignore[misc]
 
     def _gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """The gated sum of all levels, (B, H, W, dim)."""

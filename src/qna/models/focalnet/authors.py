@@ -123,7 +123,9 @@ def authors_name(key: str, *, isotropic: bool) -> str:
     elif stage and not block:
         # what halves the map ends the stage before
         return f"layers.{stage - 1}.downsample.{rest.replace('conv', 'proj')}"
-    rest = re.sub(r"^mixer\.levels\.(\d+)\.", r"modulation.focal_layers.\1.0.", rest)
+    rest = re.sub(
+        r"^mixer\.level(\d+)\.", lambda level: f"modulation.focal_layers.{int(level[1]) - 1}.0.", rest
+    )
     for ours, theirs in _IN_BLOCK.items():
         rest = rest.replace(ours, theirs)
     return f"layers.{stage}.blocks.{block - (stage > 0)}.{rest}"
