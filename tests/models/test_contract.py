@@ -5,7 +5,6 @@ import pytest
 from qna.models import FAMILIES
 from tests.models.contract import CONTRACT
 
-
 # parameters; some clauses hold a model four times over, in float64
 LARGEST = 250_000_000
 
