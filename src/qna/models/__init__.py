@@ -3,6 +3,7 @@
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
 from qna.models.family import Family, Variant
+from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
@@ -14,6 +15,7 @@ from qna.models.sharing import from_pretrained, save_pretrained
 __all__ = [
     "DINAT_SIZES",
     "FAMILIES",
+    "FOCALNET",
     "HALONET",
     "NAT",
     "NATVariant",
@@ -24,6 +26,8 @@ __all__ = [
     "DecodedBackbone",
     "BlockSpec",
     "Family",
+    "FocalNet",
+    "FocalNetVariant",
     "HaloNet",
     "HaloNetVariant",
     "QnAUNet",

@@ -14,7 +14,6 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import as_image
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 
 
@@ -62,21 +61,23 @@ class FocalModulation2d(nn.Module):
         self.query_gates = nn.Linear(dim, dim + len(self.kernel_sizes) + 1)
         self.context = nn.Linear(dim, dim)
         # the trap of copies in the wild: these convolutions have neither bias nor norm
-        self.levels = nn.ModuleList(
-            nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim, bias=False) for k in self.kernel_sizes
-        )
+        for level, k in enumerate(self.kernel_sizes, start=1):
+            # no list of modules, which would have a name and never be called
+            convolution = nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim, bias=False)
+            self.add_module(f"level{level}", convolution)
         self.modulator = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.out = nn.Linear(dim, dim)
-        for linear in (self.query_gates, self.context, self.modulator, self.out):
-            truncated_normal_(linear.weight, 0.02)
+        # the authors' modulator is a convolution of one tap, which begins as torch makes it; so does this one
+        for linear in (self.query_gates, self.context, self.out):
+            nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         # gates are what the projection gives, without an activation
-        query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.levels) + 1], -1)
+        query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.kernel_sizes) + 1], -1)
         if self.normalize_modulator:
             gates = gates / gates.shape[-1]
         # nothing is named that would then live longer than it is needed
@@ -86,6 +87,11 @@ class FocalModulation2d(nn.Module):
                 query * apply_linear(self.modulator, self._gather(apply_linear(self.context, x), gates))
             ),
         )
+
+    @property
+    def levels(self) -> list[nn.Conv2d]:
+        """The convolutions, in order; as modules they are called level1, level2 and so on."""
+        return [self.get_submodule(f"level{n}") for n in range(1, len(self.kernel_sizes) + 1)]  # type: ignore[misc]
 
     def _gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """The gated sum of all levels, (B, H, W, dim)."""
