@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # a process per core, one thread each
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 .DEFAULT_GOAL := help
 
