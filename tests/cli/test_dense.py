@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import redirect_stdout
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,28 +190,54 @@ def test_what_was_answered_is_not_asked_again(  # noqa: PLR0917
     assert not list(tmp_path.glob("**/*.shares"))
 
 
-@pytest.mark.parametrize(
-    "which",
-    [pytest.param("detector", marks=pytest.mark.slow), pytest.param("segmenter", marks=pytest.mark.long)],
-)
-def test_two_processes_answer_each_image_once(which, request, photos, tmp_path, capsys):
+def asked(run, photos, folder):
+    """The command whose rows and pictures go to a folder."""
+    folder.mkdir()
+    out = folder / ("rows.jsonl" if run.name == "boxes" else "masks")
+    return ["predict", run, photos, "--device", "cpu", "--out", out, "--pictures", folder / "pictures"]
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_of_two_processes_each_answers_its_share(which, request, photos, tmp_path, capsys, monkeypatch):  # noqa: PLR0917
+    """One after the other, in this process: the second of three shares, and then what is left."""
+    from qna.cli import _detectors, _segmenters
+
+    run, module = request.getfixturevalue(which), {"detector": _detectors, "segmenter": _segmenters}[which]
+    monkeypatch.setattr(module, "_SHARE", 3)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main([*map(str, asked(run, photos, alone))]) == 1
+    told = capsys.readouterr().out
+    command, made = [*map(str, asked(run, photos, both))], {}
+    for rank in (1, 0):
+        here = processes.Processes(rank, 2, torch.device("cpu"), SimpleNamespace(wait_for_everyone=lambda: 0))
+        monkeypatch.setattr(processes, "join_processes", lambda *, cpu, here=here: here)
+        assert main(command) == 0
+        made[rank] = {path: path.stat().st_mtime_ns for path in (both / "pictures").rglob("*.png")}
+    captured = capsys.readouterr()
+    assert captured.err == "qna: 1 of 7 have no answer\n"
+    assert captured.out == told.replace(str(alone), str(both))
+    assert files_in(alone) == files_in(both)
+    # of a share one may be the file that is cut short
+    assert len(made[1]) in (2, 3)
+    assert made[1].items() <= made[0].items()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_two_processes_of_torchrun(which, request, photos, tmp_path, capsys):
     run = request.getfixturevalue(which)
     alone, both = tmp_path / "alone", tmp_path / "both"
-    for folder in (alone, both):
-        folder.mkdir()
-
-    def command(folder):
-        out = folder / ("rows.jsonl" if which == "detector" else "masks")
-        return ["predict", run, photos, "--device", "cpu", "--out", out, "--pictures", folder / "pictures"]
-
-    assert main([*map(str, command(alone))]) == 1
+    assert main([*map(str, asked(run, photos, alone))]) == 1
     told = capsys.readouterr().out
-    done = torchrun("-m", "qna", *command(both))
+    done = torchrun("-m", "qna", *asked(run, photos, both))
     assert done.returncode == 0, done.stderr
     assert "qna: 1 of 7 have no answer" in done.stderr
     assert done.stdout == told.replace(str(alone), str(both))
-    files = {path.relative_to(alone): path.read_bytes() for path in alone.rglob("*") if path.is_file()}
-    assert files == {p.relative_to(both): p.read_bytes() for p in both.rglob("*") if p.is_file()}
+    assert files_in(alone) == files_in(both)
 
 
 @pytest.mark.parametrize("which", ["detector", "segmenter"])
@@ -306,14 +333,42 @@ def test_what_has_no_meaning_is_refused_in_one_sentence(  # noqa: PLR0917
     ):
         assert main(["eval", *map(str, runs), *arguments]) == 2
         assert capsys.readouterr().err == f"qna: {said}\n"
-    for run, task in ((detector, "detection"), (segmenter, "segmentation")):
-        assert main(["export", str(run), "--to", str(tmp_path / "a.onnx")]) == 2
-        said = f"qna: {run} is a run of {task}, and only networks that classify can be taken here\n"
-        assert capsys.readouterr().err == said
+    for run, arguments, said in (
+        (
+            detector,
+            [],
+            f"{detector} is a run of detection, and `qna export` writes networks that classify or segment",
+        ),
+        (segmenter, ["--crop-pct", "0.5"], f"--crop-pct {nothing} segments: leave it out"),
+    ):
+        assert main(["export", str(run), "--to", str(tmp_path / "a.onnx"), *arguments]) == 2
+        assert capsys.readouterr().err == f"qna: {said}\n"
     several = processes.Processes(0, 2, torch.device("cpu"), None)
     monkeypatch.setattr(processes, "join_processes", lambda *, cpu: several)
     assert main(["predict", str(detector), photo]) == 2
     assert "several processes need --out FILE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_network_that_segments_as_onnx(segmenter, tmp_path, capsys):
+    runtime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+    pytest.importorskip("onnxscript", reason="qna[export] brings it")
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(segmenter), "--to", str(path)]) == 0
+    assert "tried with batch x height x width = 1x16x16, 3x37x53, 1x64x41" in capsys.readouterr().out
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    told = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    brought_back = load_segmenter(str(segmenter))
+    assert (told["task"], told["model"], told["image_size"]) == ("segmentation", "qna_unet_nano", 16)
+    assert told["classes"] == ["background", "cross", "diamond", "square", "triangle"]
+    assert tuple(map(tuple, told["palette"])) == brought_back.palette
+    assert (tuple(told["mean"]), tuple(told["std"])) == (brought_back.mean, brought_back.std)
+    x = torch.randn(2, 3, 33, 18)
+    (logits,) = session.run(["logits"], {"images": x.numpy()})
+    with torch.no_grad():
+        expected = brought_back.network(x)
+    assert logits.shape == (2, 5, 33, 18)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4 * expected.std().item())
 
 
 def test_other_classes_are_refused(detector, scenes, tmp_path, capsys):
