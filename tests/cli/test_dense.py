@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-import qna.models  # noqa: F401 - before what imports timm
+import qna.export
+import qna.models  # before what imports timm
 
 pytest.importorskip("segmentation_models_pytorch", reason="qna[dense] brings it")
 pytest.importorskip("transformers", reason="qna[dense] brings it")
@@ -349,26 +350,59 @@ def test_what_has_no_meaning_is_refused_in_one_sentence(  # noqa: PLR0917
     assert "several processes need --out FILE" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_network_that_segments_as_onnx(segmenter, tmp_path, capsys):
-    runtime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
-    pytest.importorskip("onnxscript", reason="qna[export] brings it")
-    path = tmp_path / "model.onnx"
-    assert main(["export", str(segmenter), "--to", str(path)]) == 0
-    assert "tried with batch x height x width = 1x16x16, 3x37x53, 1x64x41" in capsys.readouterr().out
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    told = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
-    brought_back = load_segmenter(str(segmenter))
+def check_told(metadata, segmenter):
+    """What a file tells of a network that segments."""
+    told = {name: json.loads(text) for name, text in metadata.items()}
     assert (told["task"], told["model"], told["image_size"]) == ("segmentation", "qna_unet_nano", 16)
     assert told["classes"] == ["background", "cross", "diamond", "square", "triangle"]
-    assert tuple(map(tuple, told["palette"])) == brought_back.palette
-    assert (tuple(told["mean"]), tuple(told["std"])) == (brought_back.mean, brought_back.std)
+    assert tuple(map(tuple, told["palette"])) == segmenter.palette
+    assert (tuple(told["mean"]), tuple(told["std"])) == (segmenter.mean, segmenter.std)
+
+
+@pytest.mark.parametrize(("suffix", "writes"), [(".onnx", "export_onnx"), (".pt2", "export_program")])
+def test_export_is_told_of_a_network_that_segments(suffix, writes, segmenter, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(qna.export, writes, lambda *given, **named: seen.append((given, named)))
+    path, brought_back = tmp_path / f"model{suffix}", load_segmenter(str(segmenter))
+    assert main(["export", str(segmenter), "--to", str(path), "--image-size", "16", "--sizes", "9x20"]) == 0
+    (((network, target, shape), named),) = seen
+    assert (target, shape) == (path, ("batch", 3, "height", "width"))
+    assert named["sizes"] == [{"batch": 1, "height": 9, "width": 20}]
+    assert named.get("outputs") == (["logits"] if suffix == ".onnx" else None)
+    check_told(named["metadata"], brought_back)
     x = torch.randn(2, 3, 33, 18)
-    (logits,) = session.run(["logits"], {"images": x.numpy()})
     with torch.no_grad():
-        expected = brought_back.network(x)
+        assert torch.equal(network(x), brought_back.network(x))
+
+
+@pytest.fixture(params=[".onnx", ".pt2"])
+def exported(request, segmenter, tmp_path, capsys):
+    """What a file of a network that segments tells of it, and what it gives for images."""
+    path = tmp_path / f"model{request.param}"
+    if request.param == ".onnx":
+        runtime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+        pytest.importorskip("onnxscript", reason="qna[export] brings it")
+    assert main(["export", str(segmenter), "--to", str(path)]) == 0
+    assert "tried with batch x height x width = 1x16x16, 3x37x53, 1x64x41" in capsys.readouterr().out
+    if request.param == ".onnx":
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        told = session.get_modelmeta().custom_metadata_map
+        return told, lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
+    names = ("task", "model", "classes", "palette", "image_size", "mean", "std")
+    extra = {f"metadata/{name}": "" for name in names}
+    program = torch.export.load(path, extra_files=extra)
+    return {name: extra[f"metadata/{name}"] for name in names}, program.module()
+
+
+@pytest.mark.long
+def test_a_network_that_segments_as_a_file(exported, segmenter):
+    (metadata, run), brought_back = exported, load_segmenter(str(segmenter))
+    check_told(metadata, brought_back)
+    x = torch.randn(2, 3, 33, 18)
+    with torch.no_grad():
+        logits, expected = run(x), brought_back.network(x)
     assert logits.shape == (2, 5, 33, 18)
-    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4 * expected.std().item())
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * expected.std().item())
 
 
 def test_other_classes_are_refused(detector, scenes, tmp_path, capsys):
