@@ -16,7 +16,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
-from qna.parts.open_size import is_open
+from qna.parts.open_size import part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, received
 
@@ -271,11 +271,7 @@ class HaloAttention2d(nn.Module):
         whole = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
         # one form of "rounded up" for all maps: exporters have to see that sizes of two paths are equal
         height, width = ((n + self.stride - 1) // self.stride for n in size[1:3])
-        inside = whole[:, :height, :width]
-        if any(map(is_open, size)):
-            # whether this is a copy depends on the sizes, which a recorder would keep to
-            inside = inside.clone(memory_format=torch.contiguous_format)
-        return inside
+        return part_of(part_of(whole, 1, 0, height), 2, 0, width)
 
 
 ROW = MixerRow(
