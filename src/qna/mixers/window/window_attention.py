@@ -18,7 +18,7 @@ from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
-from qna.parts.open_size import is_open
+from qna.parts.open_size import is_open, part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
@@ -115,11 +115,7 @@ class WindowAttention2d(nn.Module):
             if torch.compiler.is_compiling():
                 # the fused kernel's order in memory is not that of its decomposition, which exporters view
                 attended = attended.clone(memory_format=torch.contiguous_format)
-        inside = self._untile(attended, tilings, x.shape)
-        if any(map(is_open, x.shape)):
-            # whether this is a copy depends on the sizes, which a recorder would keep to
-            inside = inside.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, inside)
+        return apply_linear(self.out, self._untile(attended, tilings, x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.
@@ -286,14 +282,7 @@ class WindowAttention2d(nn.Module):
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         padded = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        top, left = down.before, across.before
-        if is_open(top) or is_open(left):
-            rows, columns = (
-                torch.arange(n, device=windows.device) + start
-                for n, start in ((size[1], top), (size[2], left))
-            )
-            return padded.index_select(1, rows).index_select(2, columns)
-        return padded[:, top : top + size[1], left : left + size[2]]
+        return part_of(part_of(padded, 1, down.before, size[1]), 2, across.before, size[2])
 
 
 ROW = MixerRow(
