@@ -1,4 +1,7 @@
-"""What NVIDIA's disassembler says of a compiled kernel: registers, spills, instructions issued."""
+"""What NVIDIA's disassembler says of a compiled kernel: registers, spills, instructions issued.
+
+A kernel is what Triton compiled, or the bytes of a cubin.
+"""
 
 import re
 import subprocess
@@ -50,6 +53,6 @@ def _tool(binary, folder, name, *options):
     import triton
 
     path = folder / "kernel.cubin"
-    path.write_bytes(binary.asm["cubin"])
+    path.write_bytes(binary if isinstance(binary, bytes) else binary.asm["cubin"])
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     return subprocess.run([tools / name, *options, path], capture_output=True, text=True, check=True).stdout

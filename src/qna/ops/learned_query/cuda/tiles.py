@@ -1,0 +1,97 @@
+"""How large a tile a block takes, and its shared memory: the arithmetic of the kernels' headers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qna.ops._shared.cuda.driver import Limits
+from qna.ops._shared.triton.arguments import ceil, power
+
+# channels of a thread, and bytes of neighbouring heads that make a sector of the second-level cache
+CHANNELS, SECTOR = 8, 32
+# a run of windows (positions) is so long; a tile has at most so many rows and columns
+RUN, ROWS, COLUMNS = 4, 8, 16
+
+# most threads of a block: of those of `gather` each takes up to twice the registers
+THREADS = {"attend": 256, "sum_inside": 256, "gather": 128}
+
+
+class Problem(NamedTuple):
+    """What of a call its kernels are compiled for.
+
+    Attributes:
+        size: bytes of a number in the maps.
+        kernel: taps along each axis of a window.
+        queries: L.
+        channels: d.
+        heads: of a group that a block takes.
+        vector: neighbouring heads that are read at once.
+    """
+
+    size: int
+    kernel: int
+    queries: int
+    channels: int
+    heads: int
+    vector: int
+
+    @property
+    def parts(self) -> int:
+        """Threads that share the channels of a head."""
+        return parts(self.channels) or 1
+
+
+class CudaTile(NamedTuple):
+    """Windows, or positions, that a block has in work, and how many neighbours of a row a thread owns."""
+
+    rows: int
+    columns: int
+    run: int
+
+    def threads(self, problem: Problem) -> int:
+        """Of a block."""
+        return problem.heads * problem.parts * (self.columns // self.run) * self.rows
+
+
+def parts(channels: int) -> int | None:
+    """How many threads share the channels of a head, at most 8 each: a power of two up to 8, or none."""
+    return next((n for n in (1, 2, 4, 8) if channels % n == 0 and channels // n <= CHANNELS), None)
+
+
+def group(heads: int, channels: int, size: int) -> int:
+    """Heads that a block takes: a power of two that, with the parts of their channels, fills half a warp."""
+    return min(power(heads), SECTOR // size, 16 // (parts(channels) or 1))
+
+
+def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
+    """Bytes of shared memory that a block of a kernel uses."""
+    if kernel == "add_up":
+        return 4 * 16 * 2 * 16
+    size, k, queries, channels, heads, vector = problem
+    threads, lanes = tile.threads(problem), heads * queries
+    halo, cells = (tile.rows + k - 1) * (tile.columns + k - 1), tile.rows * tile.columns
+    pitch = (ceil(channels * heads * size, 16) + 1) * 16
+    maps = halo * pitch
+    tables = lanes + 2 * k * k * lanes + lanes + threads // max(32, lanes // vector) * lanes
+    if kernel != "gather":
+        return maps + 4 * (halo * (lanes + 4) + tables) + 16
+    line = 2 * k * lanes
+    numbers = halo * (2 * lanes + 4) + cells * (lanes + 4) + tables + 2 * (threads // 32) * line + k * line
+    return maps + 4 * numbers
+
+
+def choose(kernel: str, problem: Problem, columns: int, limits: Limits) -> CudaTile:
+    """The largest tile of which a multiprocessor holds two blocks; else the smallest there is.
+
+    Args:
+        kernel: its name.
+        problem: what it is compiled for.
+        columns: of the map: small ones take narrow tiles.
+        limits: shared memory of the card.
+    """
+    most = min(limits.block, limits.multiprocessor // 2 - 1024)
+    width = COLUMNS // 2 if columns <= COLUMNS // 2 and problem.heads * problem.parts >= 8 else COLUMNS
+    tiles = [CudaTile(rows, width, RUN) for rows in (ROWS, ROWS // 2, ROWS // 4, 1)]
+    # all threads of a warp have work, and a block does not ask for more registers than there are
+    fit = [t for t in tiles if t.threads(problem) % 32 == 0 and t.threads(problem) <= THREADS[kernel]]
+    return next((t for t in fit if shared(kernel, problem, t) <= most), fit[-1])
