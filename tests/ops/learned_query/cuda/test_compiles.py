@@ -13,7 +13,7 @@ from qna.ops.learned_query.cases import Case
 from qna.ops.learned_query.cuda import arguments, plan
 from qna.ops.learned_query.cuda.plan import Geometry
 from tests.ops.learned_query.triton.interpreter import heads_fastest
-from tests.ops.machine_code import resources
+from tests.ops.machine_code import busiest_loop, resources
 
 pytestmark = [
     pytest.mark.skipif(bool(nvrtc.missing()), reason="; ".join(nvrtc.missing()) or "there"),
@@ -104,6 +104,29 @@ def test_every_card(card, case, dtype, tmp_path, monkeypatch):
 @pytest.mark.parametrize("case", WORKLOADS, ids=lambda c: c.name)
 def test_every_workload(case, dtype, tmp_path, monkeypatch):
     check(case, dtype, "sm_90", MOST, folder=tmp_path, monkeypatch=monkeypatch)
+
+
+# instructions of the loop over the taps' lines for each number of the output, at most
+@pytest.mark.parametrize(
+    ("case", "most"),
+    [
+        (PAPER[0], 21),
+        pytest.param(PAPER[1], 53, marks=pytest.mark.long),
+        pytest.param(PAPER[2], 100, marks=pytest.mark.long),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_windows_of_a_run_share_their_instructions(case, most, tmp_path, monkeypatch):
+    """Beside 1.375 multiplications for each tap: the value's, and three of two queries for 8 channels."""
+    program = geometry_of(case, BFLOAT16, "sm_90", monkeypatch)[0].program("attend")
+    kernel, run = case.kernel[0], dict(program.macros)["QNA_RUN"]
+    issued, multiplied = busiest_loop(nvrtc.compiled(program, "sm_90"), tmp_path)
+    numbers = run * case.head_dim
+    assert multiplied >= 1.375 * kernel * numbers
+    line = f"{case.name}: {issued * kernel / numbers:.1f} instructions per number of the output, "
+    line += f"{multiplied * kernel / numbers:.1f} of them multiply"
+    sys.stdout.write(line + "\n")
+    assert issued * kernel / numbers <= most, line
 
 
 def test_map_sizes_share_a_kernel(monkeypatch):

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from qna.ops import learned_query_attention
+from qna.ops._shared.window import Window
 from qna.ops.learned_query import ROW
-from qna.ops.learned_query.cases import CASES, Case
+from qna.ops.learned_query.cases import CASES
+from qna.ops.learned_query.cuda import backend
 from qna.ops.learned_query.cuda.backend import declines
 from qna.ops.learned_query.inputs import Inputs
 from tests.ops import equality
+from tests.ops.learned_query.cuda.cases import LAYERS, SMALL
 from tests.ops.learned_query.cuda.on_host import ATTEND, needs_compiler
 from tests.ops.learned_query.triton.interpreter import (
     far_above,
@@ -22,20 +25,6 @@ from tests.ops.learned_query.triton.interpreter import (
 from tests.ops.tolerance import assert_close_to_oracle
 
 pytestmark = [needs_compiler, pytest.mark.usefixtures("card")]
-
-SMALL = Case("small", (9, 20), (3, 3), batch=1, heads=8, head_dim=8)
-# (case, whether `make test` runs it): the others prove more of the same at more sizes
-LAYERS = (
-    SMALL,
-    Case("k5-two-tiles", (6, 19), (5, 5), heads=8, head_dim=8),
-    Case("k7-sixteen-heads", (7, 7), (7, 7), batch=1, heads=16, head_dim=8),
-    Case("groups-of-heads", (5, 5), (3, 3), heads=20, head_dim=4),
-    Case("four-queries-d16", (9, 18), (5, 5), queries=4, heads=4, head_dim=16),
-    Case("one-query-d32", (6, 9), (7, 7), queries=1, heads=2, head_dim=32),
-    Case("eight-parts-d64", (4, 5), (3, 3), heads=1, head_dim=64),
-    Case("d6-of-12", (5, 9), (3, 3), heads=5, head_dim=12),
-    Case("padded-by-two", (5, 9), (5, 5), heads=4, head_dim=8, window={"padding": 3}),
-)
 
 
 def attend(scores, value, bias, weight=None, *, backend, **window):
@@ -162,3 +151,29 @@ def test_packed_maps_get_one_gradient():
     assert torch.equal(out, expected)
     of_scores, of_value = torch.autograd.grad(expected, [apart["scores"], apart["value"]], upstream)
     assert torch.equal(together, torch.cat([of_value.transpose(-1, -2), of_scores], -2))
+
+
+def spread(t):
+    """`t` in a memory where its second item begins 2^31 numbers behind the first; unused pages take none."""
+    steps = (2**31, *t.stride()[1:])
+    whole = torch.empty(2**31 + t[0].numel() * 2, dtype=t.dtype)
+    return whole.as_strided(t.shape, steps).copy_(t)
+
+
+@pytest.mark.long
+def test_offsets_of_more_than_31_bits():
+    """Maps whose items lie so far apart, read and written, give what dense ones do."""
+    inputs = heads_fastest(replace(SMALL, batch=2).make(torch.bfloat16))
+    window = Window.over(SMALL.space, SMALL.kernel, stride=1, padding="same", dilation=1)
+    tables = (inputs["bias"], inputs["weight"])
+
+    def all_maps(move):
+        maps = [move(inputs["scores"].contiguous()), move(inputs["value"])]
+        out = move(torch.zeros_like(maps[1]))
+        backend.forward(*maps, *tables, out, None, window, (1, 1))
+        grads = [move(torch.zeros_like(t)) for t in maps]
+        sums = backend.backward(out, *maps, *tables, None, grads, window, (1, 1), True)
+        return [out, *grads, *sums]
+
+    for far, near in zip(all_maps(spread), all_maps(torch.clone), strict=True):
+        assert torch.equal(far, near)

@@ -119,10 +119,9 @@ def _uncompiled(inputs: Inputs) -> list[str]:
     """Compile the kernels that these inputs need, on their first use; the compiler's words where it fails."""
     if inputs.dtype not in STORED or inputs.head_dim > MOST["head_dim"]:
         return []
-    scores, value = unpack(inputs.maps.get("scores"), inputs.value, inputs.bias)
-    # what is copied first is aligned to its heads, as all is that is allocated for the call
-    given = tuple(t for t, transposed in ((scores, False), (value, True)) if is_dense(t, transposed))
-    geometry = Geometry(value, inputs.bias, inputs.window, given)
+    _, value = unpack(inputs.maps.get("scores"), inputs.value, inputs.bias)
+    # rows as they are but for views that begin, or go on, at odd places
+    geometry = Geometry(value, inputs.bias, inputs.window, ())
     kernels = ["attend"]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs.tensors):
         kernels += ["sum_inside", "gather", "add_up"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from qna.ops._shared.cuda.driver import Limits
-from qna.ops._shared.triton.arguments import ceil, power
+from qna.ops._shared.triton.arguments import CALLS, ceil, power
 
 # channels of a thread, and bytes of neighbouring heads that make a sector of the second-level cache
 CHANNELS, SECTOR = 8, 32
@@ -80,6 +81,7 @@ def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
     return maps + 4 * numbers
 
 
+@lru_cache(CALLS)
 def choose(kernel: str, problem: Problem, columns: int, limits: Limits) -> CudaTile:
     """The largest tile of which a multiprocessor holds two blocks; else the smallest there is.
 
