@@ -68,16 +68,16 @@ def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
     """Bytes of shared memory that a block of a kernel uses."""
     if kernel == "add_up":
         return 4 * 16 * 2 * 16
-    size, k, queries, channels, heads, vector = problem
-    threads, lanes = tile.threads(problem), heads * queries
+    size, k, queries, channels, heads, _ = problem
+    warps, lanes = tile.threads(problem) // 32, heads * queries
     halo, cells = (tile.rows + k - 1) * (tile.columns + k - 1), tile.rows * tile.columns
     pitch = (ceil(channels * heads * size, 16) + 1) * 16
     maps = halo * pitch
-    tables = lanes + 2 * k * k * lanes + lanes + threads // max(32, lanes // vector) * lanes
+    tables = 2 * k * k * lanes
     if kernel != "gather":
         return maps + 4 * (halo * (lanes + 4) + tables) + 16
     line = 2 * k * lanes
-    numbers = halo * (2 * lanes + 4) + cells * (lanes + 4) + tables + 2 * (threads // 32) * line + k * line
+    numbers = halo * (2 * lanes + 4) + cells * (lanes + 4) + tables + 2 * warps * line + k * line
     return maps + 4 * numbers
 
 

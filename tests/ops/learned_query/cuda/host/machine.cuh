@@ -161,9 +161,10 @@ inline float __uint_as_float(unsigned bits) {
 inline float __int_as_float(int bits) { return __uint_as_float(unsigned(bits)); }
 
 inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 
-// As a card rounds its argument.
-inline float exp_of(float x) { return exp2f(x * 1.4426950408889634f); }
+// Below the normal numbers it is 0, as there.
+inline float power_of_two(float x) { return x < -126 ? 0 : exp2f(x); }
 
 inline float inverse(float x) { return 1 / x; }
 

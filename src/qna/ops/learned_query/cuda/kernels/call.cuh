@@ -27,10 +27,13 @@ constexpr int HALO_CELLS = HALO_ROWS * HALO_COLUMNS;
 
 static_assert(D % PARTS == 0 && COLUMNS % RUN == 0 && HEADS % VECTOR == 0, "the tile does not come out even");
 static_assert(LANES <= 32 && (LANES & (LANES - 1)) == 0 && THREADS % 32 == 0, "warps hold whole runs");
-static_assert((L & (L - 1)) == 0 && HEADS * L <= THREADS, "threads keep to a query and a head");
+static_assert(THREADS % (HEADS / VECTOR * L) == 0, "threads keep to a query and their heads");
 
-// What is this many times below the largest term of a sum is lost in fp32 beside it.
+// Sums between SMALLEST and LARGEST have lost nothing that shows: what vanishes is below 2^-126, times a factor of the bias of
+// at most TALL. Of products of three, an exponential and a normaliser are at most WIDE.
 constexpr float SMALLEST = 1.0f / (1LL << 60), LARGEST = float(1LL << 60);
+constexpr float TALL = float(1 << 20), WIDE = float(1LL << 40);
+constexpr float LOG2E = 1.4426950408889634f;
 
 // A map whose rows hold (numbers, heads), the heads next to each other; strides in elements.
 struct Map {

@@ -7,8 +7,8 @@ constexpr int NORM_PITCH = HEADS * 2 * L + 4;
 constexpr int LINE_SUMS = K * HEADS * 2 * L; // of one line of taps: (tap, head, 2, query)
 
 constexpr int GRADS = round_up(HALO_CELLS * VALUE_PITCH * SIZE, 16);
-constexpr int GATHER_NUMBERS = HALO_CELLS * NORM_PITCH + CELLS * EXP_PITCH + L * HEADS + TABLE_NUMBERS + ROOM +
-                               2 * WARPS * LINE_SUMS + K * LINE_SUMS;
+constexpr int GATHER_NUMBERS =
+    HALO_CELLS * NORM_PITCH + CELLS * EXP_PITCH + TABLE_NUMBERS + 2 * WARPS * LINE_SUMS + K * LINE_SUMS;
 static_assert(GRADS + 4 * GATHER_NUMBERS == QNA_SHARED_BYTES, "what the host asks for is what the kernel uses");
 static_assert(GRADS + 4 * HALO_CELLS * NORM_PITCH >= SIZE * CELLS * (D + L) * HEADS, "the results find room");
 
@@ -16,9 +16,7 @@ struct Held {
     Stored* grads; // of the windows around the tile: (cell, part, head, channel)
     float* norms;  // (cell, head, 2, query)
     float* e;      // of the tile: (cell, head, query)
-    float* top;
     Tables tables;
-    float* room;
     float* line;   // sums of warps over one line of taps, two of them in turns
     float* totals; // of the block: (tap, head, 2, query)
 };
@@ -26,16 +24,16 @@ struct Held {
 __device__ __forceinline__ Held held_in(unsigned char* shared) {
     float* norms = (float*)(shared + GRADS);
     float* e = norms + HALO_CELLS * NORM_PITCH;
-    float* top = e + CELLS * EXP_PITCH;
-    Tables tables = tables_in(top + L * HEADS);
-    float* room = top + L * HEADS + TABLE_NUMBERS;
-    float* line = room + ROOM;
-    return {(Stored*)shared, norms, e, top, tables, room, line, line + 2 * WARPS * LINE_SUMS};
+    float* tables = e + CELLS * EXP_PITCH;
+    float* line = tables + TABLE_NUMBERS;
+    return {(Stored*)shared, norms, e, tables_in(tables), line, line + 2 * WARPS * LINE_SUMS};
 }
 
 // Normalisers of the windows around a tile; whether any of them is out of range.
 template <bool EXACT>
-__device__ __forceinline__ bool fill_norms(const Held& held, const Call& call, const Place& place, int y, int x) {
+__device__ __forceinline__ bool fill_norms(
+    const Held& held, const Call& call, const Place& place, int y, int x, const Stored* middle
+) {
     bool far = false;
     for (int i = threadIdx.x; i < HALO_CELLS * L * HEADS; i += THREADS) {
         int head = i % HEADS, query = i / HEADS % L, cell = i / HEADS / L;
@@ -51,9 +49,10 @@ __device__ __forceinline__ bool fill_norms(const Held& held, const Call& call, c
             to[0] = lse;
             to[L] = inner;
         } else {
-            int column = query * HEADS + head;
-            float norm = exp_of(held.top[column] - lse + held.tables.largest[column]);
-            far = far || !(norm <= LARGEST);
+            int row = query * call.heads + min(place.head + head, call.heads - 1);
+            float tap = or_zero(((const float*)call.bias)[TAPS / 2 * L * call.heads + row]);
+            float norm = power_of_two((tap - lse) * LOG2E + shift_of(widen(middle[row])));
+            far = far || !(norm <= WIDE);
             to[0] = norm;
             to[L] = norm * inner;
         }
@@ -203,15 +202,17 @@ __device__ __forceinline__ Stored* stage_run(Stored* stage, const Run& run, cons
     return scores;
 }
 
-// Bring the tile at `place` into shared memory and registers; whether it is to be gathered exactly.
-__device__ __forceinline__ bool hold(Run& run, const Held& held, const Call& call, const Place& place, const Share& share) {
+// Bring the tile at `place` into shared memory and registers; whether it is to be gathered exactly, because a number is out
+// of range, or one of the tables was `lost`.
+__device__ __forceinline__ bool hold(
+    Run& run, const Held& held, const Call& call, const Place& place, const Share& share, bool lost
+) {
     int own = (share.part * HEADS + share.head) * DP, cell = share.row * COLUMNS + share.column;
     fill_values<ROWS, COLUMNS>(
         held.grads, call.value, place, place.y, place.x, call.height, call.width, call.heads
     );
-    fill_exponentials<ROWS, COLUMNS>(
-        held.e, held.top, held.room, call.scores, place, place.y, place.x, call.height, call.width, call.heads
-    );
+    const Stored* middle = middle_of(call, place, place.y + ROWS / 2, place.x + COLUMNS / 2);
+    bool far = fill_exponentials<ROWS, COLUMNS>(held.e, call, place, place.y, place.x, middle);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < RUN; ++r) {
@@ -227,9 +228,9 @@ __device__ __forceinline__ bool hold(Run& run, const Held& held, const Call& cal
     fill_values<HALO_ROWS, HALO_COLUMNS>(
         held.grads, call.windows, place, y, x, call.rows, call.columns, call.heads
     );
-    bool far = __syncthreads_or(fill_norms<false>(held, call, place, y, x));
-    if (!far) return false;
-    fill_norms<true>(held, call, place, y, x);
+    far = fill_norms<false>(held, call, place, y, x, middle) || far || lost;
+    if (!__syncthreads_or(far)) return false;
+    fill_norms<true>(held, call, place, y, x, middle);
 #pragma unroll
     for (int r = 0; r < RUN; ++r) {
         int py = place.y + share.row, px = place.x + share.column + r, head = place.head + share.head;
@@ -250,15 +251,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, QNA_RESIDENT) gather(const
     Share share = share_of(threadIdx.x);
     int groups = groups_of(call), first = blockIdx.x % groups * HEADS, program = blockIdx.x / groups;
     for (int i = threadIdx.x; i < K * LINE_SUMS; i += THREADS) held.totals[i] = 0;
-    fill_tables(held.tables, call, first);
-    __syncthreads();
+    bool lost = fill_tables(held.tables, call, first);
 
     int tiles = tiles_of(call, call.height, call.width), each = ceil_of(tiles, call.programs);
     int last = min(program * each + each, tiles), turn = 0;
     for (int tile = program * each; tile < last; ++tile, turn += K) {
         Place place = place_of(tile, call.height, call.width, first);
         Run run;
-        bool exact = hold(run, held, call, place, share);
+        bool exact = hold(run, held, call, place, share, lost);
         if (exact) {
             gather_lines<true>(run, held, call, share, first, turn);
         } else {

@@ -22,10 +22,10 @@ __device__ __forceinline__ float from_half(unsigned short bits) {
     return x;
 }
 
-// e^x to a few units of rounding and that of x log2 e; 0 where it is below the normal numbers.
-__device__ __forceinline__ float exp_of(float x) {
+// 2^x to two units of rounding; 0 where it is below the normal numbers.
+__device__ __forceinline__ float power_of_two(float x) {
     float e;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * 1.4426950408889634f));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x));
     return e;
 }
 

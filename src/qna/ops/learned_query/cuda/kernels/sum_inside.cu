@@ -68,6 +68,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, QNA_RESIDENT) sum_inside(c
     int head = place.head + share.head, y = place.y + share.row;
     float *to_lse = (float*)call.lse, *to_inner = (float*)call.inner;
     int slow = 0;
+    float middle[L]; // what the sums are relative to
+    const Stored* score = middle_of(
+        call, place, place.y - call.above + HALO_ROWS / 2, place.x - call.left + HALO_COLUMNS / 2
+    );
+#pragma unroll
+    for (int l = 0; l < L; ++l) {
+        int row = l * call.heads + min(head, call.heads - 1);
+        float shift = shift_of(widen(score[row])) / LOG2E;
+        middle[l] = shift + or_zero(((const float*)call.bias)[TAPS / 2 * L * call.heads + row]);
+    }
 #pragma unroll
     for (int r = 0; r < RUN; ++r) {
         bool there = share.part == 0 && head < call.heads && y < call.rows && place.x + share.column + r < call.columns;
@@ -78,8 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, QNA_RESIDENT) sum_inside(c
         for (int l = 0; l < L; ++l) {
             float total = over_parts(inner[r][l]) * inverse(sum[r][l]);
             if (!there || !fine) continue;
-            int column = l * HEADS + share.head;
-            to_lse[at + l * call.heads] = seen.top[column] + seen.tables.largest[column] + logf(sum[r][l]);
+            to_lse[at + l * call.heads] = middle[l] + logf(sum[r][l]);
             to_inner[at + l * call.heads] = total;
         }
     }

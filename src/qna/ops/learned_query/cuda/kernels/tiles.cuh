@@ -10,20 +10,14 @@ constexpr int VALUE_PITCH = round_up(D * HEADS * SIZE, 16) / SIZE + 16 / SIZE;
 // exponentials lie as (head, query)
 constexpr int EXP_PITCH = HEADS * L + 4;
 
-constexpr int SPREAD = HEADS / VECTOR * L < 32 ? 32 : HEADS / VECTOR * L;
-constexpr int ROOM = THREADS / SPREAD * L * HEADS; // partial maxima
-
-// Tables of one group of heads, fp32: factors (taps, head, query), largest (query, head).
+// Tables of one group of heads in fp32: (taps, head, query).
 struct Tables {
     float *factors, *weighted;
-    float *largest; // bias under any tap; NaN where a factor would be lost beside it
 };
 
-constexpr int TABLE_NUMBERS = 2 * TAPS * HEADS * L + L * HEADS;
+constexpr int TABLE_NUMBERS = 2 * TAPS * HEADS * L;
 
-__device__ __forceinline__ Tables tables_in(float* at) {
-    return {at, at + TAPS * HEADS * L, at + 2 * TAPS * HEADS * L};
-}
+__device__ __forceinline__ Tables tables_in(float* at) { return {at, at + TAPS * HEADS * L}; }
 
 // Values of DOWN x ACROSS cells from (y, x) on; 0 outside the map and beyond the last head. A warp takes a line: what
 // its cells share of their addresses is computed once.
@@ -53,93 +47,75 @@ __device__ __forceinline__ void fill_values(
     }
 }
 
-// e^(score - top) of DOWN x ACROSS cells, `top` (query, head) being the largest score of the tile, or 0 where all
-// are masked; 0 outside the map. A score is read once and kept in a register until the largest is known.
-template <int DOWN, int ACROSS>
-__device__ __forceinline__ void fill_exponentials(
-    float* to, float* top, float* room, const Map& map, const Place& place, int y, int x, int height, int width,
-    int heads
-) {
-    constexpr int GROUPS = HEADS / VECTOR, OWNERS = L * GROUPS, ALL = DOWN * ACROSS * OWNERS;
-    constexpr int EACH = (ALL + THREADS - 1) / THREADS;
-    const float none = __int_as_float(0xff800000); // minus infinity
-    float score[EACH][VECTOR], most[VECTOR];
-    int group = threadIdx.x % GROUPS * VECTOR, query = threadIdx.x / GROUPS % L;
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) most[v] = none;
-#pragma unroll
-    for (int n = 0; n < EACH; ++n) {
-        int cell = (threadIdx.x + n * THREADS) / OWNERS;
-        int cy = y + cell / ACROSS, cx = x + cell % ACROSS;
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) score[n][v] = none;
-        if (cell < DOWN * ACROSS && cy >= 0 && cy < height && cx >= 0 && cx < width && place.head + group < heads) {
-            const Stored* from = stored(map.at) + cell_at(map, place.batch, cy, cx);
-            read<VECTOR>(score[n], from + query * heads + place.head + group);
-        }
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) most[v] = fmaxf(most[v], score[n][v]);
-    }
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-#pragma unroll
-        for (int m = OWNERS; m < 32; m *= 2) most[v] = fmaxf(most[v], __shfl_xor_sync(0xffffffffu, most[v], m));
-        if (threadIdx.x % SPREAD < OWNERS) {
-            room[threadIdx.x / SPREAD * L * HEADS + query * HEADS + group + v] = most[v];
-        }
-    }
-    __syncthreads();
-    if (threadIdx.x < L * HEADS) {
-        float largest = none;
-        for (int i = 0; i < THREADS / SPREAD; ++i) largest = fmaxf(largest, room[i * L * HEADS + threadIdx.x]);
-        top[threadIdx.x] = largest == none ? 0 : largest;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int n = 0; n < EACH; ++n) {
-        int cell = (threadIdx.x + n * THREADS) / OWNERS;
-        if (cell < DOWN * ACROSS) {
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-                float e = exp_of(score[n][v] - top[query * HEADS + group + v]);
-                to[cell * EXP_PITCH + (group + v) * L + query] = e;
-            }
-        }
-    }
+// A finite stand-in for one number among many: 0 for minus infinity.
+__device__ __forceinline__ float or_zero(float x) { return x == __int_as_float(0xff800000) ? 0 : x; }
+
+// The score that stands for all of a tile: that of its middle, or of the position nearest to it.
+__device__ __forceinline__ const Stored* middle_of(const Call& call, const Place& place, int y, int x) {
+    int my = min(max(y, 0), call.height - 1), mx = min(max(x, 0), call.width - 1);
+    return stored(call.scores.at) + cell_at(call.scores, place.batch, my, mx);
 }
 
-// e^(bias - largest), and these times the weight. If one that is not 0 would be below SMALLEST, all of its query and
-// head are NaN, and so is every sum that they enter.
-__device__ __forceinline__ void fill_tables(const Tables& to, const Call& call, int first) {
+// What is subtracted of all exponents of a query and a head in a tile, in powers of two. It is the same number for all
+// that is compared with one another, so that its rounding does not matter.
+__device__ __forceinline__ float shift_of(float middle) { return or_zero(middle) * LOG2E; }
+
+// e^(score - middle) of DOWN x ACROSS cells from (y, x) on, 0 outside the map; whether one of them is out of range.
+template <int DOWN, int ACROSS>
+__device__ __forceinline__ bool fill_exponentials(
+    float* to, const Call& call, const Place& place, int y, int x, const Stored* middle
+) {
+    constexpr int GROUPS = HEADS / VECTOR, OWNERS = L * GROUPS, ALL = DOWN * ACROSS * OWNERS;
+    const float none = __int_as_float(0xff800000);
+    // a thread keeps to its query and its heads
+    int group = threadIdx.x % GROUPS * VECTOR, query = threadIdx.x / GROUPS % L;
+    int row = query * call.heads + place.head + group;
+    bool there = place.head + group < call.heads, far = false;
+    float shift[VECTOR];
+    if (there) read<VECTOR>(shift, middle + row);
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) shift[v] = there ? shift_of(shift[v]) : 0;
+#pragma unroll 2
+    for (int i = threadIdx.x; i < ALL; i += THREADS) {
+        int cell = i / OWNERS, cy = y + cell / ACROSS, cx = x + cell % ACROSS;
+        float score[VECTOR];
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) score[v] = none;
+        if (there && cy >= 0 && cy < call.height && cx >= 0 && cx < call.width) {
+            read<VECTOR>(score, stored(call.scores.at) + cell_at(call.scores, place.batch, cy, cx) + row);
+        }
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) {
+            float e = power_of_two(score[v] * LOG2E - shift[v]);
+            far = far || !(e <= WIDE);
+            to[cell * EXP_PITCH + (group + v) * L + query] = e;
+        }
+    }
+    return far;
+}
+
+// e^(bias - bias of the middle tap), and these times the weight. One that is not 0 and out of range becomes NaN, and so
+// does every sum that it enters.
+__device__ __forceinline__ bool fill_tables(const Tables& to, const Call& call, int first) {
     const float* bias = (const float*)call.bias;
     const float* weight = (const float*)call.weight;
+    bool far = false;
     for (int i = threadIdx.x; i < TAPS * L * HEADS; i += THREADS) {
         int head = i % HEADS, query = i / HEADS % L, tap = i / HEADS / L;
-        bool there = first + head < call.heads;
-        int at = (tap * L + query) * call.heads + first + head;
-        to.factors[(tap * HEADS + head) * L + query] = there ? bias[at] : 0.0f;
-        to.weighted[(tap * HEADS + head) * L + query] = !there ? 0.0f : weight ? weight[at] : 1.0f;
-    }
-    __syncthreads();
-    if (threadIdx.x < L * HEADS) {
-        const float none = __int_as_float(0xff800000);
-        const float* column = to.factors + threadIdx.x % HEADS * L + threadIdx.x / HEADS;
-        float most = none, least = -none;
-#pragma unroll
-        for (int tap = 0; tap < TAPS; ++tap) {
-            float b = column[tap * HEADS * L];
-            most = fmaxf(most, b);
-            least = fminf(least, b == none ? -none : b);
+        float factor = 0, weighted = 0;
+        if (first + head < call.heads) {
+            int row = query * call.heads + first + head, at = tap * L * call.heads + row;
+            factor = power_of_two((bias[at] - or_zero(bias[TAPS / 2 * L * call.heads + row])) * LOG2E);
+            if (!(factor <= TALL) || (factor < SMALLEST && bias[at] != __int_as_float(0xff800000))) {
+                factor = __int_as_float(0x7fc00000);
+                far = true;
+            }
+            weighted = factor * (weight ? weight[at] : 1.0f);
         }
-        most = most == none ? 0 : most;
-        to.largest[threadIdx.x] = expf(least - most) < SMALLEST ? __int_as_float(0x7fc00000) : most;
+        to.factors[(tap * HEADS + head) * L + query] = factor;
+        to.weighted[(tap * HEADS + head) * L + query] = weighted;
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < TAPS * L * HEADS; i += THREADS) {
-        float factor = expf(to.factors[i] - to.largest[i % L * HEADS + i / L % HEADS]);
-        to.factors[i] = factor;
-        to.weighted[i] *= factor;
-    }
+    return far;
 }
 
 // Write N numbers of each cell of a tile, staged as (cell, number, head), to a map's rows of (number, head). A warp takes

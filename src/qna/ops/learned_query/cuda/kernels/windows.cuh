@@ -5,31 +5,28 @@
 struct Seen {
     Stored* values; // (cell, part, head, channel)
     float* e;       // (cell, head, query)
-    float* top;     // (query, head)
     Tables tables;
     Place* place; // of the tile: kept here, it needs no registers in between
 };
 
 constexpr int SEEN_VALUES = round_up(HALO_CELLS * VALUE_PITCH * SIZE, 16);
 constexpr int SEEN_BYTES =
-    SEEN_VALUES + 4 * (HALO_CELLS * EXP_PITCH + L * HEADS + TABLE_NUMBERS + ROOM) + int(sizeof(Place));
+    SEEN_VALUES + 4 * (HALO_CELLS * EXP_PITCH + TABLE_NUMBERS) + int(sizeof(Place));
 
 // Fill `shared` for the windows at `place`; the caller waits for all threads before it reads.
 __device__ __forceinline__ Seen see(unsigned char* shared, const Call& call, const Place& place) {
     static_assert(SEEN_BYTES == QNA_SHARED_BYTES, "what the host asks for is what the kernel uses");
     float* e = (float*)(shared + SEEN_VALUES);
-    float* top = e + HALO_CELLS * EXP_PITCH;
-    float* room = top + L * HEADS + TABLE_NUMBERS;
-    Seen seen = {(Stored*)shared, e, top, tables_in(top + L * HEADS), (Place*)(room + ROOM)};
+    float* tables = e + HALO_CELLS * EXP_PITCH;
+    Seen seen = {(Stored*)shared, e, tables_in(tables), (Place*)(tables + TABLE_NUMBERS)};
     if (threadIdx.x == 0) *seen.place = place;
     int y = place.y - call.above, x = place.x - call.left;
     fill_values<HALO_ROWS, HALO_COLUMNS>(
         seen.values, call.value, place, y, x, call.height, call.width, call.heads
     );
     fill_tables(seen.tables, call, place.head);
-    fill_exponentials<HALO_ROWS, HALO_COLUMNS>(
-        e, top, room, call.scores, place, y, x, call.height, call.width, call.heads
-    );
+    const Stored* middle = middle_of(call, place, y + HALO_ROWS / 2, x + HALO_COLUMNS / 2);
+    fill_exponentials<HALO_ROWS, HALO_COLUMNS>(e, call, place, y, x, middle);
     return seen;
 }
 
@@ -62,6 +59,6 @@ __device__ __forceinline__ void add_denominators(float (&sum)[RUN][L], const See
 __device__ __forceinline__ bool served(const float (&sum)[L]) {
     bool all = true;
 #pragma unroll
-    for (int l = 0; l < L; ++l) all = all && sum[l] >= SMALLEST;
+    for (int l = 0; l < L; ++l) all = all && sum[l] >= SMALLEST && sum[l] <= LARGEST;
     return all;
 }
