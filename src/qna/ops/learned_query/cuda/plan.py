@@ -13,7 +13,7 @@ from qna.ops._shared.cuda.program import CudaLaunch, Program
 from qna.ops._shared.triton.arguments import CALLS, ceil
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.cuda.arguments import KernelCall, vector
-from qna.ops.learned_query.cuda.tiles import CudaTile, Problem, choose, group, shared
+from qna.ops.learned_query.cuda.tiles import CudaTile, Problem, choose, group, resident, shared
 
 KERNELS = Path(__file__).parent / "kernels"
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -21,8 +21,6 @@ STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PROGRAMS, PARTIAL_SUMS = 1024, 2**22
 # numbers of which a block of `add_up` makes the sums
 SUMS = 16
-# blocks that a multiprocessor is to hold by its registers, of so many threads as a block has at most
-RESIDENT = {"attend": 3, "sum_inside": 2, "gather": 2, "add_up": 1}
 
 
 class Geometry:
@@ -38,7 +36,7 @@ class Geometry:
     def __init__(self, value: Tensor, bias: Tensor, window: Window, maps: tuple[Tensor, ...]):
         self.batch, height, width, self.heads, channels = value.shape
         size, self.queries = value.element_size(), bias.shape[-2]
-        heads = group(self.heads, channels, size)
+        heads = group(self.heads, channels, size, bias.shape[0])
         self.problem = Problem(
             size, bias.shape[0], self.queries, channels, heads, vector(self.heads, heads, size, maps)
         )
@@ -90,7 +88,7 @@ def _program(kernel: str, stored: int, problem: Problem, tile: CudaTile) -> Prog
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
         "RUN": tile.run,
-        "RESIDENT": RESIDENT[kernel],
+        "RESIDENT": resident(kernel, problem, tile),
         "SHARED_BYTES": shared(kernel, problem, tile),
     }
     return Program(KERNELS, kernel, tuple((f"QNA_{name}", number) for name, number in macros.items()))

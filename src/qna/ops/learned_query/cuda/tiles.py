@@ -10,9 +10,12 @@ from qna.ops._shared.triton.arguments import CALLS, ceil, power
 
 # channels of a thread, and bytes of neighbouring heads that make a sector of the second-level cache
 CHANNELS, SECTOR = 8, 32
-# a run of windows (positions) is so long; a tile has at most so many rows and columns
+# a run of windows (positions) is so long, or twice as long; a tile has at most so many rows and columns
 RUN, ROWS, COLUMNS = 4, 8, 16
 
+WARP, REGISTERS = 32, 65536
+# blocks that a multiprocessor is to hold, so that one computes while another waits for its tile
+BLOCKS = 2
 # most threads of a block: of those of `gather` each takes up to twice the registers
 THREADS = {"attend": 256, "sum_inside": 256, "gather": 128}
 
@@ -59,9 +62,11 @@ def parts(channels: int) -> int | None:
     return next((n for n in (1, 2, 4, 8) if channels % n == 0 and channels // n <= CHANNELS), None)
 
 
-def group(heads: int, channels: int, size: int) -> int:
+def group(heads: int, channels: int, size: int, kernel: int) -> int:
     """Heads that a block takes: a power of two that, with the parts of their channels, fills half a warp."""
-    return min(power(heads), SECTOR // size, 16 // (parts(channels) or 1))
+    # the tiles of wide windows are large as they are
+    together = SECTOR // size if kernel < 7 else CHANNELS
+    return min(power(heads), together, 16 // (parts(channels) or 1))
 
 
 def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
@@ -81,9 +86,22 @@ def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
     return maps + 4 * numbers
 
 
+def resident(kernel: str, problem: Problem, tile: CudaTile) -> int:
+    """Blocks that a multiprocessor is to hold: as many as leave each thread the registers that it needs."""
+    _, k, queries, channels, _, _ = problem
+    part = channels // problem.parts
+    # accumulators and normalisers of a run, the factors of a line of taps, and what addresses and a cell take
+    needs = {
+        "attend": tile.run * (part + queries) + k * queries + 37,
+        "sum_inside": 2 * tile.run * (part + queries) + k * queries + 37,
+    }
+    registers = min(255, needs.get(kernel, 255))
+    return max(1, REGISTERS // (-(-registers // 8) * 8 * tile.threads(problem)))
+
+
 @lru_cache(CALLS)
 def choose(kernel: str, problem: Problem, columns: int, limits: Limits) -> CudaTile:
-    """The largest tile of which a multiprocessor holds two blocks; else the smallest there is.
+    """The largest tile of which a multiprocessor holds two blocks at least; else the smallest there is.
 
     Args:
         kernel: its name.
@@ -91,9 +109,17 @@ def choose(kernel: str, problem: Problem, columns: int, limits: Limits) -> CudaT
         columns: of the map: small ones take narrow tiles.
         limits: shared memory of the card.
     """
-    most = min(limits.block, limits.multiprocessor // 2 - 1024)
+    most = min(limits.block, limits.multiprocessor // BLOCKS - 1024)
     width = COLUMNS // 2 if columns <= COLUMNS // 2 and problem.heads * problem.parts >= 8 else COLUMNS
     tiles = [CudaTile(rows, width, RUN) for rows in (ROWS, ROWS // 2, ROWS // 4, 1)]
+    if kernel == "attend":
+        # long runs read less for each window, where they leave four warps at work
+        long = [CudaTile(rows, width, 2 * RUN) for rows in (ROWS, ROWS // 2)]
+        tiles = [*(t for t in long if t.threads(problem) >= 4 * WARP), *tiles]
+    if kernel == "gather" and problem.queries > 2:
+        # else sums and factors of a line of taps would not fit the registers
+        tiles = [t._replace(run=RUN // 2) for t in tiles]
     # all threads of a warp have work, and a block does not ask for more registers than there are
-    fit = [t for t in tiles if t.threads(problem) % 32 == 0 and t.threads(problem) <= THREADS[kernel]]
-    return next((t for t in fit if shared(kernel, problem, t) <= most), fit[-1])
+    fit = [t for t in tiles if t.threads(problem) % WARP == 0 and t.threads(problem) <= THREADS[kernel]]
+    small = (t for t in fit if shared(kernel, problem, t) <= most and resident(kernel, problem, t) >= BLOCKS)
+    return next(small, fit[-1])
