@@ -77,12 +77,12 @@ def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
     warps, lanes = tile.threads(problem) // 32, heads * queries
     halo, cells = (tile.rows + k - 1) * (tile.columns + k - 1), tile.rows * tile.columns
     pitch = (ceil(channels * heads * size, 16) + 1) * 16
-    maps = halo * pitch
+    maps, apart = halo * pitch, lanes + ceil(max(1, lanes // tile.run), queries) * queries
     tables = 2 * k * k * lanes
     if kernel != "gather":
-        return maps + 4 * (halo * (lanes + 4) + tables) + 16
+        return maps + 4 * (halo * apart + tables) + 16
     line = 2 * k * lanes
-    numbers = halo * (2 * lanes + 4) + cells * (lanes + 4) + tables + 2 * warps * line + k * line
+    numbers = halo * (2 * lanes + 4) + cells * apart + tables + 2 * warps * line + k * line
     return maps + 4 * numbers
 
 

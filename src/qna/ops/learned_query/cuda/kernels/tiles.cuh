@@ -7,8 +7,8 @@ __host__ __device__ constexpr int round_up(int n, int unit) { return (n + unit -
 // Numbers from one cell to the next. Values lie as (part, head, channel), so that a thread reads its channels by
 // one word; 16 bytes more let the cells of neighbouring runs begin in other banks.
 constexpr int VALUE_PITCH = round_up(D * HEADS * SIZE, 16) / SIZE + 16 / SIZE;
-// exponentials lie as (head, query)
-constexpr int EXP_PITCH = HEADS * L + 4;
+// exponentials lie as (head, query); so many more let a row of lanes that reads two runs read all banks
+constexpr int EXP_PITCH = HEADS * L + round_up(HEADS * L < RUN ? 1 : HEADS * L / RUN, L);
 
 // Tables of one group of heads in fp32: (taps, head, query).
 struct Tables {
