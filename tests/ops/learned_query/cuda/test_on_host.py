@@ -153,6 +153,21 @@ def test_packed_maps_get_one_gradient():
     assert torch.equal(together, torch.cat([of_value.transpose(-1, -2), of_scores], -2))
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_torch_compile_sees_one_call():
+    """And what the backend asks of its inputs can be traced."""
+
+    def step(**inputs):
+        return attend(**{**inputs, "value": inputs["value"] * 2}, backend="cuda_on_host").sin()
+
+    inputs = {k: equality.leaf(t) for k, t in heads_fastest(SMALL.make()).items()}
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    grads = [torch.autograd.grad(f(**inputs).sum(), list(inputs.values())) for f in (compiled, step)]
+    for a, e in zip(*grads, strict=True):
+        torch.testing.assert_close(a, e)
+
+
 def spread(t):
     """`t` in a memory where its second item begins 2^31 numbers behind the first; unused pages take none."""
     steps = (2**31, *t.stride()[1:])

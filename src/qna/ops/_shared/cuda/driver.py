@@ -13,8 +13,9 @@ from qna.ops._shared.cuda.program import CudaLaunch, Program
 
 # of a device: bytes of shared memory that a multiprocessor has, and that a block may ask for
 _PER_MULTIPROCESSOR, _PER_BLOCK = 81, 97
-# of a function: bytes of shared memory that its launches may ask for
-_DYNAMIC_SHARED = 8
+# of a function: bytes of shared memory that its launches may ask for, and how many percent of the processor's
+# memory are to be shared memory and not cache
+_DYNAMIC_SHARED, _CARVEOUT = 8, 9
 
 
 class Limits(NamedTuple):
@@ -83,6 +84,7 @@ def _function(program: Program, index: int, shared: int) -> ctypes.c_void_p:
         _check("cuModuleLoadData", ctypes.byref(module), binary)
         _check("cuModuleGetFunction", ctypes.byref(function), module, program.kernel.encode())
         _check("cuFuncSetAttribute", function, _DYNAMIC_SHARED, shared)
+        _check("cuFuncSetAttribute", function, _CARVEOUT, 100)
     return function
 
 

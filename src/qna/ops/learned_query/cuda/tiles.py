@@ -13,7 +13,8 @@ CHANNELS, SECTOR = 8, 32
 # a run of windows (positions) is so long, or twice as long; a tile has at most so many rows and columns
 RUN, ROWS, COLUMNS = 4, 8, 16
 
-WARP, REGISTERS = 32, 65536
+# threads of a warp; registers of a multiprocessor, and blocks that every one of them can hold
+WARP, REGISTERS, MOST_BLOCKS = 32, 65536, 16
 # blocks that a multiprocessor is to hold, so that one computes while another waits for its tile
 BLOCKS = 2
 # most threads of a block: of those of `gather` each takes up to twice the registers
@@ -96,7 +97,7 @@ def resident(kernel: str, problem: Problem, tile: CudaTile) -> int:
         "sum_inside": 2 * tile.run * (part + queries) + k * queries + 37,
     }
     registers = min(255, needs.get(kernel, 255))
-    return max(1, REGISTERS // (-(-registers // 8) * 8 * tile.threads(problem)))
+    return max(1, min(MOST_BLOCKS, REGISTERS // (-(-registers // 8) * 8 * tile.threads(problem))))
 
 
 @lru_cache(CALLS)

@@ -66,6 +66,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, QNA_RESIDENT) sum_inside(c
 
     place = *seen.place;
     int head = place.head + share.head, y = place.y + share.row;
+    // before the threads of a warp part
+#pragma unroll
+    for (int i = 0; i < RUN * L; ++i) {
+        inner[i / L][i % L] = over_parts(inner[i / L][i % L]) * inverse(sum[i / L][i % L]);
+    }
     float *to_lse = (float*)call.lse, *to_inner = (float*)call.inner;
     int slow = 0;
     float middle[L]; // what the sums are relative to
@@ -83,13 +88,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, QNA_RESIDENT) sum_inside(c
         bool there = share.part == 0 && head < call.heads && y < call.rows && place.x + share.column + r < call.columns;
         bool fine = served(sum[r]);
         slow |= int(there && !fine) << r;
-        Offset at = there ? window_at(call, place.batch, y, place.x + share.column + r) + head : 0;
+        if (!there || !fine) continue;
+        Offset at = window_at(call, place.batch, y, place.x + share.column + r) + head;
 #pragma unroll
         for (int l = 0; l < L; ++l) {
-            float total = over_parts(inner[r][l]) * inverse(sum[r][l]);
-            if (!there || !fine) continue;
             to_lse[at + l * call.heads] = middle[l] + logf(sum[r][l]);
-            to_inner[at + l * call.heads] = total;
+            to_inner[at + l * call.heads] = inner[r][l];
         }
     }
 #pragma unroll 1
