@@ -29,7 +29,7 @@ CARDS = {
 }
 REGISTERS = 65536  # of a multiprocessor
 # registers of a thread at most: a multiprocessor holds three blocks of 128 threads, four, and two
-MOST = {"attend": 168, "sum_inside": 128, "gather": 248, "add_up": 40}
+MOST = {"attend": 168, "sum_inside": 128, "gather": 255, "add_up": 40}
 
 
 def stage(kernel, heads=8, head_dim=8, queries=2, size=56):

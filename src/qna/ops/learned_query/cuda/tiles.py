@@ -10,6 +10,8 @@ from qna.ops._shared.triton.arguments import CALLS, ceil, power
 
 # channels of a thread, and bytes of neighbouring heads that make a sector of the second-level cache
 CHANNELS, SECTOR = 8, 32
+# most bytes that the values of a position take in a tile
+CELL = 256
 # a run of windows (positions) is so long, or twice as long; a tile has at most so many rows and columns
 RUN, ROWS, COLUMNS = 4, 8, 16
 
@@ -64,10 +66,11 @@ def parts(channels: int) -> int | None:
 
 
 def group(heads: int, channels: int, size: int, kernel: int) -> int:
-    """Heads that a block takes: a power of two that, with the parts of their channels, fills half a warp."""
+    """Heads that a block takes: a power of two that, with the parts of their channels, fits half a warp."""
     # the tiles of wide windows are large as they are
     together = SECTOR // size if kernel < 7 else CHANNELS
-    return min(power(heads), together, 16 // (parts(channels) or 1))
+    room = 1 << max(1, CELL // (channels * size)).bit_length() - 1
+    return min(power(heads), together, room, 16 // (parts(channels) or 1))
 
 
 def shared(kernel: str, problem: Problem, tile: CudaTile) -> int:
