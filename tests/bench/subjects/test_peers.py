@@ -21,7 +21,7 @@ SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
 COMPILED = {"two-conv-compiled", "neighbourhood"}
 REGISTERED = {peer.name for peer in registered.PEERS}
 # what this machine lacks, or needs a card
-ELSEWHERE = {"natten", *(n for n in PEERS if n.endswith("-triton"))}
+ELSEWHERE = {"natten", *(n for n in PEERS if n.endswith(("-triton", "-cuda")))}
 HAND_WRITTEN = [n for n in PEERS if n not in COMPILED | REGISTERED | ELSEWHERE | {"qna-cpu"}]
 
 
