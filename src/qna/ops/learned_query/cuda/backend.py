@@ -21,7 +21,7 @@ WINDOWS, QUERIES = (3, 5, 7), (1, 2, 4)
 MOST = {"head_dim": 64}
 
 
-def forward(  # noqa: PLR0917 (called by position, as the op's schema has it)
+def forward(
     scores: Tensor,
     value: Tensor,
     bias: Tensor,
@@ -42,7 +42,7 @@ def forward(  # noqa: PLR0917 (called by position, as the op's schema has it)
         out.copy_(to)
 
 
-def backward(  # noqa: PLR0917 (as above)
+def backward(
     grad: Tensor,
     scores: Tensor,
     value: Tensor,
