@@ -1,0 +1,242 @@
+"""Attention of each region's positions to those of the regions that it was routed to.
+
+Keys and values are gathered for a few regions at a time, forward and backward, so that what is held beside the
+maps has a fixed size. The plain form gathers all of them at once: ``topk`` copies of keys and values, and a
+score for every query and key that it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+import torch.nn.functional as F
+from torch import Tensor
+
+from qna.ops._shared.flops import count
+
+# numbers gathered at a time: on a CPU few enough for its caches, elsewhere enough to keep the device busy
+_AT_A_TIME = {"cpu": 2**19}
+_ELSEWHERE = 2**24
+
+
+def attend_routed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    routes: Tensor,
+    *,
+    num_heads: int,
+    scale: float,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """Attend the regions that `routes` names.
+
+    Args:
+        query: (N, n, C), n positions of each of N regions, those of all maps one after another.
+        key: the same.
+        value: the same.
+        routes: int64 (N, topk), rows of `key` that a region attends.
+        num_heads: divides C.
+        scale: of the products.
+        hidden: bool (R, n), positions that are no keys, the same in every R regions; None for none.
+
+    Returns:
+        (N, n, C).
+    """
+    given = (query, key, value, routes, num_heads, scale, hidden)
+    return _attend_plainly(*given) if _wants_plain_torch() else _attend(*given)
+
+
+def gathered_at_once(regions: int, tokens: int, topk: int, dim: int, *, device: str = "cpu") -> int:
+    """Elements of keys and values that `attend_routed` gathers at a time without a gradient."""
+    per_region = 2 * topk * tokens * dim
+    return per_region * min(regions, max(1, _limit(device) // per_region))
+
+
+def _wants_plain_torch() -> bool:
+    """Whether a graph is recorded for others to read, or a transform is at work that knows no ops of ours."""
+    return (
+        torch.compiler.is_exporting()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or fwAD._current_level >= 0
+    )
+
+
+def _attend_plainly(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    routes: Tensor,
+    num_heads: int,
+    scale: float,
+    hidden: Tensor | None,
+) -> Tensor:
+    """The definition: all keys and values gathered, all scores formed; differentiable as often as one likes."""
+    shares = routed_shares(query, key, routes, num_heads=num_heads, scale=scale, hidden=hidden)
+    return _joined(shares @ _by_heads(value[routes].flatten(1, 2), num_heads))
+
+
+def routed_shares(
+    query: Tensor,
+    key: Tensor,
+    routes: Tensor,
+    *,
+    num_heads: int,
+    scale: float,
+    hidden: Tensor | None = None,
+) -> Tensor:
+    """The softmax of `attend_routed`: (N, num_heads, n, topk * n)."""
+    gathered = _by_heads(key[routes].flatten(1, 2), num_heads)
+    scores = (_by_heads(query, num_heads) * scale) @ gathered.transpose(-1, -2)
+    if hidden is not None:
+        scores = scores.masked_fill(_of_keys(hidden, routes), float("-inf"))
+    return scores.softmax(-1)
+
+
+@torch.library.custom_op("qna::routed_attention", mutates_args=())
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    routes: Tensor,
+    num_heads: int,
+    scale: float,
+    hidden: Tensor | None,
+) -> Tensor:
+    result = query.new_empty(query.shape)
+    dim = query.shape[-1]
+    for some, gather in _chunks(query, routes, numbers_per_key=2 * dim):
+        mask = None
+        if hidden is not None:
+            mask = query.new_zeros(()).masked_fill(_of_keys(hidden, routes[some]), float("-inf"))
+        queries, keys, values = (_by_heads(t, num_heads) for t in (query[some], gather(key), gather(value)))
+        result[some] = _joined(
+            F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+        )
+    return result
+
+
+@torch.library.custom_op("qna::routed_attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    routes: Tensor,
+    num_heads: int,
+    scale: float,
+    hidden: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_query = query.new_empty(query.shape)
+    # a region is chosen many times: its sums are not to be rounded each time
+    wide = torch.promote_types(query.dtype, torch.float32)
+    of_key, of_value = (torch.zeros(t.shape, dtype=wide, device=t.device) for t in (key, value))
+    tokens, dim = query.shape[1:]
+    for some, gather in _chunks(query, routes, numbers_per_key=2 * (dim + num_heads * tokens)):
+        chosen = routes[some].flatten()
+        keys, values = (_by_heads(gather(t), num_heads) for t in (key, value))
+        masked = None if hidden is None else _of_keys(hidden, routes[some])
+        sums: list[Any] = [0, 0]
+        # where one region's scores are too many already, some queries at a time
+        step = max(1, _limit(query.device.type) // (num_heads * keys.shape[2] * (some.stop - some.start)))
+        for first in range(0, tokens, step):
+            here = (some, slice(first, first + step))
+            queries, grads = _by_heads(query[here] * scale, num_heads), _by_heads(grad[here], num_heads)
+            scores = queries @ keys.transpose(-1, -2)
+            if masked is not None:
+                scores.masked_fill_(masked, float("-inf"))
+            shares = scores.softmax(-1)
+            sums[1] = sums[1] + shares.transpose(-1, -2) @ grads
+            of_shares = grads @ values.transpose(-1, -2)
+            of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
+            of_query[here] = _joined(of_scores @ keys) * scale
+            sums[0] = sums[0] + of_scores.transpose(-1, -2) @ queries
+        for total, summed in zip((of_key, of_value), sums, strict=True):
+            total.index_add_(0, chosen, _joined(summed).view(-1, tokens, dim).to(wide))
+    return of_query, of_key.to(key.dtype), of_value.to(value.dtype)
+
+
+def _chunks(query: Tensor, routes: Tensor, *, numbers_per_key: int) -> Iterator[tuple[slice, Any]]:
+    """Slices of regions, and what gathers (regions, topk * n, C) of keys or values for each."""
+    regions, tokens, dim = query.shape
+    keys = routes.shape[1] * tokens
+    step = max(1, _limit(query.device.type) // max(1, keys * numbers_per_key))
+    for first in range(0, regions, step):
+        some = slice(first, min(first + step, regions))
+        chosen = routes[some].flatten()
+        yield some, lambda t, chosen=chosen: t.index_select(0, chosen).view(-1, keys, dim)
+
+
+def _limit(device: str) -> int:
+    return _AT_A_TIME.get(device, _ELSEWHERE)
+
+
+def _of_keys(hidden: Tensor, routes: Tensor) -> Tensor:
+    """Of each gathered key whether it is hidden: (regions, 1, 1, topk * n)."""
+    return hidden[routes % len(hidden)].flatten(1)[:, None, None]
+
+
+def _by_heads(t: Tensor, num_heads: int) -> Tensor:
+    """(N, n, C) -> (N, h, n, d)."""
+    return t.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def _joined(t: Tensor) -> Tensor:
+    """(N, h, n, d) -> (N, n, C)."""
+    return t.transpose(1, 2).flatten(2)
+
+
+@_attend.register_fake
+def _(query, key, value, routes, num_heads, scale, hidden):
+    return query.new_empty(query.shape)
+
+
+@_attend_backward.register_fake
+def _(grad, query, key, value, routes, num_heads, scale, hidden):
+    return tuple(t.new_empty(t.shape) for t in (query, key, value))
+
+
+def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, num_heads, scale, hidden = inputs
+    ctx.save_for_backward(*tensors, hidden)
+    ctx.num_heads, ctx.scale = num_heads, scale
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    query, key, value, routes, hidden = ctx.saved_tensors
+    others = (routes, ctx.num_heads, ctx.scale, hidden)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # the gradient is to be differentiated again, which plain torch can be
+        maps = (query, key, value)
+        wanted = [t for t in maps if t.requires_grad]
+        found = iter(torch.autograd.grad(_attend_plainly(*maps, *others), wanted, grad, create_graph=True))
+        grads = tuple(next(found) if t.requires_grad else None for t in maps)
+    else:
+        grads = _attend_backward(grad, query, key, value, *others)
+    return (*grads, None, None, None, None)
+
+
+_attend.register_autograd(_differentiate, setup_context=_setup)
+
+
+def _macs(query: Any, routes: Any) -> int:
+    """Multiply-adds of scores and sums."""
+    (regions, tokens, dim), topk = query.shape, routes.shape[1]
+    return 2 * regions * tokens * topk * tokens * dim
+
+
+def _flops(query, key, value, routes, *others, out_val=None, **_) -> int:
+    return 2 * _macs(query, routes)
+
+
+def _backward_flops(grad, query, key, value, routes, *others, out_val=None, **_) -> int:
+    # scores once more, and two products for each of the two
+    return 5 * _macs(query, routes)
+
+
+count(torch.ops.qna.routed_attention, _flops)
+count(torch.ops.qna.routed_attention_backward, _backward_flops)
