@@ -31,16 +31,17 @@ LAB = Lab(
         venue="CVPR 2023",
         arxiv="2303.08810",
         read="the authors' code and its README, rayleizhu/BiFormer at 1697bbb (MIT)",
-        differs="the published networks have four stages and were trained on ImageNet; these have one stage of "
-        "two blocks and see small images for 300 steps from scratch: how fast they learn, not what they "
+        differs="the published networks have four stages and were trained on ImageNet; these have one stage "
+        "of two blocks and see small images for 300 steps from scratch: how fast they learn, not what they "
         "could reach. The random control is ours",
         status="after",
     ),
-    claim="Attending a few regions that are chosen by content costs less than attending all of them, and does "
-    "better than local windows (title and README: the network of Swin's layout reaches 82.7 %).",
-    control="The same network, of the same parameters, trained alike, whose regions attend all regions (full "
-    "attention), themselves alone (windows), or themselves and random others, as many as are chosen (what the "
-    "choice itself is worth). For the layer's memory the form that gathers all keys and values at once.",
+    claim="Attending a few regions that are chosen by content costs less than attending all of them, and "
+    "does better than local windows (README: the network of Swin's layout reaches 82.7 % on ImageNet).",
+    control="The same network, of the same parameters, trained alike, whose regions attend all regions "
+    "(full attention), themselves alone (windows), or themselves and random others, as many as are chosen "
+    "(what the choice itself is worth). For the layer's memory the form that gathers all keys and values "
+    "at once.",
     rule=RULE,
     config=BiFormerRoutingConfig,
     tiny=BiFormerRoutingConfig(

@@ -13,7 +13,7 @@ CONTENDERS = (ROUTED, RANDOM, WINDOWS, FULL)
 
 
 class FixedRoutes2d(BiLevelRoutingAttention2d):
-    """Bi-level routing attention whose routes do not depend on the map: each region's own, then random others.
+    """Bi-level routing attention with routes that no map changes: each region's own, then random others.
 
     With `topk` 1 it is attention inside windows. Which others is drawn once, when the layer is made.
     """

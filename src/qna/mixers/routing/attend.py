@@ -1,8 +1,8 @@
 """Attention of each region's positions to those of the regions that it was routed to.
 
-Keys and values are gathered for a few regions at a time, forward and backward, so that what is held beside the
-maps has a fixed size. The plain form gathers all of them at once: ``topk`` copies of keys and values, and a
-score for every query and key that it meets.
+Keys and values are gathered for a few regions at a time, forward and backward, so that what is held beside
+the maps has a fixed size. The plain form gathers all of them at once: ``topk`` copies of keys and values, and
+a score for every query and key that it meets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _wants_plain_torch() -> bool:
     )
 
 
-def _attend_plainly(
+def _attend_plainly(  # noqa: PLR0917 - as the op
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -75,7 +75,7 @@ def _attend_plainly(
     scale: float,
     hidden: Tensor | None,
 ) -> Tensor:
-    """The definition: all keys and values gathered, all scores formed; differentiable as often as one likes."""
+    """The definition: all keys and values gathered, all scores formed; can be differentiated repeatedly."""
     shares = routed_shares(query, key, routes, num_heads=num_heads, scale=scale, hidden=hidden)
     return _joined(shares @ _by_heads(value[routes].flatten(1, 2), num_heads))
 
@@ -98,7 +98,7 @@ def routed_shares(
 
 
 @torch.library.custom_op("qna::routed_attention", mutates_args=())
-def _attend(
+def _attend(  # noqa: PLR0917 - tensors of an op with a gradient are positional
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -121,7 +121,7 @@ def _attend(
 
 
 @torch.library.custom_op("qna::routed_attention_backward", mutates_args=())
-def _attend_backward(
+def _attend_backward(  # noqa: PLR0917 - as the op
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -191,12 +191,12 @@ def _joined(t: Tensor) -> Tensor:
 
 
 @_attend.register_fake
-def _(query, key, value, routes, num_heads, scale, hidden):
+def _(query, *others):
     return query.new_empty(query.shape)
 
 
 @_attend_backward.register_fake
-def _(grad, query, key, value, routes, num_heads, scale, hidden):
+def _(grad, query, key, value, *others):
     return tuple(t.new_empty(t.shape) for t in (query, key, value))
 
 

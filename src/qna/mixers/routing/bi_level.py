@@ -28,8 +28,9 @@ BORDERS = ("mask", "input", "projected")
 class BiLevelRoutingAttention2d(nn.Module):
     """Bi-level routing attention (Zhu et al., CVPR 2023, section 3.2) of maps of any height and width.
 
-    A map is split into S x S regions, S fixed, so that they grow with it. With Q^r and K^r the means of queries
-    and keys over each region, I^r the regions that a region attends, and C all channels, not those of a head::
+    A map is split into S x S regions, S fixed, so that they grow with it. With Q^r and K^r the means of
+    queries and keys over each region, I^r the regions that a region attends, and C all channels, not those of
+    a head::
 
         I^r = topk regions of  Q^r (K^r)^T                      in each row, the same for all heads
         O   = softmax(Q gather(K, I^r)^T / sqrt(C)) gather(V, I^r) + LePE(V)
@@ -46,11 +47,11 @@ class BiLevelRoutingAttention2d(nn.Module):
         regions: S, regions per column and per row; an integer for both.
         topk: regions that a region attends; S^2 for full attention.
         lepe_size: positions per axis of the convolution, odd; 0 for none.
-        border: what fills up a map that regions do not divide, behind its end. "mask": nothing that is attended
-            or counts in a mean. "input": zeros before the projection, whose queries, keys and values are the
-            biases, and which count (the authors' first code, with which their checkpoints were trained).
-            "projected": zeros after it, which are attended but do not count in a mean (the authors' second code;
-            regions there are rounded down, so that there may be more of them than S^2).
+        border: what fills up a map that regions do not divide, behind its end. "mask": nothing that is
+            attended or counts in a mean. "input": zeros before the projection, whose queries, keys and values
+            are the biases, and which count (the authors' first code, that of most of their checkpoints).
+            "projected": zeros after it, which are attended but do not count in a mean (their second code;
+            regions are rounded down there, so that there may be more of them than S^2).
 
     Raises:
         InvalidInput: `num_heads` does not divide `dim`, there are not `topk` regions, `lepe_size` is even, or
@@ -177,7 +178,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         return batch * dim * (linear + filled * attended + regions.count**2 + of_lepe * taps)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: queries, keys, values, what LePE and attention make, and what is gathered."""
+        """Elements beside the input: queries, keys, values, LePE, what is attended, and what is gathered."""
         regions = self._regions(size)
         maps = size[0] * regions.count * regions.tokens * self.dim
         topk = min(self.topk, regions.count)

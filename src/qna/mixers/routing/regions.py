@@ -66,7 +66,7 @@ class Regions(NamedTuple):
         return F.pad(x, (0, 0, 0, sizes[1] - self.width, 0, sizes[0] - self.height))
 
     def tile(self, filled: Tensor) -> Tensor:
-        """(B, down * rows, across * columns, C) -> (B, count, tokens, C), regions and positions row by row."""
+        """(B, down * rows, across * columns, C) -> (B, count, tokens, C), both row by row."""
         tiled = filled.unflatten(2, (self.across, self.columns)).unflatten(1, (self.down, self.rows))
         return tiled.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 

@@ -1,4 +1,4 @@
-"""Bi-level routing attention (Zhu et al., CVPR 2023): what regions choose is gathered a little at a time, or at once."""
+"""Bi-level routing attention (Zhu et al., CVPR 2023): what regions choose, gathered in parts or at once."""
 
 from __future__ import annotations
 
@@ -59,12 +59,14 @@ def build(setting: Setting, level: str, *, attend: Attend) -> Contender:
     return contender_of_core(setting, level, core, definition, terms=terms, extra=extra)
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, routes: Tensor, heads: int, scale: float, hidden: Tensor | None):
+def chunked(  # noqa: PLR0917 - as all of `Attend`
+    q: Tensor, k: Tensor, v: Tensor, routes: Tensor, heads: int, scale: float, hidden: Tensor | None
+) -> Tensor:
     """This library's: the keys and values of a few regions at a time."""
     return attend_routed(q, k, v, routes, num_heads=heads, scale=scale, hidden=hidden)
 
 
-def gathered(
+def gathered(  # noqa: PLR0917 - as all of `Attend`
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -75,7 +77,7 @@ def gathered(
     *,
     fused: bool,
 ) -> Tensor:
-    """All keys and values topk times, as the authors' code has them; fused: by torch's SDPA, without scores."""
+    """All keys and values topk times, as the authors' code has them; fused: by SDPA, without scores."""
     query, key, value = (
         by_heads(heads)(t).transpose(1, 2) for t in (q, k[routes].flatten(1, 2), v[routes].flatten(1, 2))
     )
