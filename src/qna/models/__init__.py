@@ -2,6 +2,7 @@
 
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
+from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
 from qna.models.family import Family, Variant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
@@ -12,6 +13,7 @@ from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 
 __all__ = [
+    "BIFORMER_SIZES",
     "DINAT_SIZES",
     "FAMILIES",
     "HALONET",
@@ -21,6 +23,8 @@ __all__ = [
     "QNA_UNET",
     "QNA_VIT",
     "Backbone",
+    "BiFormer",
+    "BiFormerVariant",
     "DecodedBackbone",
     "BlockSpec",
     "Family",
