@@ -23,11 +23,19 @@ sys.path.insert(0, str(HERE))
 import rule  # noqa: E402
 
 LEGACY = {
-    **{"depth": [1, 1, 2, 1], "embed_dim": [16, 32, 64, 128], "head_dim": 16, "mlp_ratios": [3] * 4},
-    **{"n_win": 4, "kv_downsample_mode": "identity", "kv_per_wins": [-1] * 4, "topks": [1, 3, 8, -2]},
-    **{"qk_dims": [16, 32, 64, 128], "auto_pad": True},
+    "depth": [1, 1, 2, 1],
+    "embed_dim": [16, 32, 64, 128],
+    "head_dim": 16,
+    "mlp_ratios": [3] * 4,
+    "n_win": 4,
+    "kv_downsample_mode": "identity",
+    "kv_per_wins": [-1] * 4,
+    "topks": [1, 3, 8, -2],
+    "qk_dims": [16, 32, 64, 128],
+    "auto_pad": True,
 }
-LAYOUT = {"depth": [1, 1, 1, 1], "embed_dim": [16, 32, 64, 128], "head_dim": 16, "n_wins": (4, 4, 4, 4)}
+LAYOUT = {"depth": [1, 1, 1, 1], "embed_dim": [16, 32, 64, 128], "head_dim": 16, "n_wins": (4,) * 4}
+LAYOUT["norm_layer"] = torch.nn.BatchNorm2d
 OURS = {"dim": 16, "depths": [1, 1, 2, 1], "topks": [1, 3, 8, None], "regions": 4, "head_dim": 16}
 OURS_STL = {**OURS, "depths": [1, 1, 1, 1], "topks": [1, 4, 16, None]}
 # maps that 4 regions divide in three stages, and others
@@ -35,15 +43,15 @@ EVEN, ODD = ((64, 128),), ((96, 70), (64, 128))
 # name of the case -> what theirs is, its arguments, model of ours, its arguments, sizes
 CASES = {
     "biformer": ("biformer.BiFormer", LEGACY, "biformer_nano_32", OURS, ODD),
-    "stl": ("biformer_stl.BiFormerSTL", {**LAYOUT, "norm_layer": torch.nn.BatchNorm2d}, "biformer_stl", OURS_STL, EVEN),
+    "stl": ("biformer_stl.BiFormerSTL", LAYOUT, "biformer_stl", OURS_STL, EVEN),
     "stl_nchw": (
         "biformer_stl_nchw.nchwBiFormerSTL",
-        {**LAYOUT, "norm_layer": torch.nn.BatchNorm2d, "topks": (1, 4, 16, -1)},
+        {**LAYOUT, "topks": (1, 4, 16, -1)},
         "biformer_stl_nchw",
         OURS_STL,
-        (*EVEN, (112, 160)),
+        (*EVEN, (96, 160)),  # a map of odd size would lose its last row in their code
     ),
-    "biformer_tiny": ("biformer.biformer_tiny", {"auto_pad": True}, "biformer_tiny", {}, ((224, 224), (112, 224))),
+    "biformer_tiny": ("biformer.biformer_tiny", {}, "biformer_tiny", {}, ((224, 224), (112, 224))),
     "biformer_small": ("biformer.biformer_small", {}, "biformer_small", {}, ((224, 112),)),
     "biformer_base": ("biformer.biformer_base", {}, "biformer_base", {}, ((112, 224),)),
     "biformer_stl": ("biformer_stl.biformer_stl", {}, "biformer_stl", {}, ((224, 224), (112, 224))),
