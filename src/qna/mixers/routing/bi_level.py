@@ -99,16 +99,8 @@ class BiLevelRoutingAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         regions = self._regions(x.shape)
-        query, key, value, inside = self._project(x, regions)
-        enhanced = self._enhance(value, regions)
-        attended = attend_routed(
-            *(t.flatten(0, 1) for t in (query, key, value)),
-            self._routes(query, key, inside),
-            num_heads=self.num_heads,
-            scale=self.scale,
-            hidden=self._hidden(inside),
-        )
-        whole = regions.crop(regions.untile(attended.unflatten(0, (-1, regions.count))))
+        attended, enhanced = self._attend(x, regions)
+        whole = regions.crop(regions.untile(attended))
         if enhanced is not None:
             whole = whole + enhanced
         if any(map(is_open, x.shape)):
@@ -178,11 +170,16 @@ class BiLevelRoutingAttention2d(nn.Module):
         return batch * dim * (linear + filled * attended + regions.count**2 + of_lepe * taps)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: queries, keys, values, LePE, what is attended, and what is gathered."""
+        """Elements beside the input: queries, keys, values, LePE, what is attended, and what is gathered.
+
+        Where there is padding of zeros, queries, keys and values with what the projection made of it.
+        """
         regions = self._regions(size)
         maps = size[0] * regions.count * regions.tokens * self.dim
         topk = min(self.topk, regions.count)
-        return 5 * maps + gathered_at_once(size[0] * regions.count, regions.tokens, topk, self.dim)
+        gathered = gathered_at_once(size[0] * regions.count, regions.tokens, topk, self.dim)
+        replaced = regions.pads and self.border != "input"
+        return max(5 * maps + gathered, 6 * maps if replaced else 0)
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
@@ -216,6 +213,19 @@ class BiLevelRoutingAttention2d(nn.Module):
             packed = torch.where(inside[..., None], packed, 0)
         query, key, value = packed.split(self.dim, -1)
         return query, key, value, inside
+
+    def _attend(self, x: Tensor, regions: Regions) -> tuple[Tensor, Tensor | None]:
+        """What is attended, (B, count, tokens, C), and LePE; queries, keys and values end here."""
+        query, key, value, inside = self._project(x, regions)
+        enhanced = self._enhance(value, regions)
+        attended = attend_routed(
+            *(t.flatten(0, 1) for t in (query, key, value)),
+            self._routes(query, key, inside),
+            num_heads=self.num_heads,
+            scale=self.scale,
+            hidden=self._hidden(inside),
+        )
+        return attended.unflatten(0, (-1, regions.count)), enhanced
 
     def _routes(self, query: Tensor, key: Tensor, inside: Tensor | None) -> Tensor:
         """Rows of all regions that each region attends: int64 (B * count, topk)."""
