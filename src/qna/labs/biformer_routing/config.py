@@ -46,7 +46,7 @@ class BiFormerRoutingConfig:
     topk: int = 4
     epochs: int = 4
     batch: int = 16
-    rates: tuple[float, ...] = (4e-3, 8e-3)
+    rates: tuple[float, ...] = (8e-3, 1.6e-2)
     seeds: int = 3
     side: int = 160
     side_dim: int = 64

@@ -45,8 +45,9 @@ def build(
         topk: regions that a region attends, where it attends neither itself alone nor all.
     """
     mixer = FixedRoutes2d if name in (RANDOM, WINDOWS) else BiLevelRoutingAttention2d
-    number = {WINDOWS: 1, FULL: regions * regions}.get(name, topk)
-    spec = BlockSpec(mixer, {"num_heads": dim // 16, "regions": regions, "topk": number})
+    # one region that attends itself is the whole map
+    routes = {WINDOWS: (regions, 1), FULL: (1, 1)}.get(name, (regions, topk))
+    spec = BlockSpec(mixer, {"num_heads": dim // 16, "regions": routes[0], "topk": routes[1]})
     return Backbone(
         [[spec] * blocks],
         dim=dim,
