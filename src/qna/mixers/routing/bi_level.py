@@ -112,7 +112,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         """The regions that each region attends, best first: int64 (B, down, across, topk), row by row."""
         regions = self._regions(x.shape)
         query, key, _, inside = self._project(x, regions)
-        routes = self._routes(query, key, inside) % regions.count
+        routes = self._routes(query, key, inside) % regions.number
         return routes.view(len(x), regions.down, regions.across, -1)
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         of_keys = shares.mean(2).sum(2).flatten(0, 1).unflatten(-1, (routes.shape[1], -1))
         received = of_keys.new_zeros(len(routes), regions.tokens)
         received.index_add_(0, routes.flatten(), of_keys.flatten(0, 1))
-        tiled = received.view(len(x), regions.count, -1, 1)
+        tiled = received.view(len(x), regions.number, -1, 1)
         return regions.crop(regions.untile(tiled)).squeeze(-1)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
@@ -146,14 +146,14 @@ class BiLevelRoutingAttention2d(nn.Module):
         """
         regions = self._regions(x.shape)
         shares, routes = self._shares(x, regions)
-        places = torch.arange(regions.count * regions.tokens, device=x.device)
-        places = places.view(regions.count, -1)[routes % regions.count].flatten(1)  # N, topk * tokens
-        places = places.view(len(x), regions.count, 1, -1).expand(-1, -1, regions.tokens, -1)
-        dense = shares.new_zeros(*shares.shape[:2], regions.tokens, regions.count * regions.tokens)
+        places = torch.arange(regions.number * regions.tokens, device=x.device)
+        places = places.view(regions.number, -1)[routes % regions.number].flatten(1)  # N, topk * tokens
+        places = places.view(len(x), regions.number, 1, -1).expand(-1, -1, regions.tokens, -1)
+        dense = shares.new_zeros(*shares.shape[:2], regions.tokens, regions.number * regions.tokens)
         dense.scatter_(-1, places, shares.mean(2))
         # first the queries, then the keys, brought to the map's order
         queries = regions.crop(regions.untile(dense)).flatten(1, 2)
-        keys = queries.unflatten(-1, (regions.count, -1, 1)).flatten(0, 1)
+        keys = queries.unflatten(-1, (regions.number, -1, 1)).flatten(0, 1)
         whole = regions.crop(regions.untile(keys)).flatten(1).unflatten(0, (len(x), -1))
         n = whole.shape[-1]
         return PositionRows(whole, torch.arange(n, device=x.device).expand(n, -1))
@@ -162,12 +162,12 @@ class BiLevelRoutingAttention2d(nn.Module):
         """Multiply-adds for a map of `size` = (B, H, W, dim), filled up to whole regions."""
         batch, height, width, dim = size
         regions = self._regions(size)
-        filled = regions.count * regions.tokens
+        filled = regions.number * regions.tokens
         of_lepe = filled if self.border == "input" else height * width
         taps = 0 if self.lepe is None else self.lepe.weight[0].numel()
-        attended = 2 * min(self.topk, regions.count) * regions.tokens
+        attended = 2 * min(self.topk, regions.number) * regions.tokens
         linear = 3 * filled * dim + height * width * dim
-        return batch * dim * (linear + filled * attended + regions.count**2 + of_lepe * taps)
+        return batch * dim * (linear + filled * attended + regions.number**2 + of_lepe * taps)
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside the input: queries, keys, values, LePE, what is attended, and what is gathered.
@@ -175,9 +175,9 @@ class BiLevelRoutingAttention2d(nn.Module):
         Where there is padding of zeros, queries, keys and values with what the projection made of it.
         """
         regions = self._regions(size)
-        maps = size[0] * regions.count * regions.tokens * self.dim
-        topk = min(self.topk, regions.count)
-        gathered = gathered_at_once(size[0] * regions.count, regions.tokens, topk, self.dim)
+        maps = size[0] * regions.number * regions.tokens * self.dim
+        topk = min(self.topk, regions.number)
+        gathered = gathered_at_once(size[0] * regions.number, regions.tokens, topk, self.dim)
         replaced = regions.pads and self.border != "input"
         return max(5 * maps + gathered, 6 * maps if replaced else 0)
 
@@ -200,7 +200,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         return Regions(down, across, rows, columns, height, width)
 
     def _project(self, x: Tensor, regions: Regions) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Queries, keys and values by regions, (B, count, tokens, C) each, and which lie in the map.
+        """Queries, keys and values by regions, (B, number, tokens, C) each, and which lie in the map.
 
         None where all of them do, or those that do not are like the others.
         """
@@ -215,7 +215,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         return query, key, value, inside
 
     def _attend(self, x: Tensor, regions: Regions) -> tuple[Tensor, Tensor | None]:
-        """What is attended, (B, count, tokens, C), and LePE; queries, keys and values end here."""
+        """What is attended, (B, number, tokens, C), and LePE; queries, keys and values end here."""
         query, key, value, inside = self._project(x, regions)
         enhanced = self._enhance(value, regions)
         attended = attend_routed(
@@ -225,7 +225,7 @@ class BiLevelRoutingAttention2d(nn.Module):
             scale=self.scale,
             hidden=self._hidden(inside),
         )
-        return attended.unflatten(0, (-1, regions.count)), enhanced
+        return attended.unflatten(0, (-1, regions.number)), enhanced
 
     def _routes(self, query: Tensor, key: Tensor, inside: Tensor | None) -> Tensor:
         """Rows of all regions that each region attends: int64 (B * count, topk)."""
@@ -245,7 +245,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         return self.lepe(as_image(regions.crop(whole))).movedim(1, -1)
 
     def _shares(self, x: Tensor, regions: Regions) -> tuple[Tensor, Tensor]:
-        """The softmax, (B, count, h, tokens, topk * tokens), and the routes."""
+        """The softmax, (B, number, h, tokens, topk * tokens), and the routes."""
         query, key, _, inside = self._project(x, regions)
         routes = self._routes(query, key, inside)
         wide = torch.promote_types(x.dtype, torch.float32)

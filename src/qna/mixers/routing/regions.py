@@ -31,7 +31,7 @@ class Regions(NamedTuple):
     width: int
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """Regions of a map."""
         return self.down * self.across
 
@@ -43,10 +43,10 @@ class Regions(NamedTuple):
     @property
     def pads(self) -> bool:
         """Whether some region holds padding; in a graph for maps of any size it may."""
-        return any(map(is_open, self)) or self.count * self.tokens != self.height * self.width
+        return any(map(is_open, self)) or self.number * self.tokens != self.height * self.width
 
     def inside(self, device: torch.device) -> Tensor:
-        """Which positions of each region lie in the map: (count, tokens)."""
+        """Which positions of each region lie in the map: (number, tokens)."""
         down = torch.arange(self.down * self.rows, device=device) < self.height
         across = torch.arange(self.across * self.columns, device=device) < self.width
         return self.tile((down[:, None] & across)[None, :, :, None])[0, :, :, 0]
@@ -66,12 +66,12 @@ class Regions(NamedTuple):
         return F.pad(x, (0, 0, 0, sizes[1] - self.width, 0, sizes[0] - self.height))
 
     def tile(self, filled: Tensor) -> Tensor:
-        """(B, down * rows, across * columns, C) -> (B, count, tokens, C), both row by row."""
+        """(B, down * rows, across * columns, C) -> (B, number, tokens, C), both row by row."""
         tiled = filled.unflatten(2, (self.across, self.columns)).unflatten(1, (self.down, self.rows))
         return tiled.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def untile(self, tiled: Tensor) -> Tensor:
-        """(B, count, tokens, C) -> (B, down * rows, across * columns, C)."""
+        """(B, number, tokens, C) -> (B, down * rows, across * columns, C)."""
         split = tiled.unflatten(2, (self.rows, self.columns)).unflatten(1, (self.down, self.across))
         return split.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 

@@ -37,7 +37,7 @@ def build(setting: Setting, level: str, *, attend: Attend) -> Contender:
         routes = choose_regions(q, k, TOPK, inside=inside, skip_empty=True)
         hidden = None if inside is None else ~inside
         attended = attend(*(t.flatten(0, 1) for t in (q, k, v)), routes, heads, scale, hidden)
-        return regions.crop(regions.untile(attended.unflatten(0, (-1, regions.count))))
+        return regions.crop(regions.untile(attended.unflatten(0, (-1, regions.number))))
 
     def definition(leaves: Mapping[str, Tensor], at: Tensor) -> Tensor:
         # a position at a time: the regions that its own meets best, and all their positions
@@ -94,7 +94,7 @@ def gathered(  # noqa: PLR0917 - as all of `Attend`
 def declines(setting: Setting, level: str, mode: str) -> str | None:
     """Memory for the scores, and twice as much with gradients."""
     regions = _regions(setting)
-    scores = setting.batch * regions.count * regions.tokens**2 * TOPK * setting.attention_heads
+    scores = setting.batch * regions.number * regions.tokens**2 * TOPK * setting.attention_heads
     copies = 4 if mode == BACKWARD else 2
     return refuse_above_memory(setting, scores * copies * setting.itemsize())
 
