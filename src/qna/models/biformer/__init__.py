@@ -6,6 +6,7 @@ from typing import Any
 from qna._core.about import About
 from qna.models.biformer import reductions
 from qna.models.biformer.authors import AUTHORS
+from qna.models.biformer.block import EnhancedFullAttention2d, PositionConvolution
 from qna.models.biformer.network import BiFormer
 from qna.models.biformer.variants import BIFORMER_SIZES, BiFormerVariant
 from qna.models.family import Family
@@ -45,6 +46,6 @@ FAMILY = Family(
     authors=AUTHORS,
     leaves=(
         *(ChannelMlp, DropPath, reductions.BiFormerStem, reductions.BiFormerHalving),
-        reductions.MapBatchNorm,
+        *(reductions.MapBatchNorm, EnhancedFullAttention2d, PositionConvolution),
     ),
 )

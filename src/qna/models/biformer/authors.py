@@ -49,7 +49,7 @@ def _in_block(rest: str, mixer: object, overlapping: bool, rewritten: bool) -> s
     packed = ("qkv_linear" if rewritten else "qkv.qkv") if routed else "qkv"
     out = ("output_linear" if rewritten else "wo") if routed else "proj"
     for ours, theirs in (
-        ("position.", "pos_embed."),
+        ("position.conv.", "pos_embed."),
         ("mixer.qkv.", f"attn.{packed}."),
         ("mixer.out.", f"attn.{out}."),
         ("mixer.lepe.", "attn.lepe."),

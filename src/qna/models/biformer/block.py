@@ -53,13 +53,25 @@ class EnhancedFullAttention2d(FullAttention2d):
         return super().held(size) + math.prod(size)
 
 
+class PositionConvolution(nn.Module):
+    """A depthwise convolution of 3x3, added to what it convolves: how a block knows positions."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return x + self.conv(as_image(x)).movedim(1, -1)
+
+
 class BiFormerBlock(MixerBlock):
-    """``x = x + position(x)``, then a mixer and an MLP as `MixerBlock` has them, exact GELU.
+    """A `PositionConvolution`, then a mixer and an MLP as `MixerBlock` has them, exact GELU.
 
     Args:
         dim: channels.
         mixer: a module (B, H, W, dim) -> the same.
-        position: whether a depthwise convolution of 3x3 is added first.
+        position: whether there is a `PositionConvolution`.
         drop_path: probability that a branch is left out for an image, in training.
         mlp_ratio: hidden channels of the MLP per channel.
     """
@@ -68,15 +80,12 @@ class BiFormerBlock(MixerBlock):
         super().__init__(
             dim, mixer, out_dim=dim, drop_path=drop_path, mlp_ratio=mlp_ratio, norm_eps=1e-6, gelu="none"
         )
-        self.position = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if position else None
+        self.position = PositionConvolution(dim) if position else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        return super().forward(self._placed(x))
+        return super().forward(self.position(x))
 
     def position_step(self, x: Tensor) -> tuple[PositionRows, PositionRows | None]:
         """As `MixerBlock` has it; what the convolution of 3x3 mixes counts as a position's own."""
-        return super().position_step(self._placed(x))
-
-    def _placed(self, x: Tensor) -> Tensor:
-        return x if self.position is None else x + self.position(as_image(x)).movedim(1, -1)
+        return super().position_step(self.position(x))
