@@ -26,7 +26,7 @@ class BiFormerRoutingConfig:
         topk: regions that a region attends, fewer than there are.
         epochs: passes over the training images.
         batch: images of a step.
-        rates: learning rates; of each network the better one counts.
+        rates: learning rates; of each network the best one counts.
         seeds: training runs of each network at each rate.
         side: positions per axis of the map on which the layer is measured.
         side_dim: its channels, a multiple of 32.
@@ -46,7 +46,7 @@ class BiFormerRoutingConfig:
     topk: int = 4
     epochs: int = 4
     batch: int = 16
-    rates: tuple[float, ...] = (8e-3, 1.6e-2)
+    rates: tuple[float, ...] = (8e-3,)
     seeds: int = 3
     side: int = 160
     side_dim: int = 64
