@@ -54,8 +54,8 @@ CASES = {
     "biformer_tiny": ("biformer.biformer_tiny", {}, "biformer_tiny", {}, ((224, 224), (112, 224))),
     "biformer_small": ("biformer.biformer_small", {}, "biformer_small", {}, ((224, 112),)),
     "biformer_base": ("biformer.biformer_base", {}, "biformer_base", {}, ((112, 224),)),
-    "biformer_stl": ("biformer_stl.biformer_stl", {}, "biformer_stl", {}, ((224, 224), (112, 224))),
-    "biformer_stl_nchw": ("biformer_stl_nchw.biformer_stl_nchw", {}, "biformer_stl_nchw", {}, ((112, 224),)),
+    "biformer_stl": ("biformer_stl.biformer_stl", {}, "biformer_stl", {}, ((224, 224), (224, 448))),
+    "biformer_stl_nchw": ("biformer_stl_nchw.biformer_stl_nchw", {}, "biformer_stl_nchw", {}, ((224, 448),)),
 }  # fmt: skip
 KEPT = 20
 
@@ -76,7 +76,8 @@ def main():
     golden = json.loads(path.read_text()) if path.exists() else {}
     for name in options.cases or CASES:
         golden[name] = run(*CASES[name])
-        path.write_text(json.dumps(golden, indent=1) + "\n")
+        cases = ",\n".join(f"{json.dumps(n)}: {json.dumps(case)}" for n, case in golden.items())
+        path.write_text(f"{{\n{cases}\n}}\n")
 
 
 @torch.no_grad()

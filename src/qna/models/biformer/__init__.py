@@ -36,7 +36,8 @@ FAMILY = Family(
         arxiv="2303.08810",
         read="the authors' code, rayleizhu/BiFormer at 1697bbb (MIT)",
         differs="what halves the map begins a stage, where theirs stands before it; images of any size, "
-        "where theirs stop at maps that 7 regions do not divide unless told to pad; the nano size is ours",
+        "where theirs stop at maps that 7 regions do not divide unless told to pad, and drop the last row of "
+        "an odd map in the networks of Swin's layout; the nano size is ours",
         status="exact",
     ),
     network=BiFormer,
