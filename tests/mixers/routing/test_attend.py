@@ -42,8 +42,16 @@ def limit(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=["cpu", "elsewhere"])
+def backward(request, monkeypatch):
+    """The backward of CPUs, and that of other devices."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(attend, "_fused_backward", attend._plain_backward)
+
+
+@pytest.mark.usefixtures("limit", "backward")
 @pytest.mark.parametrize("hide", [False, True])
-def test_values_and_gradients_of_the_gathering_form(limit, hide):
+def test_values_and_gradients_of_the_gathering_form(hide):
     maps, routes, hidden = inputs(hide=hide)
     grad = torch.randn_like(maps[0])
     found, expected = ([t.clone().requires_grad_() for t in maps] for _ in range(2))
@@ -75,6 +83,18 @@ def test_views_of_one_projection():
     assert packed.grad.isfinite().all()
 
 
+def test_tensors_that_are_not_dense():
+    """The gradient of a sum is one number in all places; channels may lie apart."""
+    maps, routes, _ = inputs()
+    found, expected = ([t.clone().requires_grad_() for t in maps] for _ in range(2))
+    apart = [t.repeat_interleave(2, -1)[..., ::2] for t in found]
+    attend_routed(*apart, routes, **OPTIONS).sum().backward()
+    gathering(*expected, routes, None, **OPTIONS).sum().backward()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.usefixtures("backward")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_halves_are_no_worse_than_the_gathering_form(dtype):
     exact, routes, _ = inputs(tokens=9)
@@ -139,6 +159,7 @@ def largest(function):
     return Watch.seen
 
 
+@pytest.mark.usefixtures("backward")
 def test_nothing_of_the_size_of_copies_or_scores_is_ever_made(monkeypatch):
     """Also where one region alone has more scores than are held at a time, as on large maps."""
     monkeypatch.setitem(attend._AT_A_TIME, "cpu", 2000)

@@ -193,8 +193,10 @@ def test_no_gradient_passes_through_the_choice():
     with torch.no_grad():
         mixer.qkv.weight[16:] = 0
     mixer(x.requires_grad_()).square().sum().backward()
-    assert mixer.qkv.weight.grad[:16].abs().max() < 1e-12
-    assert x.grad.abs().max() < 1e-12
+    # rounding of what cancels: of each of 2 x 54 queries over 12 keys, by as much as reaches the values
+    most = torch.finfo(torch.float64).eps * 108 * 12 * mixer.qkv.weight.grad[16:].abs().max()
+    assert mixer.qkv.weight.grad[:16].abs().max() < most
+    assert x.grad.abs().max() < most
 
 
 @torch.no_grad()

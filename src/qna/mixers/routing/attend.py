@@ -7,6 +7,7 @@ a score for every query and key that it meets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,8 +109,7 @@ def _attend(  # noqa: PLR0917 - tensors of an op with a gradient are positional
     hidden: Tensor | None,
 ) -> Tensor:
     result = query.new_empty(query.shape)
-    dim = query.shape[-1]
-    for some, gather in _chunks(query, routes, numbers_per_key=2 * dim):
+    for some, gather in _chunks(query, routes):
         mask = None
         if hidden is not None:
             mask = query.new_zeros(()).masked_fill(_of_keys(hidden, routes[some]), float("-inf"))
@@ -131,40 +131,64 @@ def _attend_backward(  # noqa: PLR0917 - as the op
     scale: float,
     hidden: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # kernels that are called by name take what they are given for dense in its last axis
+    grad, query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad, query, key, value))
     of_query = query.new_empty(query.shape)
     # a region is chosen many times: its sums are not to be rounded each time
     wide = torch.promote_types(query.dtype, torch.float32)
     of_key, of_value = (torch.zeros(t.shape, dtype=wide, device=t.device) for t in (key, value))
     tokens, dim = query.shape[1:]
-    for some, gather in _chunks(query, routes, numbers_per_key=2 * (dim + num_heads * tokens)):
-        chosen = routes[some].flatten()
-        keys, values = (_by_heads(gather(t), num_heads) for t in (key, value))
+    differentiate = _fused_backward if query.device.type == "cpu" else _plain_backward
+    for some, gather in _chunks(query, routes):
+        given = (_by_heads(t, num_heads) for t in (grad[some], query[some], gather(key), gather(value)))
         masked = None if hidden is None else _of_keys(hidden, routes[some])
-        sums: list[Any] = [0, 0]
-        # where one region's scores are too many already, some queries at a time
-        step = max(1, _limit(query.device.type) // (num_heads * keys.shape[2] * (some.stop - some.start)))
-        for first in range(0, tokens, step):
-            here = (some, slice(first, first + step))
-            queries, grads = _by_heads(query[here] * scale, num_heads), _by_heads(grad[here], num_heads)
-            scores = queries @ keys.transpose(-1, -2)
-            if masked is not None:
-                scores.masked_fill_(masked, float("-inf"))
-            shares = scores.softmax(-1)
-            sums[1] = sums[1] + shares.transpose(-1, -2) @ grads
-            of_shares = grads @ values.transpose(-1, -2)
-            of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
-            of_query[here] = _joined(of_scores @ keys) * scale
-            sums[0] = sums[0] + of_scores.transpose(-1, -2) @ queries
-        for total, summed in zip((of_key, of_value), sums, strict=True):
-            total.index_add_(0, chosen, _joined(summed).view(-1, tokens, dim).to(wide))
+        grads = differentiate(*given, scale, masked)
+        of_query[some] = _joined(grads[0])
+        chosen = routes[some].flatten()
+        for total, found in zip((of_key, of_value), grads[1:], strict=True):
+            total.index_add_(0, chosen, _joined(found).view(-1, tokens, dim).to(wide))
     return of_query, of_key.to(key.dtype), of_value.to(value.dtype)
 
 
-def _chunks(query: Tensor, routes: Tensor, *, numbers_per_key: int) -> Iterator[tuple[slice, Any]]:
+def _fused_backward(  # noqa: PLR0917 - as `_plain_backward`
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float, masked: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values (N, h, n, d) by the kernels of torch's SDPA, forward anew."""
+    mask = None if masked is None else query.new_zeros(()).masked_fill(masked, float("-inf"))
+    options = {"attn_mask": mask, "scale": scale}
+    output, normalizer = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, **options
+    )
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, query, key, value, output, normalizer, 0.0, False, **options
+    )
+
+
+def _plain_backward(  # noqa: PLR0917 - what a forward was given, in its order
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float, masked: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in products of matrices, where one region's scores are too many some queries at a time."""
+    of_query, of_key, of_value = (torch.zeros_like(t) for t in (query, key, value))
+    step = max(1, _limit(query.device.type) // max(1, math.prod(key.shape[:3])))
+    for first in range(0, query.shape[2], step):
+        here = slice(first, first + step)
+        queries, grads = query[:, :, here] * scale, grad[:, :, here]
+        scores = queries @ key.transpose(-1, -2)
+        if masked is not None:
+            scores.masked_fill_(masked, float("-inf"))
+        shares = scores.softmax(-1)
+        of_value += shares.transpose(-1, -2) @ grads
+        of_scores = torch._softmax_backward_data(grads @ value.transpose(-1, -2), shares, -1, shares.dtype)
+        of_query[:, :, here] = of_scores @ key * scale
+        of_key += of_scores.transpose(-1, -2) @ queries
+    return of_query, of_key, of_value
+
+
+def _chunks(query: Tensor, routes: Tensor) -> Iterator[tuple[slice, Any]]:
     """Slices of regions, and what gathers (regions, topk * n, C) of keys or values for each."""
     regions, tokens, dim = query.shape
     keys = routes.shape[1] * tokens
-    step = max(1, _limit(query.device.type) // max(1, keys * numbers_per_key))
+    step = max(1, _limit(query.device.type) // max(1, 2 * keys * dim))
     for first in range(0, regions, step):
         some = slice(first, min(first + step, regions))
         chosen = routes[some].flatten()
