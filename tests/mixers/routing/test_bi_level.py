@@ -277,6 +277,21 @@ def test_wrong_arguments_are_named(arguments, told):
         mixer_and_map((3, 3), **arguments)
 
 
+@pytest.mark.parametrize("border", ["mask", "input", "projected"])
+def test_a_map_without_positions(border):
+    mixer, x = mixer_and_map((0, 4), border=border)
+    with pytest.raises(InvalidInput, match=r"the map has no positions, got \(2, 0, 4, 8\)"):
+        mixer(x)
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own
+@torch.no_grad()
+def test_traced_for_one_size():
+    mixer, x = mixer_and_map((5, 7))
+    traced = torch.jit.trace(mixer, x, check_trace=False)
+    torch.testing.assert_close(traced(2 * x), mixer(2 * x))
+
+
 def test_initial_biases_are_zero():
     mixer = BiLevelRoutingAttention2d(8, num_heads=2)
     assert not mixer.qkv.bias.any()

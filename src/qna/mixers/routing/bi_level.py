@@ -189,10 +189,14 @@ class BiLevelRoutingAttention2d(nn.Module):
     def _regions(self, size: Sequence[int]) -> Regions:
         """The regions of a map (B, H, W, C)."""
         height, width = size[1:3]
+        if 0 in (height, width):
+            raise InvalidInput(f"{type(self).__name__}: the map has no positions, got {tuple(size)}")
         down, across = self.regions
         if self.border == "projected":
+            # a question about an open size would bind a graph to its answer
             rows, columns = (
-                torch.sym_max(n // s, 1) for n, s in zip((height, width), self.regions, strict=True)
+                torch.sym_max(n // s, 1) if isinstance(n, torch.SymInt) else max(n // s, 1)
+                for n, s in zip((height, width), self.regions, strict=True)
             )
             down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
         else:
