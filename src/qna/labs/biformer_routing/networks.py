@@ -18,6 +18,8 @@ class FixedRoutes2d(BiLevelRoutingAttention2d):
     With `topk` 1 it is attention inside windows. Which others is drawn once, when the layer is made.
     """
 
+    fixed: Tensor
+
     def __init__(self, dim: int, *, num_heads: int, regions: int, topk: int):
         super().__init__(dim, num_heads=num_heads, regions=regions, topk=topk)
         count = regions * regions

@@ -140,9 +140,9 @@ def _attend_backward(  # noqa: PLR0917 - as the op
     tokens, dim = query.shape[1:]
     differentiate = _fused_backward if query.device.type == "cpu" else _plain_backward
     for some, gather in _chunks(query, routes):
-        given = (_by_heads(t, num_heads) for t in (grad[some], query[some], gather(key), gather(value)))
+        g, q, k, v = (_by_heads(t, num_heads) for t in (grad[some], query[some], gather(key), gather(value)))
         masked = None if hidden is None else _of_keys(hidden, routes[some])
-        grads = differentiate(*given, scale, masked)
+        grads = differentiate(g, q, k, v, scale, masked)
         of_query[some] = _joined(grads[0])
         chosen = routes[some].flatten()
         for total, found in zip((of_key, of_value), grads[1:], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         told = ("num_heads", "regions", "topk", "border")
         return f"{self.dim}, " + ", ".join(f"{name}={getattr(self, name)}" for name in told)
 
-    def _regions(self, size: Sequence[int]) -> Regions:
+    def _regions(self, size: Sequence[Any]) -> Regions:
         """The regions of a map (B, H, W, C)."""
         height, width = size[1:3]
         if 0 in (height, width):
@@ -194,10 +195,11 @@ class BiLevelRoutingAttention2d(nn.Module):
         down, across = self.regions
         if self.border == "projected":
             # a question about an open size would bind a graph to its answer
-            rows, columns = (
+            least: list[Any] = [
                 torch.sym_max(n // s, 1) if isinstance(n, torch.SymInt) else max(n // s, 1)
                 for n, s in zip((height, width), self.regions, strict=True)
-            )
+            ]
+            rows, columns = least
             down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
         else:
             rows, columns = (height + down - 1) // down, (width + across - 1) // across
@@ -223,7 +225,9 @@ class BiLevelRoutingAttention2d(nn.Module):
         query, key, value, inside = self._project(x, regions)
         enhanced = self._enhance(value, regions)
         attended = attend_routed(
-            *(t.flatten(0, 1) for t in (query, key, value)),
+            query.flatten(0, 1),
+            key.flatten(0, 1),
+            value.flatten(0, 1),
             self._routes(query, key, inside),
             num_heads=self.num_heads,
             scale=self.scale,

@@ -35,7 +35,7 @@ def choose_regions(
         logits = logits.masked_fill(~inside.any(1), float("-inf"))
     batch, _, count = logits.shape
     # a question about an open size would bind a graph to its answer
-    most = torch.sym_min(topk, count) if isinstance(count, torch.SymInt) else min(topk, int(count))
+    most: Any = torch.sym_min(topk, count) if isinstance(count, torch.SymInt) else min(topk, int(count))
     routes = logits.topk(most, -1).indices
     first = torch.arange(batch, device=logits.device) * count
     return (routes + first[:, None, None]).flatten(0, 1)

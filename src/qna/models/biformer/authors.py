@@ -32,7 +32,8 @@ def authors_name(key: str, network: BiFormer, *, rewritten: bool = False) -> str
     if not (place := re.match(r"stages\.(\d+)\.(\d+)\.(.+)", key)):
         return key.replace("head.fc.", "head.").replace("norm.norm.", "norm.")
     stage, block, rest = int(place[1]), int(place[2]), place[3]
-    overlapping = network.stem.overlapping  # pyright: ignore[reportAttributeAccessIssue]
+    stem: Any = network.stem
+    overlapping = stem.overlapping
     if stage and not block:
         # what halves the map: a convolution and a norm, or the other way round
         order = ("conv", "norm") if overlapping else ("norm", "conv")

@@ -36,7 +36,8 @@ def build(setting: Setting, level: str, *, attend: Attend) -> Contender:
         inside = regions.inside(query.device) if regions.pads else None
         routes = choose_regions(q, k, TOPK, inside=inside, skip_empty=True)
         hidden = None if inside is None else ~inside
-        attended = attend(*(t.flatten(0, 1) for t in (q, k, v)), routes, heads, scale, hidden)
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        attended = attend(q, k, v, routes, heads, scale, hidden)
         return regions.crop(regions.untile(attended.unflatten(0, (-1, regions.number))))
 
     def definition(leaves: Mapping[str, Tensor], at: Tensor) -> Tensor:
