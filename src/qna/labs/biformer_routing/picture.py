@@ -15,7 +15,7 @@ def draw(path: Path, metrics: Metrics, note: str) -> None:
         path,
         best_of(metrics),
         note,
-        title="Regions that attend those they choose, random ones, themselves, all",
+        title="Which regions a region attends",
         xlabel="right, %",
         digits=1,
     )
