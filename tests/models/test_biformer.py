@@ -155,7 +155,7 @@ def test_names_of_the_authors():
     ],
 )
 def test_published_multiply_adds(name, gmacs):
-    """Those of the authors' code, counted; the paper prints 2.2, 4.5, 9.8 and 4.6."""
+    """Those of the authors' code, counted; their README prints 2.2, 4.5, 9.8 and 4.6."""
     with torch.device("meta"):
         model = BiFormer(BIFORMER_SIZES[name])
     assert round(total_macs(model, (1, 3, 224, 224)) / 1e9, 2) == gmacs

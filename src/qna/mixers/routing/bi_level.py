@@ -27,7 +27,7 @@ BORDERS = ("mask", "input", "projected")
 
 
 class BiLevelRoutingAttention2d(nn.Module):
-    """Bi-level routing attention (Zhu et al., CVPR 2023, section 3.2) of maps of any height and width.
+    """Bi-level routing attention (Zhu et al., CVPR 2023) of maps of any height and width.
 
     A map is split into S x S regions, S fixed, so that they grow with it. With Q^r and K^r the means of
     queries and keys over each region, I^r the regions that a region attends, and C all channels, not those of
