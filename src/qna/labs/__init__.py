@@ -1,6 +1,7 @@
 """Laboratories: one published claim each, tried in minutes beside the control that can win."""
 
 from qna.labs import (
+    biformer_routing,
     dinat_context,
     focalnet_shift,
     qna_cost,
@@ -17,7 +18,13 @@ __all__ = ["LABS"]
 LABS: dict[str, Lab] = {
     lab.name: lab
     for lab in (
-        *(qna_cost.LAB, qna_upsample.LAB, qna_segmentation.LAB, qna_detection.LAB),
-        *(dinat_context.LAB, sasa_stages.LAB, focalnet_shift.LAB),
+        qna_cost.LAB,
+        qna_upsample.LAB,
+        qna_segmentation.LAB,
+        qna_detection.LAB,
+        dinat_context.LAB,
+        sasa_stages.LAB,
+        focalnet_shift.LAB,
+        biformer_routing.LAB,
     )
 }

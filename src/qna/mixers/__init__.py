@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, window
+from qna.mixers import control, focal, halo, learned_query, neighborhood, routing, stand_alone, window
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -23,6 +23,7 @@ from qna.mixers.neighborhood import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from qna.mixers.routing import BiLevelRoutingAttention2d
 from qna.mixers.row import MixerRow
 from qna.mixers.stand_alone import StandAloneAttention2d
 from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
@@ -30,6 +31,7 @@ from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 __all__ = [
     "FAMILIES",
     "MIXERS",
+    "BiLevelRoutingAttention2d",
     "DepthwiseConvolution2d",
     "FocalModulation2d",
     "FullAttention2d",
@@ -52,7 +54,7 @@ __all__ = [
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, control)
+FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, routing, control)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -2,6 +2,7 @@
 
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
+from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
 from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
@@ -13,6 +14,7 @@ from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 
 __all__ = [
+    "BIFORMER_SIZES",
     "DINAT_SIZES",
     "FAMILIES",
     "FOCALNET",
@@ -23,6 +25,8 @@ __all__ = [
     "QNA_UNET",
     "QNA_VIT",
     "Backbone",
+    "BiFormer",
+    "BiFormerVariant",
     "DecodedBackbone",
     "BlockSpec",
     "Family",

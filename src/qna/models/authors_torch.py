@@ -33,7 +33,7 @@ def read_authors(
         model: its name, for errors.
         build: makes the network, of ``num_classes=``.
         authors_name: what the authors call a tensor, of our name for it and the network. The layout is the
-            same there and here.
+            same there and here, but that a linear map may be a convolution of one tap there.
         classifier: what the authors call the layer that ends in the logits, whose rows say how many classes
             the checkpoint has.
 
@@ -47,6 +47,9 @@ def read_authors(
         network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)
     own = network.state_dict()
     theirs = {key: authors_name(key, network) for key in own}
+    for key, name in theirs.items():
+        if name in found and found[name].shape == (*own[key].shape, 1, 1) and own[key].ndim == 2:
+            found[name] = found[name].flatten(1)
     check_whole(
         str(path),
         model,
