@@ -23,17 +23,17 @@ LAB = Lab(
     about=replace(
         MIXERS["ShiftedWindowAttention2d"].about,
         read="the abstract; timm 1.0.31's Swin block (Apache-2.0)",
-        differs="the paper trained networks of four stages on ImageNet, and detectors and segmenters with them; "
-        "these are networks of one stage that see small images for 300 steps from scratch: how fast they learn, "
-        "not what they could reach",
+        differs="the paper trained networks of four stages on ImageNet, and detectors and segmenters with "
+        "them; these are networks of one stage that see small images for 300 steps from scratch: how fast "
+        "they learn, not what they could reach",
         status="after",
     ),
-    claim="Shifting the windows of every second block connects windows that attend by themselves otherwise, at "
-    "the efficiency of windows that do not overlap (abstract): here the network with shifts does better than "
-    "the same network without.",
-    control="The same network with no window shifted, of as many parameters and multiply-adds, trained alike. "
-    "Beside it one whose every window is the whole map: what connecting all positions is worth where it is "
-    "paid for.",
+    claim="Shifting the windows of every second block connects windows that attend by themselves otherwise, "
+    "at the efficiency of windows that do not overlap (abstract): here the network with shifts does better "
+    "than the same network without.",
+    control="The same network with no window shifted, of as many parameters and multiply-adds, trained "
+    "alike. Beside it one whose every window is the whole map: what connecting all positions is worth where "
+    "it is paid for.",
     rule=RULE,
     config=SwinShiftConfig,
     tiny=SwinShiftConfig(

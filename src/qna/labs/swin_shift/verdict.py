@@ -14,9 +14,9 @@ TOP1 = "train top1"
 RULE = (
     "Each network counts at the learning rate with its better mean accuracy over the seeds. Held: with every "
     "second block's windows shifted it is above the same network without shifts by more than two standard "
-    "errors of the mean difference over the seeds, at no more parameters and multiply-adds. Direction only: it "
-    "is above, at no more of either. Else not seen. What windows as large as the map reach is told and does "
-    "not count."
+    "errors of the mean difference over the seeds, at no more parameters and multiply-adds. Direction only: "
+    "it is above, at no more of either. Else not seen. What windows as large as the map reach is told and "
+    "does not count."
 )
 
 
