@@ -2,6 +2,7 @@
 
 from qna.labs import (
     dinat_context,
+    halo_blocks,
     qna_cost,
     qna_detection,
     qna_segmentation,
@@ -18,6 +19,6 @@ LABS: dict[str, Lab] = {
     lab.name: lab
     for lab in (
         *(qna_cost.LAB, qna_upsample.LAB, qna_segmentation.LAB, qna_detection.LAB),
-        *(dinat_context.LAB, sasa_stages.LAB, swin_shift.LAB),
+        *(dinat_context.LAB, sasa_stages.LAB, swin_shift.LAB, halo_blocks.LAB),
     )
 }
