@@ -80,6 +80,16 @@ def refuse(theirs, message, model=NANO):
     assert "\n" not in str(raised.value)
 
 
+def test_a_damaged_weight_is_not_taken_for_one(theirs):
+    path = theirs[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    refuse(
+        theirs, r"theirs.pth is no PyTorch checkpoint, .*its theirs/data/\d+ is not what its checksum says"
+    )
+
+
 @pytest.mark.parametrize("key", ["model", "state_dict"])
 def test_a_state_dict_in_a_checkpoint(key, theirs):
     path, state, arguments = theirs
