@@ -45,7 +45,7 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     card's since sm_80; no card has measured them.
     """
     if kernel == "extra_gradients":
-        return BoxTile(LEAST, 32, 4, 1) if width <= 64 else BoxTile(LEAST, 16, 8 if bits == 32 else 4, 1)
+        return BoxTile(LEAST, 32 if width <= 64 or bits == 32 else 16, 4, 1)
     if bits == 32:
         return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 8, 1)
     if width <= 64 and kernel == "query_gradients":
@@ -58,7 +58,7 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
 
 
 def sweeps(bits: int, width: int) -> tuple[tuple[int, int], ...]:
-    """From which to which sweep of `query_gradients` each launch goes, chosen as `tile` is.
+    """The first sweep, and behind the last, of each launch of `query_gradients`; chosen as `tile` is.
 
     Products of fp32 hold a row of each operand in registers, and both sweeps hold those of both products.
     """
