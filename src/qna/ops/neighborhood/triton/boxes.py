@@ -44,14 +44,14 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     Chosen by the registers and the shared memory that the compiler needs, which tests hold to the smallest
     card's since sm_80; no card has measured them.
     """
+    if bits == 32 and width > 64:
+        return BoxTile(LEAST, 32, 16, 1) if kernel == "extra_gradients" else BoxTile(LEAST, 16, 8, 1)
     if kernel == "extra_gradients":
-        return BoxTile(LEAST, 32 if width <= 64 or bits == 32 else 16, 4, 1)
+        return BoxTile(LEAST, 32 if width <= 64 else 16, 4, 1)
     if bits == 32:
-        return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 8, 1)
-    if width <= 64 and kernel == "query_gradients":
-        return BoxTile(32, 16, 4, 2)
+        return BoxTile(32, 32, 4, 1)
     if width <= 64:
-        return BoxTile(64 if kernel == "attend" else 32, 32, 4, 2)
+        return BoxTile(64 if kernel == "attend" else 32, 16 if kernel == "query_gradients" else 32, 4, 2)
     if width <= 128:
         return BoxTile(32, 16, 4, 1)
     return BoxTile(16, 32 if kernel == "attend" else 16, 4, 1)
