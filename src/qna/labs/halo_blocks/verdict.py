@@ -12,7 +12,7 @@ from qna.labs.paired import BySeed
 from qna.labs.row import Metrics, Verdict, Word
 
 TOP1 = "train top1"
-COSTS = "forward+backward time", "forward+backward memory"
+COSTS: tuple[str, ...] = ("forward+backward time", "forward+backward memory")
 RULE = (
     "Each network counts at the learning rate with its better mean accuracy over the seeds, and of the two "
     "without a halo the better. Held: with a halo the layer takes less time and less memory, "
@@ -66,8 +66,9 @@ def best_of(metrics: Metrics) -> BySeed:
 
 def made_up(centred: float = 1.0, none: float = 1.0, *, cost: float = 3.0) -> Metrics:
     """Metrics of two seeds in which a halo is above others by so many points +-0.1, at 1/`cost`."""
-    layers = {name: dict.fromkeys(COSTS, cost if name == CENTRED else 1.0) for name in CONTENDERS}
-    metrics: dict[str, dict[str, dict[str, float]]] = {CASE: layers}
+    metrics: dict[str, dict[str, dict[str, float]]] = {
+        CASE: {name: dict.fromkeys(COSTS, cost if name == CENTRED else 1.0) for name in CONTENDERS}
+    }
     for seed, noise in enumerate((-0.1, 0.1)):
         # the other rate is worse for all
         for rate, loss in ((6e-3, 0.0), (1.5e-2, 5.0)):

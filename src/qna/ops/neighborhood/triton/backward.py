@@ -41,7 +41,7 @@ from qna.ops.neighborhood.triton.primitives import (
 @triton.jit
 def query_gradients(  # noqa: PLR0912, PLR0915 (a kernel calls nothing that is not compiled with it)
     maps, extra, tables, logs, results, scale, STRIDES, SIZES,
-    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, SWEEP: tl.constexpr, END: tl.constexpr,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, SWEEPS: tl.constexpr,
 ):  # fmt: skip
     """Of a box of queries the inner sum of the softmax's derivative, and the gradient.
 
@@ -53,8 +53,8 @@ def query_gradients(  # noqa: PLR0912, PLR0915 (a kernel calls nothing that is n
         scale: of the products.
         STRIDES: of q, k, v, grad and the gradient of q.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `primitives`.
-        SWEEP, END: the first sweep and behind the last: 0 forms the inner sums, 1 the gradient. Two launches
-            of one each need fewer registers than one of both, whose loops share the operands that they read.
+        SWEEPS: 1 for that which forms the inner sums, 2 for that which forms the gradient, 3 for both. Two
+            launches need fewer registers than one of both, whose loops share the operands that they read.
     """
     SIZES = true_sizes(SIZES)
     bias, mask, ranges = tables[0], tables[1], tables[2]
@@ -73,12 +73,14 @@ def query_gradients(  # noqa: PLR0912, PLR0915 (a kernel calls nothing that is n
         g = rows(maps[3], at, real, CHANNELS[1], BLOCK[5])
         at_log = numbers(queries, residues, item, SIZES, WINDOW) * SIZES[3] + head
         log = log_of(logs[0], at_log, real)
-        if SWEEP == 0:
+        FIRST: tl.constexpr = 1 - SWEEPS % 2
+        END: tl.constexpr = 1 + SWEEPS // 2
+        if FIRST == 0:
             inner = tl.full((P,), 0.0, tl.float32)
         else:
             inner = tl.load(results[1] + at_log, mask=real, other=0.0)
         sums = tl.full((P, BLOCK[4]), 0.0, tl.float32)
-        for sweep in tl.static_range(SWEEP, END):
+        for sweep in tl.static_range(FIRST, END):
             for start in range(0, extent[0] * extent[1] * extent[2], BLOCK[3]):
                 keys = chunk_of(start, begin, extent, WINDOW, BLOCK[3])
                 here = in_group(keys, length, WINDOW)
@@ -116,7 +118,7 @@ def query_gradients(  # noqa: PLR0912, PLR0915 (a kernel calls nothing that is n
                         sums = product_onto(p * (u - inner[:, None]), k, sums)
             if sweep == 0:
                 inner -= tl.load(logs[1] + at_log, mask=real, other=0.0)
-        if SWEEP == 0:
+        if FIRST == 0:
             tl.store(results[1] + at_log, inner, mask=real)
         if END == 2:
             at = offsets(queries, residues, STRIDES[4], batch_and_head, CHANNELS, WINDOW)

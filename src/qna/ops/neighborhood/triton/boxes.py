@@ -57,12 +57,12 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     return BoxTile(16, 32 if kernel == "attend" else 16, 4, 1)
 
 
-def sweeps(bits: int, width: int) -> tuple[tuple[int, int], ...]:
-    """The first sweep, and behind the last, of each launch of `query_gradients`; chosen as `tile` is.
+def sweeps(bits: int, width: int) -> tuple[int, ...]:
+    """The sweeps of each launch of `query_gradients`, as it counts them; chosen as `tile` is.
 
     Products of fp32 hold a row of each operand in registers, and both sweeps hold those of both products.
     """
-    return ((0, 1), (1, 2)) if bits == 32 and width > 64 else ((0, 2),)
+    return (1, 2) if bits == 32 and width > 64 else (3,)
 
 
 @lru_cache(CALLS)

@@ -101,7 +101,7 @@ def backward(
     logs = (lse, grad_lse.contiguous())
     arguments = (maps, given.extra, tables, logs, (grads[0], inner), scale)
     launches = [
-        *(of_queries.by_products("query_gradients", arguments, SWEEP=a, END=b) for a, b in of_queries.sweeps),
+        *(of_queries.by_products("query_gradients", arguments, SWEEPS=each) for each in of_queries.sweeps),
         of_keys.by_products("key_gradients", (maps, tables, (lse, inner), tuple(grads[1:]), scale)),
     ]
     of_bias, *of_extra = sums
@@ -155,8 +155,8 @@ class _BoxCall:
         )
 
     @property
-    def sweeps(self) -> tuple[tuple[int, int], ...]:
-        """Those of each launch of `query_gradients`: the first, and behind the last."""
+    def sweeps(self) -> tuple[int, ...]:
+        """Those of each launch of `query_gradients`."""
         return sweeps(self.bits, max(map(channels, self.channels[:2])))
 
     def by_products(self, kernel: str, arguments: tuple, **constants: Any) -> Launch:
