@@ -4,11 +4,13 @@ from qna.labs import (
     biformer_routing,
     dinat_context,
     focalnet_shift,
+    halo_blocks,
     qna_cost,
     qna_detection,
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    swin_shift,
 )
 from qna.labs.row import Lab
 
@@ -24,6 +26,8 @@ LABS: dict[str, Lab] = {
         qna_detection.LAB,
         dinat_context.LAB,
         sasa_stages.LAB,
+        swin_shift.LAB,
+        halo_blocks.LAB,
         focalnet_shift.LAB,
         biformer_routing.LAB,
     )

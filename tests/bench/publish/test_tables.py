@@ -109,6 +109,8 @@ def test_maps_models_and_costs():
         "| forward, images/s | 224 px, batch 8 |",
         "| qna_vit_tiny | 20.2 |",
     ]
+    assert body("models map=1x64x64,8x224x224", [model]) == body("models", [model])
+    assert tables.block("models map=1x224x224,8x224x22", [model]) == "*Not measured yet.*"
     counted = [
         row(case="layer-1x8x8x64-k3-float32", metric=metric, device="formula", p50=value)
         for metric, value in (("parameters", 12.7e3), ("macs", 267.0), ("moved", 12.25), ("peak", 26.0))

@@ -5,7 +5,8 @@ replaced. Kinds:
 
 - ``windows level=op mode=forward metric=time map=8x56x56x64``: a line per provider, a column per window.
 - ``maps level=op mode=forward metric=time window=7``: a line per provider, a column per map.
-- ``models mode=forward``: images per second, a line per model, a column per batch and image size.
+- ``models mode=forward map=1x224x224,8x224x224``: images per second, a line per model, a column per batch and
+  image size, of those named or all.
 - ``cost``: what formulas count.
 - ``accuracy data=cifar10 providers=qna,swin``: what models reached within a budget, a line per model.
 - ``commands data=cifar10 providers=qna,swin``: the commands of the first seeds of those runs.
@@ -109,10 +110,11 @@ def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 def _models(rows: list[Row], options: dict[str, str]) -> list[str]:
     options = {**options, "metric": "throughput" if options["metric"] == "time" else options["metric"]}
+    kinds = tuple(f"model-{size}-" for size in options["map"].split(",")) if "map" in options else "model-"
     return grid(
         rows,
         options,
-        lambda row: row.case.startswith("model-"),
+        lambda row: row.case.startswith(kinds),
         lambda row: (row.extra["size"], row.extra["batch"]),
         lambda key: f"{key[0]} px, batch {key[1]}",
     )

@@ -13,6 +13,7 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import attend
 from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
@@ -124,9 +125,7 @@ class HaloAttention2d(nn.Module):
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         query, key, value, bias = self._blocks(x)
         # blocks lie in the batch: with four axes torch does not form the scores
-        attended = F.scaled_dot_product_attention(
-            *(t.flatten(0, 2) for t in (query, key, value)), attn_mask=bias.flatten(0, 2)
-        )
+        attended = attend(*(t.flatten(0, 2) for t in (query, key, value, bias)))
         return self._unblock(attended.unflatten(0, query.shape[:3]), x.shape)
 
     def attention_map(self, x: Tensor) -> Tensor:

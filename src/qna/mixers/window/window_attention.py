@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from qna._core.about import About
 from qna._core.checks import per_axis
 from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import attend
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open, part_of
@@ -104,17 +104,10 @@ class WindowAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         query, key, value, mask, tilings = self._windows(x)
-        # torch's fused attention has no forward-mode derivative; on a CPU it gives no gradient of a mask, and
-        # what it does then instead guards against positions without keys, of which there are none
-        wants_mask = mask.requires_grad and mask.device.type == "cpu"
-        if (fwAD._current_level >= 0 or wants_mask) and not torch.compiler.is_compiling():
-            logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-            attended = (logits + mask).softmax(-1) @ value
-        else:
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            if torch.compiler.is_compiling():
-                # the fused kernel's order in memory is not that of its decomposition, which exporters view
-                attended = attended.clone(memory_format=torch.contiguous_format)
+        attended = attend(query, key, value, mask)
+        if torch.compiler.is_compiling():
+            # the fused kernel's order in memory is not that of its decomposition, which exporters view
+            attended = attended.clone(memory_format=torch.contiguous_format)
         return apply_linear(self.out, self._untile(attended, tilings, x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:
