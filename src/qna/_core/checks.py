@@ -23,6 +23,13 @@ def natural(owner: str, **counts: int) -> None:
             raise InvalidInput(f"{owner}: {name} must be an integer of at least 0, got {count!r}")
 
 
+def rate(owner: str, **rates: float) -> None:
+    """Every rate must be at least 0 and below 1."""
+    for name, value in rates.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {value!r}")
+
+
 def head_dim(owner: str, dim: int, num_heads: int) -> int:
     """Channels of one head; `num_heads` must divide `dim`."""
     positive(owner, dim=dim, num_heads=num_heads)

@@ -10,6 +10,7 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
 
 __all__ = [
     "DINAT_SIZES",
@@ -20,6 +21,7 @@ __all__ = [
     "NAT_SIZES",
     "QNA_UNET",
     "QNA_VIT",
+    "TRANSNEXT",
     "Backbone",
     "DecodedBackbone",
     "BlockSpec",
@@ -30,6 +32,8 @@ __all__ = [
     "QnAUNetVariant",
     "QnAViT",
     "QnAViTVariant",
+    "TransNeXt",
+    "TransNeXtVariant",
     "Variant",
     "create",
     "create_segmenter",

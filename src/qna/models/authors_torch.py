@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,8 @@ from qna._core.errors import InvalidInput
 from qna._core.state_dict import read_state_dict
 from qna.models.whole import check_whole
 
+logger = logging.getLogger("qna")
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -24,6 +27,7 @@ def read_authors(
     authors_name: Callable[[str, Network], str],
     *,
     classifier: str,
+    left_out: Callable[[str], object] = lambda name: False,
 ) -> dict[str, Tensor]:
     """State dict of `model` from a file of its authors, whole or not at all.
 
@@ -35,6 +39,8 @@ def read_authors(
             same there and here.
         classifier: what the authors call the layer that ends in the logits, whose rows say how many classes
             the checkpoint has.
+        left_out: whether a tensor of theirs, by its name, is none of the network's; a line of the log "qna"
+            says how many there were.
 
     Raises:
         InvalidInput: a file that cannot be read, or the first tensor that is missing, left over, of another
@@ -48,6 +54,9 @@ def read_authors(
         kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
         cause = " ".join(str(error).split())
         raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None
+    if without := [name for name in found if left_out(name)]:
+        logger.warning("%d tensors of %s are left out, as no weights: %s ...", len(without), path, without[0])
+        found = {name: tensor for name, tensor in found.items() if name not in without}
     head = found.get(f"{classifier}.weight")
     with torch.device("meta"):
         network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)
