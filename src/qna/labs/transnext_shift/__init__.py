@@ -32,7 +32,7 @@ LAB = Lab(
         "(Apache-2.0)",
         differs="the authors trained networks of four stages on ImageNet, and tell of ImageNet-A and of "
         "larger images beside convolutions; these are networks of one stage that learn small objects in the "
-        "middle of a frame for 300 steps from scratch, with plain MLPs on both sides; moved objects are our "
+        "middle of a frame for 600 steps from scratch, with plain MLPs on both sides; moved objects are our "
         "test",
         status="after",
     ),

@@ -21,7 +21,8 @@ class TransNeXtShiftConfig:
         held_out: images that accuracy is measured on, the first of the data's own.
         frame: pixels per axis of the images.
         object: pixels per axis of the object in them.
-        shifts: pixels along both axes by which objects are moved, towards a corner that the image draws.
+        shifts: pixels along both axes by which objects are moved, towards a corner that the image draws; of
+            whole patches, as patches that cut an object otherwise are another question, the same for all.
         scales: of the whole image, object and frame, at test time.
         dim: channels, a multiple of 16.
         blocks: of the networks' one stage.
@@ -41,15 +42,15 @@ class TransNeXtShiftConfig:
     images: int = 1200
     held_out: int = 500
     frame: int = 36
-    object: int = 20
-    shifts: tuple[int, ...] = (2, 4, 8)
-    scales: tuple[float, ...] = (0.75, 1.5, 2.0)
+    object: int = 18
+    shifts: tuple[int, ...] = (3, 6, 9)
+    scales: tuple[float, ...] = (0.75, 1.25, 1.5, 2.0)
     dim: int = 32
     blocks: int = 2
     patch_size: int = 3
     window: int = 6
     cell: int = 3
-    epochs: int = 4
+    epochs: int = 8
     batch: int = 16
     rates: tuple[float, ...] = (4e-3, 8e-3)
     seeds: int = 3
@@ -67,6 +68,8 @@ class TransNeXtShiftConfig:
                 f"objects of {self.object} pixels in the middle of {self.frame} can be moved by 1 to {room}, "
                 f"got {self.shifts}"
             )
+        if off := [shift for shift in self.shifts if shift % self.patch_size]:
+            raise InvalidInput(f"shifts must be multiples of patch_size={self.patch_size}, got {off[0]}")
         if not self.scales or not all(0 < scale <= 8 and scale != 1 for scale in self.scales):
             raise InvalidInput(f"scales must be above 0, at most 8 and other than 1, got {self.scales}")
         check_rates(self.rates)

@@ -2,6 +2,7 @@
 
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
+    aggregated,
     depthwise,
     full_attention,
     halo,
@@ -29,6 +30,7 @@ PEERS: dict[str, Peer] = {
         halo,
         neighbourhood,
         sasa,
+        aggregated,
         full_attention,
         plain_copy,
         registered,
