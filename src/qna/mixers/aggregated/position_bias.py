@@ -15,7 +15,7 @@ from qna.parts.open_size import is_open
 
 HIDDEN = 512
 # coordinates at once, whose hidden units stay in a near cache
-_AT_ONCE = 2048
+_AT_ONCE = 1024
 
 
 class ContinuousPositionBias(nn.Module):
