@@ -20,7 +20,6 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import neighborhood_attention, neighborhood_av, neighborhood_qk
 from qna.ops.neighborhood.geometry import WindowAxis, window_axes
 from qna.parts.image_view import as_image
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
 from qna.parts.rows import PositionRows, neighborhood_sources, received
@@ -95,8 +94,8 @@ class AggregatedAttention2d(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.queries = LengthScaledQueries(num_heads, head_dim)
         taps = math.prod(self.kernel_size)
-        self.local_bias = nn.Parameter(truncated_normal_(torch.empty(num_heads, taps), 0.0004))
-        self.tokens = nn.Parameter(truncated_normal_(torch.empty(num_heads, head_dim, taps), 0.02))
+        self.local_bias = nn.Parameter(nn.init.normal_(torch.empty(num_heads, taps), std=0.0004))
+        self.tokens = nn.Parameter(nn.init.normal_(torch.empty(num_heads, head_dim, taps), std=0.02))
         self.token_bias = nn.Parameter(torch.zeros(num_heads, 1, taps))
         # a convolution of one tap, as the authors' files have it
         self.sr = nn.Conv2d(dim, dim, 1)
@@ -106,8 +105,9 @@ class AggregatedAttention2d(nn.Module):
         self.position_bias = ContinuousPositionBias(num_heads, self.pretrain_size)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        # the authors cut all of these at +-2, which is a hundred deviations and more
         for linear in (self.q, self.kv, self.proj):
-            truncated_normal_(linear.weight, 0.02)
+            nn.init.normal_(linear.weight, std=0.02)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
         nn.init.normal_(self.sr.weight, std=math.sqrt(2 / dim))

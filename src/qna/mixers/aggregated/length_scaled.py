@@ -15,7 +15,6 @@ from qna.mixers.aggregated.grid import PooledAxis, pooled_axes
 from qna.mixers.aggregated.position_bias import ContinuousPositionBias
 from qna.mixers.aggregated.queries import LengthScaledQueries, unit
 from qna.mixers.row import Example, MixerRow, Traits
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
 
@@ -68,7 +67,7 @@ class LengthScaledAttention2d(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         for linear in (self.qkv, self.proj):
-            truncated_normal_(linear.weight, 0.02)
+            nn.init.normal_(linear.weight, std=0.02)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from qna.mixers.aggregated.grid import PooledAxis
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
 
@@ -38,7 +37,7 @@ class ContinuousPositionBias(nn.Module):
         self.act = nn.ReLU()
         self.fc2 = nn.Linear(HIDDEN, num_heads)
         for linear in (self.fc1, self.fc2):
-            truncated_normal_(linear.weight, 0.02)
+            nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def forward(self, axes: tuple[PooledAxis, PooledAxis]) -> Tensor:

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna.parts.initializers import truncated_normal_
-
 
 class LengthScaledQueries(nn.Module):
     """Queries of length-scaled cosine attention with a query embedding (Shi, CVPR 2024).
@@ -26,7 +24,7 @@ class LengthScaledQueries(nn.Module):
     def __init__(self, num_heads: int, head_dim: int):
         super().__init__()
         # with the axis of positions that the authors' files have
-        self.embedding = nn.Parameter(truncated_normal_(torch.empty(num_heads, 1, head_dim), 0.02))
+        self.embedding = nn.Parameter(nn.init.normal_(torch.empty(num_heads, 1, head_dim), std=0.02))
         # softplus of it is 1 / 0.24
         self.temperature = nn.Parameter(torch.full((num_heads, 1, 1), math.log(math.expm1(1 / 0.24))))
 

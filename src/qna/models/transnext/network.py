@@ -15,7 +15,6 @@ from qna.models._parts.hierarchy import Hierarchy, Stage
 from qna.models.transnext.patches import OverlappingHalving, OverlappingPatchStem, init_convolution_
 from qna.models.transnext.variants import TransNeXtVariant
 from qna.parts.conv_glu import ConvolutionalGLU
-from qna.parts.initializers import truncated_normal_
 
 
 class TransNeXt(Hierarchy):
@@ -74,7 +73,7 @@ class TransNeXt(Hierarchy):
         )
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                truncated_normal_(module.weight, 0.02)
+                nn.init.normal_(module.weight, std=0.02)
             elif isinstance(module, nn.Conv2d):
                 init_convolution_(module)
 
