@@ -44,8 +44,8 @@ def test_the_networks_of_the_page():
     found = {}
     exec(blocks()[1], found)
     sizes = [tuple(m.shape[1:]) for m in found["maps"]]
-    assert sizes == [(72, 23, 33), (144, 12, 17), (288, 6, 9), (576, 3, 5)]
-    assert found["linear"].stages[0][0].mixer.pool_size == (7, 7)
+    assert sizes == [(48, 23, 33), (96, 12, 17), (192, 6, 9), (384, 3, 5)]
+    assert found["linear"].stages[0][0].mixer.pool_size == (3, 3)
 
 
 def test_the_page_tells_the_counts():
