@@ -202,7 +202,7 @@ def test_both_ways_to_join_give_values_and_gradients_of_one_softmax():
         local = torch.einsum("bxyhm,bxyhmd->bxyhd", others[0].softmax(-1), others[1])
         formed, pooled._formed = pooled._formed, getattr(pooled, way)
         try:
-            return join_pooled(local, lse, q, k, v, bias=bias)
+            return join_pooled(local, lse, q, k, v, bias=F.pad(bias, (1, 0)))
         finally:
             pooled._formed = formed
 
@@ -221,7 +221,7 @@ def test_in_half_precision_the_share_of_the_neighbourhood_is_not_rounded_away(dt
     """Its score is a number of two halves: of one, e^20 would be off by a tenth."""
     lse = torch.linspace(15, 20, 12).view(1, 3, 4, 1)
     q, k = torch.zeros(1, 3, 4, 1, 8, dtype=dtype), torch.zeros(1, 2, 1, 8, dtype=dtype)
-    bias = torch.full((1, 12, 2), 17.0)
+    bias = F.pad(torch.full((1, 12, 2), 17.0), (1, 0))
     local, v = torch.ones_like(q), torch.zeros_like(k)
     y = join_pooled(local, lse, q, k, v, bias=bias)
     expected = lse.exp() / (lse.exp() + 2 * math.exp(17))

@@ -120,7 +120,7 @@ class AggregatedAttention2d(nn.Module):
         k, v = self._keys_values(x)
         pooled = self._keys_values(self._pooled(x))
         scaled = self.queries(q, self._keys_of(x))
-        bias = self.position_bias(self._cells(x.shape))
+        bias = self.position_bias(self._cells(x.shape), zero_first=True)
         # weights of the values around a query that no softmax gives
         weights = torch.einsum("...hd,hdk->...hk", q, self.tokens.to(q.dtype)) + self.token_bias[:, 0].to(
             q.dtype
@@ -155,7 +155,7 @@ class AggregatedAttention2d(nn.Module):
         q = unit(self._heads(apply_linear(self.q, x)))
         k, of_cells = self._keys_values(x)[0], self._keys_values(self._pooled(x))[0]
         scaled = self.queries(q, self._keys_of(x))
-        return self._shares(scaled, k, of_cells, self.position_bias(self._cells(x.shape)))
+        return self._shares(scaled, k, of_cells, self.position_bias(self._cells(x.shape), zero_first=True))
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each position looks in the map: the softmax, mean over heads, cells shared out evenly.
@@ -192,7 +192,7 @@ class AggregatedAttention2d(nn.Module):
         return batch * (linear + attended) + self.position_bias.macs(axes)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input, while the cells are joined: seven maps, and the bias twice.
+        """Elements beside the input, while the cells are joined: some eight maps, and the bias.
 
         Queries as they are and scaled, keys with values, normalised keys, what was attended around each
         position, and queries with two channels more.
@@ -201,7 +201,7 @@ class AggregatedAttention2d(nn.Module):
         n, cells = height * width, math.prod(axis.cells for axis in self._cells(size))
         head_dim = C // self.num_heads
         wider = self.num_heads * ((head_dim + 2 + 7) // 8 * 8)
-        return batch * n * (6 * C + 2 * wider) + 2 * self.num_heads * n * (cells + 1)
+        return batch * n * (6 * C + 2 * wider) + self.num_heads * n * (cells + 1)
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
@@ -262,7 +262,7 @@ class AggregatedAttention2d(nn.Module):
             scaled, k, kernel_size=self.kernel_size, bias=self._local_bias(), scale=1.0, border="mask"
         )
         far = torch.einsum("b...hd,bphd->b...hp", scaled, of_cells)
-        far = far + bias.transpose(0, 1).unflatten(0, scaled.shape[1:3])
+        far = far + bias[..., 1:].transpose(0, 1).unflatten(0, scaled.shape[1:3])
         return torch.cat([around, far], -1).softmax(-1)
 
     def _sources(self, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ def join_pooled(local: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *, 
         q: queries (B, H, W, h, d), scaled.
         k: the other keys (B, M, h, d).
         v: their values, the same.
-        bias: of their scores, (h, H W, M).
+        bias: of their scores, behind a column of zeros: (h, H W, 1 + M).
 
     Returns:
         as `local`.
@@ -37,7 +37,7 @@ def _formed(lse: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple
     """What the keys give, (B, h, N, d), and the share of the one of score `lse`, (B, h, N, 1)."""
     given = v.dtype
     q, k, v, bias = (t.to(lse.dtype) for t in (q, k, v, bias))
-    shares = torch.cat([lse, q @ k.transpose(-1, -2) + bias], -1).softmax(-1)
+    shares = torch.cat([lse, q @ k.transpose(-1, -2)], -1).add_(bias).softmax(-1)
     return (shares[..., 1:] @ v).to(given), shares[..., :1].to(given)
 
 
@@ -59,6 +59,5 @@ def _fused(lse: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[
         torch.cat([row.expand(*t.shape[:2], 1, -1), F.pad(t, (0, more))], 2)
         for row, t in zip(own, (k, v), strict=True)
     )
-    mask = F.pad(bias, (1, 0)).to(q.dtype)[None]
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None], scale=1.0)
     return attended[..., :d], attended[..., d : d + 1]

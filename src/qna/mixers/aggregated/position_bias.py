@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers.aggregated.grid import PooledAxis
@@ -40,8 +41,8 @@ class ContinuousPositionBias(nn.Module):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, axes: tuple[PooledAxis, PooledAxis]) -> Tensor:
-        """Of all positions and all cells: (heads, H W, cells)."""
+    def forward(self, axes: tuple[PooledAxis, PooledAxis], *, zero_first: bool = False) -> Tensor:
+        """Of all positions and cells, (heads, H W, cells); with `zero_first` behind a column of zeros."""
         device = self.fc1.weight.device
         trained = [axis.size for axis in axes] if self.pretrain_size is None else self.pretrain_size
         (down, rows), (across, columns) = (axis.offsets(device) for axis in axes)
@@ -50,8 +51,12 @@ class ContinuousPositionBias(nn.Module):
         table = self._biases(torch.cartesian_prod(*logs).to(self.fc1.weight.dtype))
         # one gather of both axes: its gradient is one sum by index
         pairs = rows[:, None, :, None] * len(across) + columns[None, :, None, :]
-        found = table.t().contiguous().index_select(1, pairs.flatten())
-        return found.view(-1, axes[0].size * axes[1].size, axes[0].cells * axes[1].cells)
+        pairs = pairs.flatten(2).flatten(0, 1)
+        if zero_first:
+            # gathered with the others: a bias that is padded would be copied
+            pairs = F.pad(pairs, (1, 0), value=len(table))
+            table = F.pad(table, (0, 0, 0, 1))
+        return table.t().contiguous().index_select(1, pairs.flatten()).unflatten(1, pairs.shape)
 
     def macs(self, axes: tuple[PooledAxis, PooledAxis]) -> int:
         """Multiply-adds, whatever the batch."""
