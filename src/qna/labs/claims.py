@@ -95,7 +95,8 @@ def _source(run: LabRun) -> str:
 
 
 def _short(about: About) -> str:
-    return f"{about.authors.split(',')[0].removesuffix(' et al.')} et al., {about.venue}"
+    first, _, others = about.authors.partition(",")
+    return f"{first.removesuffix(' et al.')}{' et al.' if others else ''}, {about.venue}"
 
 
 def main(arguments: list[str]) -> int:
