@@ -21,6 +21,7 @@ from qna.models.transnext.authors import authors_name
 from qna.parts.conv_glu import ConvolutionalGLU
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "transnext.json").read_text())
+LOGITS = [case for case in GOLDEN if case != "dense"]
 NANO = "transnext_nano_16"
 
 _spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
@@ -42,7 +43,7 @@ def golden_state(case):
 
 
 @pytest.mark.parametrize(
-    "case", [c if c in ("transnext", "aaaa") else pytest.param(c, marks=pytest.mark.long) for c in GOLDEN]
+    "case", [c if c in ("transnext", "aaaa") else pytest.param(c, marks=pytest.mark.long) for c in LOGITS]
 )
 def test_logits_of_the_authors_network(case, tmp_path):
     golden, state = GOLDEN[case], golden_state(case)
@@ -64,6 +65,24 @@ def test_logits_of_the_authors_network(case, tmp_path):
             error = (logits[:, : expected.shape[1]] - expected).abs().max().item()
             assert error < 1e-9 * output["deviation"]
             assert logits.std().item() == pytest.approx(output["deviation"], rel=1e-9)
+
+
+def test_maps_of_the_authors_network_at_odd_sizes():
+    """Of their code for dense tasks; its parameters are those of the small network without a classifier."""
+    golden = GOLDEN["dense"]
+    model = timm.create_model(golden["model"], num_classes=0, **golden["arguments"]).double().eval()
+    state = golden_state("transnext")
+    model.load_state_dict({n: state[authors_name(n, model)] for n in model.state_dict()})
+    for output in golden["outputs"]:
+        images = torch.from_numpy(rule.images(*output["size"])).double()
+        with torch.no_grad():
+            maps = model.forward_intermediates(images, norm=True, intermediates_only=True)
+        for found, expected in zip(maps, output["maps"], strict=True):
+            assert list(found.shape) == expected["shape"]
+            assert found.std().item() == pytest.approx(expected["deviation"], rel=1e-9)
+            last = torch.tensor(expected["last"], dtype=torch.float64)
+            error = (found[1, -1].flatten()[-len(last) :] - last).abs().max().item()
+            assert error < 1e-9 * expected["deviation"]
 
 
 # their checkpoints
