@@ -50,12 +50,12 @@ class ContinuousPositionBias(nn.Module):
         logs = [_log_spaced(t, size) for t, size in zip((down, across), trained, strict=True)]
         table = self._biases(torch.cartesian_prod(*logs).to(self.fc1.weight.dtype))
         # one gather of both axes: its gradient is one sum by index
-        pairs = rows[:, None, :, None] * len(across) + columns[None, :, None, :]
+        pairs = rows[:, None, :, None] * across.shape[0] + columns[None, :, None, :]
         pairs = pairs.flatten(2).flatten(0, 1)
         if zero_first:
             # gathered with the others: a bias that is padded would be copied
-            pairs = F.pad(pairs, (1, 0), value=len(table))
-            table = F.pad(table, (0, 0, 0, 1))
+            pairs = F.pad(pairs + 1, (1, 0))
+            table = F.pad(table, (0, 0, 1, 0))
         return table.t().contiguous().index_select(1, pairs.flatten()).unflatten(1, pairs.shape)
 
     def macs(self, axes: tuple[PooledAxis, PooledAxis]) -> int:
@@ -65,7 +65,7 @@ class ContinuousPositionBias(nn.Module):
 
     def _biases(self, coordinates: Tensor) -> Tensor:
         """(D, 2) -> (D, heads), some at a time: hidden units of all would be hundreds of megabytes."""
-        parts = [coordinates] if is_open(len(coordinates)) else coordinates.split(_AT_ONCE)
+        parts = [coordinates] if is_open(coordinates.shape[0]) else coordinates.split(_AT_ONCE)
         return torch.cat([apply_linear(self.fc2, self.act(apply_linear(self.fc1, part))) for part in parts])
 
 
