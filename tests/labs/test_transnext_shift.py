@@ -66,6 +66,16 @@ def test_what_was_learned_less_well_is_no_robustness():
     assert verdict(made_up(2.0, 2.0, learned=-0.1)).word == "held"
 
 
+def test_one_shift_that_suits_the_cells_does_not_decide():
+    metrics = made_up(2.0, 2.0)
+    for contenders in metrics.values():
+        contenders[AGGREGATED]["train top1 shift 4"] -= 5
+        contenders[AGGREGATED]["train top1 shift 8"] += 30
+    found = verdict(metrics)
+    assert found.word == "not seen"
+    assert "behind at shift 4 (difference -3.00, standard error 0.10)" in found.figures
+
+
 def test_a_gain_that_is_paid_for_does_not_count():
     assert verdict(made_up(2.0, 2.0, macs=3.1)).word == "not seen"
 

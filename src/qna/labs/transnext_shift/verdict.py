@@ -16,7 +16,8 @@ RULE = (
     "in training. Of it, the mean over all shifts and the mean over all scales. Held: aggregated attention "
     "is above windows in both means, in each by more than two standard errors of the mean difference over "
     "the seeds, at no more multiply-adds, and as in training not below by more than two standard errors. "
-    "Direction only: above in both, at no more of them. Else not seen."
+    "Direction only: above in both, at no more of them. Else not seen; so too where at any single shift or "
+    "scale it is below by more than two standard errors."
 )
 KINDS = {"shift": "moved objects", "scale": "other sizes"}
 
@@ -31,8 +32,13 @@ def verdict(metrics: Metrics) -> Verdict:
     found = [gain for gain in gains.values() if gain is not None]
     as_learned = best_of(metrics, None)
     learned = paired.gain(as_learned, AGGREGATED, SWIN)
+    worse = _worse(metrics)
     word: Word = "not seen"
-    if all(difference > 0 for difference, _ in found) and macs.get(AGGREGATED, 0) <= macs.get(SWIN, 0):
+    if (
+        not worse
+        and all(difference > 0 for difference, _ in found)
+        and macs.get(AGGREGATED, 0) <= macs.get(SWIN, 0)
+    ):
         behind = learned is not None and learned[0] < -2 * learned[1]
         clear = all(difference > 2 * error for difference, error in found)
         word = "held" if clear and not behind else "direction only"
@@ -42,9 +48,21 @@ def verdict(metrics: Metrics) -> Verdict:
         told.append(f"{KINDS[kind]} {each} (difference {difference:+.2f}, standard error {error:.2f})")
     rights = ", ".join(f"{name} {mean(as_learned[name].values()):.2f} %" for name in CONTENDERS)
     told.append(f"as in training {rights}")
+    told += [f"behind at {where}" for where in worse]
     cost = ", ".join(f"{name} {macs[name]:.2f}" for name in CONTENDERS if name in macs)
     seeds = len(by_kind["shift"][AGGREGATED])
     return Verdict(word, f"Right, {seeds} seeds: {'; '.join(told)}; million multiply-adds: {cost}.")
+
+
+def _worse(metrics: Metrics) -> list[str]:
+    """Single shifts and scales at which aggregated attention is clearly below."""
+    found = []
+    for kind in KINDS:
+        for name, best in figures_of(metrics, kind).items():
+            gain = paired.gain(best, AGGREGATED, SWIN)
+            if gain is not None and gain[0] < -2 * gain[1]:
+                found.append(f"{kind} {name} (difference {gain[0]:+.2f}, standard error {gain[1]:.2f})")
+    return found
 
 
 def best_of(metrics: Metrics, kind: str | None) -> BySeed:
