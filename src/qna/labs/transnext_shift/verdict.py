@@ -80,7 +80,7 @@ def best_of(metrics: Metrics, kind: str | None) -> BySeed:
     return best
 
 
-def figures_of(metrics: Metrics, kind: str) -> dict[str, dict[str, BySeed]]:
+def figures_of(metrics: Metrics, kind: str) -> dict[str, BySeed]:
     """By shift or scale, then contender and seed, at each network's rate: what pictures show."""
     names = sorted(
         {
@@ -92,7 +92,7 @@ def figures_of(metrics: Metrics, kind: str) -> dict[str, dict[str, BySeed]]:
         },
         key=float,
     )
-    return {name: best_of(metrics, f"{kind} {name}") for name in names}  # type: ignore[misc]
+    return {name: best_of(metrics, f"{kind} {name}") for name in names}
 
 
 def costs(metrics: Metrics) -> dict[str, float]:

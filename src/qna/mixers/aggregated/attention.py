@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -227,9 +228,9 @@ class AggregatedAttention2d(nn.Module):
     def _cells(self, size: Sequence[int]) -> tuple[PooledAxis, PooledAxis]:
         """How a map of `size` = (B, H, W, C) is pooled."""
         space = tuple(size[1:3])
-        least = torch.sym_max if any(map(is_open, space)) else max
+        least: Any = torch.sym_max if any(map(is_open, space)) else max
         if self.pool_size is not None:
-            most = torch.sym_min if any(map(is_open, space)) else min
+            most: Any = torch.sym_min if any(map(is_open, space)) else min
             return pooled_axes(space, tuple(most(n, m) for n, m in zip(space, self.pool_size, strict=True)))
         return pooled_axes(
             space, tuple(least(n // r, 1) for n, r in zip(space, self.pool_ratio, strict=True))

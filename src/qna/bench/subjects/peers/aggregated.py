@@ -51,7 +51,7 @@ class UnfoldedAggregation(nn.Module):
             torch.ones_like(x[:1, None, :, :, 0]), layer.kernel_size, padding=(rows // 2, columns // 2)
         )
         inside = inside[0].T
-        cells = F.adaptive_avg_pool2d(F.gelu(layer.sr(x.movedim(-1, 1))), [axis.cells for axis in axes])
+        cells = F.adaptive_avg_pool2d(F.gelu(layer.sr(x.movedim(-1, 1))), (axes[0].cells, axes[1].cells))
         far = layer.kv(layer.norm(cells.flatten(2).transpose(1, 2)))
         far_k, far_v = far.unflatten(-1, (2, *heads)).permute(2, 0, 3, 1, 4)
         queries, flat = layer.queries, q.flatten(1, 2).transpose(1, 2)
