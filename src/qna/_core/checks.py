@@ -23,11 +23,11 @@ def natural(owner: str, **counts: int) -> None:
             raise InvalidInput(f"{owner}: {name} must be an integer of at least 0, got {count!r}")
 
 
-def share(owner: str, **rates: float) -> None:
+def rate(owner: str, **rates: float) -> None:
     """All must be parts of what is left out at random: at least 0 and below 1, or nothing would be left."""
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {rate!r}")
+    for name, value in rates.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {value!r}")
 
 
 def head_dim(owner: str, dim: int, num_heads: int) -> int:

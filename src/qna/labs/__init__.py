@@ -11,6 +11,7 @@ from qna.labs import (
     qna_upsample,
     sasa_stages,
     swin_shift,
+    transnext_shift,
 )
 from qna.labs.row import Lab
 
@@ -30,5 +31,6 @@ LABS: dict[str, Lab] = {
         halo_blocks.LAB,
         focalnet_shift.LAB,
         biformer_routing.LAB,
+        transnext_shift.LAB,
     )
 }

@@ -5,7 +5,18 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import control, focal, halo, learned_query, neighborhood, routing, stand_alone, window
+from qna.mixers import (
+    aggregated,
+    control,
+    focal,
+    halo,
+    learned_query,
+    neighborhood,
+    routing,
+    stand_alone,
+    window,
+)
+from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -31,12 +42,14 @@ from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 __all__ = [
     "FAMILIES",
     "MIXERS",
+    "AggregatedAttention2d",
     "BiLevelRoutingAttention2d",
     "DepthwiseConvolution2d",
     "FocalModulation2d",
     "FullAttention2d",
     "HaloAttention2d",
     "Identity2d",
+    "LengthScaledAttention2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -54,7 +67,17 @@ __all__ = [
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, routing, control)
+FAMILIES = (
+    learned_query,
+    neighborhood,
+    window,
+    halo,
+    stand_alone,
+    focal,
+    routing,
+    aggregated,
+    control,
+)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

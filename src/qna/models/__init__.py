@@ -12,6 +12,7 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
 
 __all__ = [
     "BIFORMER_SIZES",
@@ -24,6 +25,7 @@ __all__ = [
     "NAT_SIZES",
     "QNA_UNET",
     "QNA_VIT",
+    "TRANSNEXT",
     "Backbone",
     "BiFormer",
     "BiFormerVariant",
@@ -38,6 +40,8 @@ __all__ = [
     "QnAUNetVariant",
     "QnAViT",
     "QnAViTVariant",
+    "TransNeXt",
+    "TransNeXtVariant",
     "Variant",
     "create",
     "create_segmenter",

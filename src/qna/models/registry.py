@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.models import biformer, focalnet, halonet, nat, qna_unet, qna_vit
+from qna.models import biformer, focalnet, halonet, nat, qna_unet, qna_vit, transnext
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder
@@ -25,6 +25,7 @@ FAMILIES = {
         halonet.FAMILY,
         focalnet.FAMILY,
         biformer.FAMILY,
+        transnext.FAMILY,
     )
 }
 for _family in FAMILIES.values():

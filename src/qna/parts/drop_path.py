@@ -18,7 +18,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float):
         super().__init__()
-        checks.share(type(self).__name__, rate=rate)
+        checks.rate(type(self).__name__, rate=rate)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

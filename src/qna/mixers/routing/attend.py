@@ -178,7 +178,8 @@ def _plain_backward(  # noqa: PLR0917 - what a forward was given, in its order
             scores.masked_fill_(masked, float("-inf"))
         shares = scores.softmax(-1)
         of_value += shares.transpose(-1, -2) @ grads
-        of_scores = torch._softmax_backward_data(grads @ value.transpose(-1, -2), shares, -1, shares.dtype)
+        received = grads @ value.transpose(-1, -2)
+        of_scores = torch.ops.aten._softmax_backward_data(received, shares, -1, shares.dtype)
         of_query[:, :, here] = of_scores @ key * scale
         of_key += of_scores.transpose(-1, -2) @ queries
     return of_query, of_key, of_value

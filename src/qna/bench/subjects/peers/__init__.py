@@ -2,6 +2,7 @@
 
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
+    aggregated,
     depthwise,
     full_attention,
     halo,
@@ -31,6 +32,7 @@ PEERS: dict[str, Peer] = {
         neighbourhood,
         sasa,
         routing,
+        aggregated,
         full_attention,
         plain_copy,
         registered,
