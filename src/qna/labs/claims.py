@@ -22,7 +22,8 @@ HEAD = """# Published claims, tried
 
 A laboratory tries one published claim at a size of minutes on one core, beside a control that can win.
 `qna lab list` names them and `qna lab run NAME` repeats one. The rule of each verdict was written down before
-the first run, and where a rule or a setting was changed after figures were seen, the entry says so; verdicts that lose stay.
+the first run; where a rule or a setting was changed after figures were seen, the entry says so. Verdicts that
+lose stay.
 
 This page is made of the rows in `benchmarks/results` by `python -m qna.labs.claims`. A new laboratory is a
 folder in `src/qna/labs` with its row, named in the list of `src/qna/labs/__init__.py`."""
