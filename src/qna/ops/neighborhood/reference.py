@@ -161,12 +161,17 @@ def _walk(axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
 
 
 def _margins(axis: WindowAxis) -> tuple[int, int] | None:
-    """Positions that windows hang over start and end of an axis, where each lies alike about its query."""
+    """Positions that windows hang over start and end of an axis, where each lies alike about its query.
+
+    None where they do not, or where they hang over by more than the map.
+    """
     # a recorder of graphs for any size would compare the order in memory of views with sizes
     if axis.border == "clamp" or axis.stride > 1 or type(axis.size) is not int:
         return None
     before = (axis.kernel - 1 if axis.causal else axis.kernel // 2) * axis.dilation
-    return before, (axis.kernel - 1) * axis.dilation - before
+    after = (axis.kernel - 1) * axis.dilation - before
+    # windows far beyond the map would need more memory than the map
+    return (before, after) if max(before, after) <= axis.size else None
 
 
 def _walk_from(number: int, axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
