@@ -5,7 +5,8 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, window
+from qna.mixers import contmix, control, focal, halo, learned_query, neighborhood, stand_alone, window
+from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -30,7 +31,9 @@ from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 __all__ = [
     "FAMILIES",
     "MIXERS",
+    "ContMix2d",
     "DepthwiseConvolution2d",
+    "DilatedReparam2d",
     "FocalModulation2d",
     "FullAttention2d",
     "HaloAttention2d",
@@ -52,7 +55,7 @@ __all__ = [
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, control)
+FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, contmix, control)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -5,6 +5,7 @@ from qna.models._parts.block import BlockSpec
 from qna.models.family import Family, Variant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
+from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
@@ -18,6 +19,7 @@ __all__ = [
     "NAT",
     "NATVariant",
     "NAT_SIZES",
+    "OVERLOCK",
     "QNA_UNET",
     "QNA_VIT",
     "Backbone",
@@ -26,6 +28,8 @@ __all__ = [
     "Family",
     "HaloNet",
     "HaloNetVariant",
+    "OverLoCK",
+    "OverLoCKVariant",
     "QnAUNet",
     "QnAUNetVariant",
     "QnAViT",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qna._core.backends import short
 from qna._core.errors import InvalidInput
 from qna._core.state_dict import read_state_dict
+from qna._core.tensor_file import read_tensors
 from qna.models.whole import check_whole
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -40,14 +41,7 @@ def read_authors(
         InvalidInput: a file that cannot be read, or the first tensor that is missing, left over, of another
             shape or no floating-point numbers.
     """
-    try:
-        found = read_state_dict(path)
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # what a damaged file makes of torch's reader is not listed anywhere
-        kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
-        cause = " ".join(str(error).split())
-        raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None
+    found = read_weights(path)
     head = found.get(f"{classifier}.weight")
     with torch.device("meta"):
         network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)
@@ -65,3 +59,19 @@ def read_authors(
             raise InvalidInput(f"{path}: {name} is {dtype}, a weight must be of floating point")
     # of several that share one storage each gets its own
     return {key: found[name].clone() for key, name in theirs.items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name of a torch file, as `read_state_dict` reads it, or of a safetensors file.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or holds anything else.
+    """
+    try:
+        return read_tensors(path)[0] if path.suffix == ".safetensors" else read_state_dict(path)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
+        kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
+        cause = " ".join(str(error).split())
+        raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None

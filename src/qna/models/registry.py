@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.models import halonet, nat, qna_unet, qna_vit
+from qna.models import halonet, nat, overlock, qna_unet, qna_vit
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder
@@ -17,7 +17,14 @@ from qna.models.timm_entry import register, timm
 # every family by its name: this list is all that a new one is added to
 FAMILIES = {
     family.name: family
-    for family in (qna_vit.FAMILY, qna_unet.FAMILY, nat.NAT_FAMILY, nat.DINAT_FAMILY, halonet.FAMILY)
+    for family in (
+        qna_vit.FAMILY,
+        qna_unet.FAMILY,
+        nat.NAT_FAMILY,
+        nat.DINAT_FAMILY,
+        halonet.FAMILY,
+        overlock.FAMILY,
+    )
 }
 for _family in FAMILIES.values():
     register(_family)
