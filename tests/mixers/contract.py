@@ -207,7 +207,7 @@ def no_weight_decay_names_are_parameters(row):
 def reach_is_what_a_nan_shows(row):
     """No position of the input is left out, and none is said to be seen that is not."""
     for strided in ({}, {"stride": 2}) if row.traits.strided else ({},):
-        mixer = row.create(row.example.dim, **row.example.arguments, **strided)
+        mixer = row.create(row.example.dim, **row.example.arguments, **strided).eval()
         randomise(mixer)
         mixer.double()
         for axis in range(row.traits.axes):

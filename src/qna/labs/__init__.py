@@ -1,6 +1,14 @@
 """Laboratories: one published claim each, tried in minutes beside the control that can win."""
 
-from qna.labs import dinat_context, qna_cost, qna_detection, qna_segmentation, qna_upsample, sasa_stages
+from qna.labs import (
+    dinat_context,
+    overlock_context,
+    qna_cost,
+    qna_detection,
+    qna_segmentation,
+    qna_upsample,
+    sasa_stages,
+)
 from qna.labs.row import Lab
 
 __all__ = ["LABS"]
@@ -10,6 +18,6 @@ LABS: dict[str, Lab] = {
     lab.name: lab
     for lab in (
         *(qna_cost.LAB, qna_upsample.LAB, qna_segmentation.LAB, qna_detection.LAB),
-        *(dinat_context.LAB, sasa_stages.LAB),
+        *(dinat_context.LAB, sasa_stages.LAB, overlock_context.LAB),
     )
 }

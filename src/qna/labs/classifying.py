@@ -37,17 +37,21 @@ def train(
     for epoch in range(epochs):
         for chosen in order(len(images), seed, epoch).split(batch):
             optimizer.zero_grad()
-            F.cross_entropy(network(_scaled(images.pixels[chosen])), images.labels[chosen]).backward()
+            F.cross_entropy(network(scaled(images.pixels[chosen])), images.labels[chosen]).backward()
             optimizer.step()
             schedule.step()
 
 
-@torch.no_grad()
 def top1(network: nn.Module, images: TensorImages) -> float:
     """How many images in a hundred the network names right."""
+    return 100 * float((answers(network, images) == images.labels).double().mean())
+
+
+@torch.no_grad()
+def answers(network: nn.Module, images: TensorImages) -> Tensor:
+    """The class that the network names for each image."""
     network.eval()
-    answers = [network(_scaled(x)).argmax(1) for x in images.pixels.split(100)]
-    return 100 * float((torch.cat(answers) == images.labels).double().mean())
+    return torch.cat([network(scaled(x)).argmax(1) for x in images.pixels.split(100)])
 
 
 def order(count: int, *purpose: int | str) -> Tensor:
@@ -55,6 +59,6 @@ def order(count: int, *purpose: int | str) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(*purpose)))
 
 
-def _scaled(pixels: Tensor) -> Tensor:
+def scaled(pixels: Tensor) -> Tensor:
     """Pixels from 0 to 255 as numbers around 0."""
     return pixels.float() / 127.5 - 1

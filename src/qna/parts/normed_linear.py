@@ -9,7 +9,7 @@ from qna.parts.linear import apply_linear
 
 
 class NormedLinear(nn.Module):
-    """A linear map without bias of every position's channels, and batch norm: a 1 x 1 convolution's usual pair.
+    """A linear map of every position's channels, without bias, and batch norm.
 
     Args:
         dim: channels of the input.

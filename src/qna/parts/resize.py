@@ -47,7 +47,7 @@ def linear_matrix(new: int, old: int, like: Tensor) -> Tensor:
 
 
 def mean_matrix(new: int, old: int, like: Tensor) -> Tensor:
-    """The matrix (new, old) of means over `new` intervals that cover `old` positions, as torch's adaptive ones.
+    """The matrix (new, old) of means over `new` intervals of `old` positions, as torch's adaptive pooling.
 
     Interval i holds the positions from ``i old // new`` to before ``ceil((i + 1) old / new)``; intervals
     overlap where `new` does not divide `old`.

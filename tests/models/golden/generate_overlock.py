@@ -2,10 +2,10 @@
 
     PYTHON tests/models/golden/generate_overlock.py --official CHECKOUT/models
 
-CHECKOUT is LMMMEng/OverLoCK, PYTHON that of this package, with einops; all is computed in float64. What their
-file imports beside is replaced here: natten's product of weights and values by a dense one, timm 0.6's modules
-by those of timm now. Tried with torch 2.13.0 and timm 1.0.31. With `--compare NAME ...` nothing is written: our
-models of these names, in both forms, are held to the authors' at the sizes of `FULL`.
+CHECKOUT is LMMMEng/OverLoCK, PYTHON that of this package, with einops; all is computed in float64. What
+their file imports beside is replaced here: natten's product of weights and values by a dense one, timm 0.6's
+modules by those of timm now. Tried with torch 2.13.0 and timm 1.0.31. With `--compare NAME ...` nothing is
+written: our models of these names, in both forms, are held to the authors' at the sizes of `FULL`.
 """
 
 import argparse
@@ -26,11 +26,13 @@ import rule  # noqa: E402
 
 SMALL = {
     "embed_dim": [8, 8, 16, 16], "depth": [1, 1, 1, 1], "sub_depth": [2, 2], "kernel_size": [7, 5, 7, 5],
-    "mlp_ratio": [2, 2, 2, 2], "sub_mlp_ratio": [2, 2], "sub_num_heads": [2, 1], "smk_size": 3, "projection": 24,
+    "mlp_ratio": [2, 2, 2, 2], "sub_mlp_ratio": [2, 2], "sub_num_heads": [2, 1], "smk_size": 3,
+    "projection": 24,
 }  # fmt: skip
 OURS_SMALL = {
     "dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "focus_depths": [2, 2], "kernel_sizes": [7, 5, 7, 5],
-    "mlp_ratio": 2, "focus_mlp_ratio": 2, "num_heads": [2, 1], "small_kernel_size": 3, "projection": 24,
+    "mlp_ratio": 2, "focus_mlp_ratio": 2, "num_heads": [2, 1], "small_kernel_size": 3,
+    "projection": 24,
 }  # fmt: skip
 # name of the case -> arguments of theirs, model of ours, its arguments, sizes
 CASES = {
@@ -117,13 +119,20 @@ def run(network, their_arguments, ours, arguments, sizes):
     }
 
 
+def of(name, weights, deploy):
+    """Our model."""
+    ours = qna.models.create(name, device="meta", dtype=torch.float64, deploy=deploy).eval()
+    ours.load_state_dict({n: t.clone() for n, t in weights.items()}, assign=True)
+    return ours
+
+
 @torch.no_grad()
 def compare(module, name):
-    """One of our models beside the authors', as trained, merged by both, and deployed from the first."""
+    """One of our models beside the authors', in both forms, and merged from the trained one."""
     for deploy in (False, True):
         theirs = filled(getattr(module, name)(deploy=deploy))
-        ours = qna.models.create(name, device="meta", dtype=torch.float64, deploy=deploy).eval()
-        ours.load_state_dict(from_authors(theirs.state_dict(), name, {"deploy": deploy}), assign=True)
+        weights = from_authors(theirs.state_dict(), name, {"deploy": deploy})
+        ours = of(name, weights, deploy)
         for size in FULL:
             x = torch.from_numpy(rule.images(*size)).double()
             expected = theirs(x)
@@ -131,7 +140,7 @@ def compare(module, name):
             if not deploy and size == FULL[0]:
                 ours.reparameterize()
                 told.append(f"merged {(ours(x) - expected).abs().max() / expected.std():.1e}")
-                theirs.reparam()
+                ours = of(name, weights, deploy)
             print(f"{name} deploy={deploy} {size}: {told} of a deviation of {expected.std():.3f}", flush=True)  # noqa: T201
 
 

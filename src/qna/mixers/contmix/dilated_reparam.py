@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qna._core import checks
 from qna._core.about import About
-from qna._core.errors import check_choice
+from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import on_image
 from qna.parts.reach import Reach
@@ -54,7 +54,11 @@ class DilatedReparam2d(nn.Module):
     def __init__(self, dim: int, *, kernel_size: int = 7, deploy: bool = False):
         super().__init__()
         checks.positive(type(self).__name__, dim=dim)
-        check_choice(f"kernel_size of {type(self).__name__}", kernel_size, BRANCHES)
+        if kernel_size not in BRANCHES:
+            raise InvalidInput(
+                f"{type(self).__name__}: kernel_size must be one of {', '.join(map(str, BRANCHES))}, "
+                f"for which small kernels are chosen, got {kernel_size!r}"
+            )
         self.dim = self.out_dim = dim
         self.kernel_size = kernel_size
         self.large = _depthwise(dim, kernel_size, bias=deploy)
@@ -121,7 +125,7 @@ class DilatedReparam2d(nn.Module):
         return math.prod(size) * (self.kernel_size**2 + small)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: what comes out, and before also what a small kernel gave and its norm."""
+        """Elements beside the input: what comes out; as trained also a small kernel's and its norm's."""
         return math.prod(size) * (1 if self.deployed else 3)
 
 

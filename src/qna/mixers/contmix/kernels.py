@@ -22,7 +22,7 @@ def space_of_kernel(space: Sequence[int], kernel: int) -> tuple[int, int]:
 
 
 def offset_bias(table: Tensor, kernel: int, space: Sequence[int]) -> Tensor:
-    """Entries of a table (groups, 2 kernel - 1, 2 kernel - 1) by the offset from each query to each real key.
+    """Entries of a table (groups, 2 kernel - 1, 2 kernel - 1) by the offset of each key.
 
     Returns:
         (groups, kernel^2, H W), of windows that move inwards at borders.
@@ -41,6 +41,7 @@ def _offsets(axis, device: torch.device) -> Tensor:
 
 def single_precision(device: torch.device) -> AbstractContextManager:
     """Without autocast where it is on: half precision overflows in products of queries and keys."""
-    if torch.is_autocast_enabled(device.type):
+    # a device without autocast, as meta is, may not be asked
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -33,8 +33,9 @@ FAMILY = Family(
     "overlock",
     replace(
         MIXERS["ContMix2d"].about,
-        differs="the second head on the overview is there on request; what halves the map begins a stage; the "
-        "third stage's map carries the overview to the last, each position four times; the nano size is ours",
+        differs="the second head on the overview is there on request; what halves the map begins a stage; "
+        "the third stage's map carries the overview to the last, each position four times; the nano size is "
+        "ours",
     ),
     network=OverLoCK,
     variants=OVERLOCK,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,8 @@ def from_authors(
     """State dict of `model` from the authors', in either form.
 
     Args:
-        weights: theirs. The second head is left out where the model has none; a line of the log "qna" says so.
+        weights: theirs. The second head is left out where the model has none, as a line of the log "qna"
+            says.
         model: a name in `OVERLOCK`.
         arguments: how the model differs from that variant; ``num_classes`` goes before what the classifier
             in `weights` says.
@@ -134,7 +134,7 @@ def from_authors(
 
 
 def _ends(depths: tuple[int, ...], focus_depths: tuple[int, ...]) -> tuple[int, int]:
-    """In the third stage, one past the base network's children and past the overview's, its linear map apart."""
+    """In the third stage, the first child after the base network, and the overview's linear map."""
     base = 1 + depths[2]
     return base, base + 1 + depths[3]
 
@@ -146,22 +146,27 @@ def authors_name(key: str, ends: tuple[int, int]) -> str:
     if not (place := re.match(r"stages\.(\d)\.(\d+)\.(.+)", key)):
         return _renamed(key, _OUTSIDE)
     stage, number, rest = int(place[1]), int(place[2]), place[3]
-    halved = partial(re.sub, r"(^|\.)(conv|norm)\.", lambda m: f"{m[1]}{int(m[2] == 'norm')}.")
-    base, overview = ends
     if stage == 3:
-        if number:
-            return f"sub_blocks4.{number - 1}.{_renamed(rest, _DYNAMIC)}"
-        renamed = halved(string=rest.replace("of_map.", "x_proj.").replace("of_context.", "h_proj."))
-        return f"patch_embedx.{renamed}"
-    if stage == 2 and number == overview:
-        return f"high_level_proj.{rest}"
-    if stage == 2 and number > overview:
+        return f"sub_blocks4.{number - 1}.{_renamed(rest, _DYNAMIC)}" if number else _halving("x", rest)
+    base, overview = ends
+    if stage < 2 or number < base:
+        return _of_base(stage, number, rest)
+    if number > overview:
         return f"sub_blocks3.{number - overview - 1}.{_renamed(rest, _DYNAMIC)}"
-    if stage == 2 and number >= base:
-        stage, number = 3, number - base
+    return f"high_level_proj.{rest}" if number == overview else _of_base(3, number - base, rest)
+
+
+def _of_base(stage: int, number: int, rest: str) -> str:
+    """Of a stage of the base network, or of the overview as the fourth."""
     if stage and not number:
-        return f"patch_embed{stage + 1}.{halved(string=rest)}"
+        return _halving(stage + 1, rest)
     return f"blocks{stage + 1}.{number - (stage > 0)}.{_renamed(rest, _LARGE_KERNEL)}"
+
+
+def _halving(which: int | str, rest: str) -> str:
+    rest = rest.replace("of_map.", "x_proj.").replace("of_context.", "h_proj.")
+    rest = re.sub(r"(^|\.)(conv|norm)\.", lambda m: f"{m[1]}{int(m[2] == 'norm')}.", rest)
+    return f"patch_embed{which}.{rest}"
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What OverLoCK is made of beside its dynamic kernels: residual convolutions, scales, and both of its blocks."""
+"""What OverLoCK is made of beside its dynamic kernels: residual convolutions, scales, its two blocks."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class ConvolvedMlp(nn.Module):
 class LargeKernelBlock(nn.Module):
     """A static kernel in front of an MLP: the block of the base and overview networks.
 
-    ``x = x + DW(x)``, then ``x = scale(x) + mlp(SE(BN(DR(LN(x)))))``: the trap is that the scale is on the skip
-    path. DR is `DilatedReparam2d`.
+    ``x = x + DW(x)``, then ``x = scale(x) + mlp(SE(BN(DR(LN(x)))))``: the trap is that the scale is on the
+    skip path. DR is `DilatedReparam2d`.
 
     Args:
         dim: channels.
@@ -196,10 +196,7 @@ class DynamicBlock(nn.Module):
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, z: Tensor, overview: Tensor) -> Tensor:
-        """Map with context (B, H, W, C + D) and overview (B, H', W', D) -> (B, H, W, C + D).
-
-        An overview of another size is brought to the map's by linear interpolation.
-        """
+        """Map with context (B, H, W, C + D) and overview (B, H, W, D) -> (B, H, W, C + D)."""
         if self.context_scale is not None and self.overview_scale is not None:
             x, context = z.split(self.dims, -1)
             z = torch.cat([x, self.context_scale(context) + self.overview_scale(overview)], -1)

@@ -44,7 +44,7 @@ class ConvolutionStem(NotScripted, nn.Module):
 
 
 class OverviewStage(Stage):
-    """The third stage: the base network's last blocks, the overview of what they give, and a first focus on it.
+    """The third stage: the base network's last blocks, an overview of what they give, a first focus on it.
 
     Args:
         base: what halves the map, and blocks.
@@ -65,7 +65,7 @@ class OverviewStage(Stage):
         return self.seen(input)[0]
 
     def seen(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and the overview before its linear map, (B, ceil(H / 4), ceil(W / 4), C'')."""
+        """What `forward` gives, and the overview before its linear map, (B, ceil(H / 4), ceil(W / 4), E)."""
         base, overview = self.ends
         x = self._through(0, base, input)
         whole = self._through(base, overview - 1, x)
@@ -85,7 +85,7 @@ class OverviewStage(Stage):
 
 
 class FocusStage(Stage):
-    """The last stage: what halves map and context, and blocks `DynamicBlock` that read the overview as it was.
+    """The last stage: what halves map and context, and blocks `DynamicBlock` that read the small overview.
 
     Args:
         halving: of the map and its context.

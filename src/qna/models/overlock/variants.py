@@ -29,7 +29,8 @@ class OverLoCKVariant(Variant):
         projection: channels before the classifier.
         drop_path_rate: of the last block in training; it grows linearly from 0, base and overview first.
         deploy: whether large kernels begin merged, in the form that is for evaluation.
-        aux_weight: of a second head's loss in training, on the overview; 0 for no such head, 0.4 the authors'.
+        aux_weight: of the loss of a second head in training, on the overview; 0 for no such head. The
+            authors' is 0.4.
     """
 
     dims: tuple[int, ...]
@@ -67,7 +68,7 @@ class OverLoCKVariant(Variant):
         return self.dims[-1] // 4
 
 
-# exact counts of the form that is trained, without the second head; what the authors print is the deployed one
+# exact counts of the form that is trained, without the second head; the authors print those of the other
 OVERLOCK = {
     "overlock_xt": OverLoCKVariant(
         (56, 112, 256, 336), (2, 2, 3, 2), (6, 2), (4, 6), drop_path_rate=0.1, parameters=16_969_600
@@ -87,12 +88,12 @@ OVERLOCK = {
         (1, 1, 1, 1),
         (2, 1),
         (2, 2),
-        (7, 7, 7, 5),
+        (7, 5, 5, 5),
         3,
         2,
         2,
         64,
         image_size=32,
-        parameters=139_864,
+        parameters=132_792,
     ),
 }
