@@ -156,22 +156,30 @@ def test_a_tensor_too_many_of_another_shape_or_of_whole_numbers(theirs):
 
 
 @pytest.mark.parametrize(
-    ("name", "trained", "deployed", "gmacs"),
+    ("name", "trained", "deployed"),
     [
-        ("overlock_xt", 17_307_272, 16_453_712, 2.70),
-        ("overlock_t", 34_990_472, 33_467_040, 5.65),
-        ("overlock_s", 58_309_772, 56_156_452, 9.89),
-        ("overlock_b", 98_012_968, 94_942_528, 17.1),
+        ("overlock_xt", 17_307_272, 16_453_712),
+        ("overlock_t", 34_990_472, 33_467_040),
+        ("overlock_s", 58_309_772, 56_156_452),
+        ("overlock_b", 98_012_968, 94_942_528),
     ],
 )
-def test_published_counts(name, trained, deployed, gmacs):
-    """With the second head as trained; without it, deployed: what the authors print, multiply-adds too."""
+def test_published_counts(name, trained, deployed):
+    """With the second head as trained; without it, deployed: what the authors print."""
     with_head = create(name, aux_weight=0.4, device="meta")
     assert sum(p.numel() for p in with_head.parameters()) == trained
     model = create(name, deploy=True, device="meta")
     assert sum(p.numel() for p in model.parameters()) == deployed
+
+
+# thousands of calls without data
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "gmacs"), [("xt", 2.70), ("t", 5.65), ("s", 9.89), ("b", 17.1)])
+def test_published_multiply_adds(name, gmacs):
+    """Of the deployed form."""
+    model = create(f"overlock_{name}", deploy=True, device="meta")
     digits = len(str(gmacs).partition(".")[2])
-    assert round(total_macs(model, (1, 3, 224, 224)) / 1e9, max(digits, 1)) == pytest.approx(gmacs, abs=0.011)
+    assert round(total_macs(model, (1, 3, 224, 224)) / 1e9, digits) == gmacs
 
 
 def test_stochastic_depth_grows_through_base_overview_and_focus():

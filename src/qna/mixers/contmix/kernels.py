@@ -33,7 +33,7 @@ def offset_bias(table: Tensor, kernel: int, space: Sequence[int]) -> Tensor:
 
 
 def _offsets(axis, device: torch.device) -> Tensor:
-    """(kernel, size): of each tap and query, the offset of the key, counted from the largest that there is."""
+    """(kernel, size): of each tap and query, the offset to the key, counted from the least."""
     queries = torch.arange(axis.size, device=device)
     taps = torch.arange(axis.kernel, device=device)[:, None]
     return axis.starts(queries) + taps - queries + axis.kernel - 1
