@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qna.parts.resize import cubic_matrix, linear_matrix, mean_matrix, resample, resize_table
+from qna.parts.resize import linear_matrix, mean_matrix, resample, resize_table
 
 
 @pytest.mark.parametrize("size", [(4, 7), (8, 7), (9, 14), (1, 1), (3, 2), (2, 31)])

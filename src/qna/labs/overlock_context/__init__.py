@@ -36,8 +36,8 @@ LAB = Lab(
     "and the overview's context makes the network better (abstract).",
     control="The same network with static kernels of the same size and no overview: whether its receptive "
     "field grows as well. And the same network whose overview is zero, of as many parameters and "
-    "multiply-adds: whether the overview makes it better. Images, order, rates, epochs and the draws of what networks share "
-    "are the same.",
+    "multiply-adds: whether the overview makes it better. Images, order, rates, epochs and the draws of what "
+    "networks share are the same.",
     rule=RULE,
     config=OverLoCKContextConfig,
     tiny=OverLoCKContextConfig(

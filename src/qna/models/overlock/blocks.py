@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,6 +46,10 @@ class ChannelAffine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> the same."""
         return x * self.weight + self.bias
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for a map of `size`: one for each number, as the authors' convolution of one tap."""
+        return math.prod(size)
 
 
 class ResponseNorm(nn.Module):
