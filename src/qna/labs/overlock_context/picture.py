@@ -24,6 +24,6 @@ def draw(path: Path, metrics: Metrics, note: str) -> None:
         ],
         title="Kernels from an overview, without one, and static ones",
         note=f"a field's square holds {SHARE:.0%} of what moves the middle of the last map; {note}",
-        xlabel="as the panel's title says",
+        xlabel="each panel of its own unit",
         digits=0,
     )

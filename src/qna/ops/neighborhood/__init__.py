@@ -195,7 +195,7 @@ def neighborhood_av(
     owner = "qna.ops.neighborhood_av"
     check_maps(owner, weights=weights, v=v)
     axes = windows(owner, v, kernel_size, window)
-    # of a list: torch.compile follows no generator here
+    # a list, as compilers refuse to hand a generator to a function of C
     taps = math.prod([axis.kernel for axis in axes])
     if weights.shape[-1] != taps:
         raise InvalidInput(
