@@ -57,7 +57,7 @@ def test_growth_is_that_of_the_images():
 def test_the_rule(changes, word):
     found = verdict(made_up(**changes))
     assert found.word == word
-    assert "overlock 200 px at 512" in found.figures
+    assert "overlock 200 px at 256" in found.figures
 
 
 def test_a_network_that_is_missing_is_no_figure():

@@ -20,8 +20,8 @@ class OverLoCKContextConfig:
         images: training images, the first of an order that the seed draws; all where there are fewer.
         held_out: images to judge on, the first of the data's own.
         image_size: pixels per axis to which images are enlarged.
-        fields: pixels per axis of the images on which receptive fields are measured, from small to large; the first must be
-            larger than the fields, or they are cut off there.
+        fields: pixels per axis of the images on which receptive fields are measured, from small to large. A
+            field is cut off where an image ends.
         epochs: passes over the training images.
         batch: images of a step.
         rates: learning rates; of each network the better one counts.
@@ -35,11 +35,11 @@ class OverLoCKContextConfig:
     images: int = 1000
     held_out: int = 500
     image_size: int = 64
-    fields: tuple[int, ...] = (512, 1024)
+    fields: tuple[int, ...] = (256, 512)
     epochs: int = 3
     batch: int = 32
     rates: tuple[float, ...] = (4e-3,)
-    seeds: int = 4
+    seeds: int = 3
     minutes: float = 5.0
     seed: int = 0
 

@@ -86,7 +86,7 @@ def growth(metrics: Metrics) -> BySeed:
 
 
 def made_up(*, static: float = 205.0, above: float = 2.0, whole: float = 480.0) -> Metrics:
-    """Metrics of two seeds: sides at 1024 pixels, and accuracy above the network without overview +-0.1."""
+    """Metrics of two seeds: sides at 512 pixels, and accuracy above the network without overview +-0.1."""
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for seed, noise in enumerate((-0.1, 0.1)):
         # the other rate is worse for all
@@ -94,7 +94,7 @@ def made_up(*, static: float = 205.0, above: float = 2.0, whole: float = 480.0) 
             right = {WHOLE: 80.0 + above + noise, BLIND: 80.0, STATIC: 79.0}
             side = {WHOLE: whole, BLIND: 300.0, STATIC: static}
             metrics[paired.case_of(CONTEXT, seed, rate)] = {
-                name: {TOP1: right[name] - loss, f"{FIELD}512": 200.0, f"{FIELD}1024": side[name]}
+                name: {TOP1: right[name] - loss, f"{FIELD}256": 200.0, f"{FIELD}512": side[name]}
                 for name in NETWORKS
             }
     return metrics
