@@ -286,7 +286,7 @@ def test_autocast_gives_numbers_at_any_size(dtype, scale):
     [
         ({"depths": (2, 2)}, r"depths must be 4 numbers, got \(2, 2\)"),
         ({"dims": (8, 8, 16, 18)}, r"4 must divide the last of dims, got \(8, 8, 16, 18\)"),
-        ({"kernel_sizes": (7, 7, 7, 4)}, r"kernel_size must be one of 5, 7, .*, got 4"),
+        ({"kernel_sizes": (7, 7, 7, 4)}, r"kernel_size must be one of 3, 5, .*, got 4"),
         ({"focus_depths": (1, 0)}, r"focus_depths\[1\] must be an integer of at least 1, got 0"),
         ({"num_heads": (3, 2)}, r"num_heads must divide dim, got num_heads=3 and dim=16"),
         ({"small_kernel_size": 7}, r"small_kernel_size must be from 1 to kernel_size=5, got 7"),

@@ -180,7 +180,7 @@ def test_multiply_adds_are_the_papers():
     [
         ({"num_heads": 4}, "4 num_heads must divide dim, .* got num_heads=4 and dim=8"),
         ({"small_kernel_size": 7}, "small_kernel_size must be from 1 to kernel_size=5, got 7"),
-        ({"kernel_size": 6}, "kernel_size must be one of 5, 7, .*, got 6"),
+        ({"kernel_size": 6}, "kernel_size must be one of 3, 5, .*, got 6"),
         ({"context_dim": 0}, "context_dim must be an integer of at least 1, got 0"),
     ],
 )

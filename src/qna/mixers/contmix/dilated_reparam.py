@@ -17,7 +17,9 @@ from qna.parts.image_view import on_image
 from qna.parts.reach import Reach
 
 # size of the large kernel -> (taps per axis, dilation) of each small one beside it
-BRANCHES = {
+BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
+    # ours: the authors begin at 5
+    3: (),
     5: ((3, 1), (3, 2)),
     7: ((5, 1), (3, 1), (3, 2), (3, 3)),
     9: ((5, 1), (7, 1), (5, 2), (3, 3), (3, 4)),
@@ -149,7 +151,8 @@ ROW = MixerRow(
         venue="CVPR 2024",
         arxiv="2311.15599",
         read="the block in the code of OverLoCK's authors, LMMMEng/OverLoCK at 2c8ab3b (Apache-2.0)",
-        differs="the forms are merged in double precision",
+        differs="the forms are merged in double precision; a kernel of 3 x 3 has no small ones beside it, where "
+        "theirs is refused",
         status="exact",
     ),
     Example((5, 7), {"kernel_size": 7}),

@@ -55,7 +55,7 @@ class ContMix2d(nn.Module):
         dim: channels C of input.
         num_heads: half the number of groups; 4 `num_heads` divides `dim`.
         kernel_size: K, of which `DilatedReparam2d` has a form.
-        small_kernel_size: S, odd, at most K.
+        small_kernel_size: S, at most K; None for 5, the published one, or K where that is smaller.
         context_dim: channels D of the context; None for `dim`.
         out_dim: channels C' of the output; None for `dim`.
         value: whether values are a linear map of x.
@@ -71,7 +71,7 @@ class ContMix2d(nn.Module):
         *,
         num_heads: int,
         kernel_size: int = 7,
-        small_kernel_size: int = 5,
+        small_kernel_size: int | None = None,
         context_dim: int | None = None,
         out_dim: int | None = None,
         value: bool = True,
@@ -92,6 +92,8 @@ class ContMix2d(nn.Module):
         # the trap: by the channels of a group of the whole map, though queries have half as many
         self.scale = (dim // self.groups) ** -0.5
         self.local = DilatedReparam2d(dim, kernel_size=kernel_size, deploy=deploy)
+        if small_kernel_size is None:
+            small_kernel_size = min(5, kernel_size)
         if not isinstance(small_kernel_size, int) or not 1 <= small_kernel_size <= kernel_size:
             raise InvalidInput(
                 f"{name}: small_kernel_size must be from 1 to kernel_size={kernel_size}, got "
