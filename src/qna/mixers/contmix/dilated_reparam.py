@@ -151,8 +151,8 @@ ROW = MixerRow(
         venue="CVPR 2024",
         arxiv="2311.15599",
         read="the block in the code of OverLoCK's authors, LMMMEng/OverLoCK at 2c8ab3b (Apache-2.0)",
-        differs="the forms are merged in double precision; a kernel of 3 x 3 has no small ones beside it, where "
-        "theirs is refused",
+        differs="the forms are merged in double precision; a kernel of 3 x 3, which theirs refuses, has no "
+        "small ones beside it",
         status="exact",
     ),
     Example((5, 7), {"kernel_size": 7}),
