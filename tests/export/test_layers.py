@@ -56,8 +56,8 @@ def test_mixers_in_archives(row, tmp_path):
     sizes = sizes_of(row.traits.axes, (7, 2, 3), (4, 9, 5), (12, 8, 4), (31, 20, 2), (2, 1, 1))
     exported = export_program(mixer, tmp_path / "mixer.pt2", shape_of(row), sizes=sizes)
     assert exported.difference < TOLERANCE / 10
-    # what is recorded with is large, and not kept
-    assert exported.bytes < 1e6
+    # what is recorded with is large, and not kept; a graph that names every tap of its windows is larger
+    assert exported.bytes < (2e6 if row.name == "ContMix2d" else 1e6)
 
 
 @pytest.mark.long

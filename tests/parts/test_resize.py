@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qna.parts.resize import resize_table
+from qna.parts.resize import linear_matrix, mean_matrix, resample, resize_table
 
 
 @pytest.mark.parametrize("size", [(4, 7), (8, 7), (9, 14), (1, 1), (3, 2), (2, 31)])
@@ -53,3 +53,16 @@ def test_a_recorded_graph_resizes_to_any_size(recorded):
             expected = resized(torch.zeros(size))
             # sums of at most 28 products of a weight below 1 with numbers below 4
             torch.testing.assert_close(graph(torch.zeros(size)), expected, rtol=0, atol=28 * 4 * 2.0**-52)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((3, 5), (7, 11)), ((9, 4), (5, 4)), ((1, 1), (7, 7)), ((13, 2), (13, 9))]
+)
+def test_maps_are_resampled_as_torch_does(old, new):
+    x = torch.randn(2, *old, 3, dtype=torch.float64)
+    image = x.movedim(-1, 1)
+    linear = torch.nn.functional.interpolate(image, new, mode="bilinear").movedim(1, -1)
+    mean = torch.nn.functional.adaptive_avg_pool2d(image, new).movedim(1, -1)
+    for matrix, expected in ((linear_matrix, linear), (mean_matrix, mean)):
+        found = resample(x, *(matrix(n, o, x) for n, o in zip(new, old, strict=True)))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

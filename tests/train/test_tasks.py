@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qna._core.errors import InvalidInput, UnknownName
-from qna._core.with_losses import WithLosses
+from qna._core.with_losses import Supervised, WithLosses
 from qna.data import evaluation_batches, training_batches
 from qna.train import Observer, fit, resume
 from qna.train.checkpoint import load_tensors
@@ -152,6 +152,31 @@ def test_losses_of_the_network_are_added_and_logged_by_name(toy, monkeypatch):
     updates = [event for event in log(outcome.folder) if event["event"] == "update"]
     assert [u["loss/balance"] for u in updates] == pytest.approx([balance for _, balance in own])
     assert [u["loss"] for u in updates] == pytest.approx([loss + balance for loss, balance in own])
+
+
+class Overviewed(Balanced):
+    def forward(self, x):
+        output = self.network(x)
+        return WithLosses(output, {}, {"aux": Supervised(2 * output, 0.4)}) if self.training else output
+
+
+def test_further_outputs_are_judged_by_the_task_and_weighed(toy, monkeypatch):
+    build = Brightness.build_network
+    monkeypatch.setattr(Brightness, "build_network", lambda *given: Overviewed(build(*given)))
+    original, losses = Brightness.loss, []
+
+    def noted(self, output, batch, seed):
+        loss = original(self, output, batch, seed)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(Brightness, "loss", noted)
+    outcome = fit(toy)
+    updates = [event for event in log(outcome.folder) if event["event"] == "update"]
+    # of every step first that of the output
+    assert [u["loss/aux"] for u in updates] == pytest.approx([0.4 * loss for loss in losses[1::2]])
+    both = zip(losses[::2], losses[1::2], strict=True)
+    assert [u["loss"] for u in updates] == pytest.approx([loss + 0.4 * aux for loss, aux in both])
 
 
 def test_a_task_is_named_with_the_nearest():

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Supervised(NamedTuple):
+    """A further output that the task's loss reads as it reads the output.
+
+    Attributes:
+        output: of the same kind as the network's.
+        weight: of its loss.
+    """
+
+    output: Any
+    weight: float
 
 
 class WithLosses(NamedTuple):
@@ -17,7 +30,9 @@ class WithLosses(NamedTuple):
     Attributes:
         output: what the task's loss reads.
         losses: by name; each is one number, weighted already.
+        supervised: by name, outputs of heads inside the network (deep supervision).
     """
 
     output: Any
     losses: Mapping[str, Tensor]
+    supervised: Mapping[str, Supervised] = MappingProxyType({})

@@ -5,6 +5,7 @@ from qna.labs import (
     dinat_context,
     focalnet_shift,
     halo_blocks,
+    overlock_context,
     qna_cost,
     qna_detection,
     qna_segmentation,
@@ -30,6 +31,7 @@ LABS: dict[str, Lab] = {
         swin_shift.LAB,
         halo_blocks.LAB,
         focalnet_shift.LAB,
+        overlock_context.LAB,
         biformer_routing.LAB,
         transnext_shift.LAB,
     )

@@ -7,6 +7,7 @@ from torch import nn
 from qna._core.errors import check_choice
 from qna.mixers import (
     aggregated,
+    contmix,
     control,
     focal,
     halo,
@@ -17,6 +18,7 @@ from qna.mixers import (
     window,
 )
 from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
+from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -44,7 +46,9 @@ __all__ = [
     "MIXERS",
     "AggregatedAttention2d",
     "BiLevelRoutingAttention2d",
+    "ContMix2d",
     "DepthwiseConvolution2d",
+    "DilatedReparam2d",
     "FocalModulation2d",
     "FullAttention2d",
     "HaloAttention2d",
@@ -74,6 +78,7 @@ FAMILIES = (
     halo,
     stand_alone,
     focal,
+    contmix,
     routing,
     aggregated,
     control,

@@ -7,6 +7,7 @@ from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
+from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
@@ -23,6 +24,7 @@ __all__ = [
     "NAT",
     "NATVariant",
     "NAT_SIZES",
+    "OVERLOCK",
     "QNA_UNET",
     "QNA_VIT",
     "TRANSNEXT",
@@ -36,6 +38,8 @@ __all__ = [
     "FocalNetVariant",
     "HaloNet",
     "HaloNetVariant",
+    "OverLoCK",
+    "OverLoCKVariant",
     "QnAUNet",
     "QnAUNetVariant",
     "QnAViT",

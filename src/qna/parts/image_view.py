@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,12 @@ def every_nth(x: Tensor, stride: int) -> Tensor:
         # a recorder would compare the order in memory with sizes
         return kept.clone(memory_format=torch.contiguous_format)
     return kept
+
+
+def on_image(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What `layer`, (B, C, *space) -> (B, C', *space'), makes of a map (B, *space, C): (B, *space', C')."""
+    y = layer(as_image(x)).movedim(1, -1)
+    if any(map(is_open, x.shape)):
+        # a recorder would compare the order in memory of what follows with sizes
+        return y.clone(memory_format=torch.contiguous_format)
+    return y

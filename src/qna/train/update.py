@@ -102,15 +102,16 @@ def _losses(learner: Learner, task: Task, batch: Any, seed: int) -> tuple[Tensor
     inputs = to_device(task.inputs(batch), learner.device, channels_last=learner.config.network.channels_last)
     with learner.accelerator.autocast():
         output = learner.model(*inputs)
-    output, own = output if isinstance(output, WithLosses) else (output, {})
+    output, own, supervised = output if isinstance(output, WithLosses) else (output, {}, {})
     loss = task.loss(output, batch, seed)
+    own = {**own, **{name: s.weight * task.loss(s.output, batch, seed) for name, s in supervised.items()}}
     for name, value in own.items():
         if value.numel() != 1:
             raise InvalidInput(
                 f"the network's loss {name!r} must be one number, got shape {tuple(value.shape)}"
             )
         loss = loss + value.float().reshape(())
-    return loss, dict(own)
+    return loss, own
 
 
 def to_device(value: Any, device: torch.device, *, channels_last: bool = False) -> Any:

@@ -157,7 +157,9 @@ def _walk(axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
         k, v = (None if t is None else F.pad(t, (0, 0, 0, 0, *margins)) for t in keys[:2])
         hidden = None if keys.hidden is None else F.pad(keys.hidden, (0, 0, *margins))
         keys = keys._replace(k=k, v=v, hidden=hidden)
-    yield from _walk_from(0, axes, keys)
+    device = next(t for t in keys if t is not None).device
+    # once, not for every tap of the axes before: a graph would hold them as often
+    yield from _walk_from(0, [list(_taps(axis, device)) for axis in axes], keys)
 
 
 def _margins(axis: WindowAxis) -> tuple[int, int] | None:
@@ -174,13 +176,12 @@ def _margins(axis: WindowAxis) -> tuple[int, int] | None:
     return (before, after) if max(before, after) <= axis.size else None
 
 
-def _walk_from(number: int, axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
-    """Every tap of the axes from `number` on."""
+def _walk_from(number: int, axes: Sequence[Sequence[_Tap]], keys: _Keys) -> Iterator[_Keys]:
+    """Every tap of the axes from `number` on, of which all taps are given."""
     if number == len(axes):
         yield keys
         return
-    axis = axes[number]
-    for tap in _taps(axis, next(t for t in keys if t is not None).device):
+    for tap in axes[number]:
         k, v, hidden = (None if t is None else _at_key(t, number + 1, tap) for t in keys[:3])
         bias = None if keys.bias is None else keys.bias.index_select(number, tap.offset)
         for at_tap in _walk_from(number + 1, axes, _Keys(k, v, hidden, bias)):
