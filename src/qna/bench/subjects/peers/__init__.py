@@ -1,8 +1,9 @@
 """What is compared: one file for each hand-written peer, and the registry's mixers. `PEERS` by name."""
 
+from importlib import import_module
+
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
-    aggregated,
     depthwise,
     full_attention,
     halo,
@@ -11,13 +12,16 @@ from qna.bench.subjects.peers import (
     of_ops,
     plain_copy,
     registered,
-    routing,
     sasa,
     swin,
     two_convolutions,
 )
+from qna.mixers import MIXERS
 
 __all__ = ["PEERS"]
+
+# files of peers -> the mixer that they are made of, which an older version, measured beside this one, may lack
+_OF_MIXERS = {"routing": "BiLevelRoutingAttention2d", "aggregated": "AggregatedAttention2d"}
 
 # in the order of tables and legends
 PEERS: dict[str, Peer] = {
@@ -31,8 +35,7 @@ PEERS: dict[str, Peer] = {
         halo,
         neighbourhood,
         sasa,
-        routing,
-        aggregated,
+        *(import_module(f"{__name__}.{file}") for file, mixer in _OF_MIXERS.items() if mixer in MIXERS),
         full_attention,
         plain_copy,
         registered,
