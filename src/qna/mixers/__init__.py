@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, window
+from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, varied_size, window
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -25,6 +25,7 @@ from qna.mixers.neighborhood import (
 )
 from qna.mixers.row import MixerRow
 from qna.mixers.stand_alone import StandAloneAttention2d
+from qna.mixers.varied_size import VariedSizeWindowAttention2d
 from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 
 __all__ = [
@@ -48,11 +49,12 @@ __all__ = [
     "QnAUpsample3d",
     "ShiftedWindowAttention2d",
     "StandAloneAttention2d",
+    "VariedSizeWindowAttention2d",
     "WindowAttention2d",
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, control)
+FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, varied_size, control)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -1,0 +1,34 @@
+"""Attention of dense keys: torch's fused form where that gives what is asked of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.autograd.forward_ad as fwAD
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None) -> Tensor:
+    """``softmax(query key^T / sqrt(d) + added) value``, for queries that all have a key.
+
+    Torch's fused attention has no forward-mode derivative, and on a CPU no rule for `torch.func.vmap` and no
+    gradient of what is added: there this is written out. (What torch itself does for that gradient guards
+    against queries without keys, of which there are none.)
+
+    Args:
+        query: (..., n, d).
+        key: (..., m, d).
+        value: (..., m, e).
+        added: to the scores, (..., n, m); -inf for keys that a query does not see.
+
+    Returns:
+        (..., n, e).
+    """
+    if not torch.compiler.is_compiling() and (
+        fwAD._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or (added is not None and added.requires_grad and added.device.type == "cpu")
+    ):
+        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return (logits if added is None else logits + added).softmax(-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
