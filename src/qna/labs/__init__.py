@@ -8,6 +8,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    vsa_size,
 )
 from qna.labs.row import Lab
 
@@ -18,6 +19,6 @@ LABS: dict[str, Lab] = {
     lab.name: lab
     for lab in (
         *(qna_cost.LAB, qna_upsample.LAB, qna_segmentation.LAB, qna_detection.LAB),
-        *(dinat_context.LAB, sasa_stages.LAB, focalnet_shift.LAB),
+        *(dinat_context.LAB, sasa_stages.LAB, focalnet_shift.LAB, vsa_size.LAB),
     )
 }

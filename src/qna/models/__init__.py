@@ -11,6 +11,14 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.vsa import (
+    SWIN_VSA,
+    VITAEV2_VSA,
+    SwinVSA,
+    SwinVSAVariant,
+    ViTAEv2VSA,
+    ViTAEv2VSAVariant,
+)
 
 __all__ = [
     "DINAT_SIZES",
@@ -22,6 +30,8 @@ __all__ = [
     "NAT_SIZES",
     "QNA_UNET",
     "QNA_VIT",
+    "SWIN_VSA",
+    "VITAEV2_VSA",
     "Backbone",
     "DecodedBackbone",
     "BlockSpec",
@@ -34,7 +44,11 @@ __all__ = [
     "QnAUNetVariant",
     "QnAViT",
     "QnAViTVariant",
+    "SwinVSA",
+    "SwinVSAVariant",
     "Variant",
+    "ViTAEv2VSA",
+    "ViTAEv2VSAVariant",
     "create",
     "create_segmenter",
     "from_pretrained",
