@@ -40,8 +40,15 @@ class VariedSizeBlock(MixerBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
-        x = x + self.drop_path1(self.mixer(self.norm1(self.cpe(x))))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        return self.mixed(self.shortcut(x) + self.attended(x))
+
+    def attended(self, x: Tensor) -> Tensor:
+        """What the attention adds, (B, H, W, C)."""
+        return self.drop_path1(self.scale1(self.mixer(self.norm1(self.cpe(x)))))
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """A map (B, H, W, C) with what the MLP adds."""
+        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside an input of `size` = (B, H, W, C) at the worst moment of inference.

@@ -57,10 +57,9 @@ class NormalCell(VariedSizeBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
-        attended = self.drop_path1(self.mixer(self.norm1(self.cpe(x))))
-        # its own draw in training, as of each branch
-        x = x + attended + self.drop_path2(self.convolutions(x))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        # in training each branch has its own draw
+        convolved = self.drop_path1(self.convolutions(x))
+        return self.mixed(self.shortcut(x) + self.attended(x) + convolved)
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside an input of `size` = (B, H, W, C) at the worst moment of inference.
