@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # a process per core, one thread each
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 .DEFAULT_GOAL := help
 
@@ -38,10 +38,10 @@ gpu: setup ## on a machine with a GPU: its tests, and its rows for benchmarks/re
 	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu: torch sees no GPU on this machine; run it where torch.cuda.is_available() is True')"
 	$(BIN)/pytest -m gpu
 	@mkdir -p benchmarks/results
-	$(BIN)/qna bench op --peers qna depthwise swin halo sasa-unfold two-conv copy --seconds 0.1 \
+	$(BIN)/qna bench op --peers qna qna-triton qna-cuda depthwise swin halo sasa-unfold two-conv copy --seconds 0.1 \
 	  --maps 64x56x56x64 64x28x28x128 8x256x256x64 $(ON_GPU)
-	$(BIN)/qna bench op --peers qna depthwise neighbourhood sasa-unfold two-conv-compiled full copy --seconds 0.1 \
-	  --windows 3 7 13 --maps 64x56x56x64 8x256x256x64 $(ON_GPU)
+	$(BIN)/qna bench op --peers qna qna-triton qna-cuda depthwise neighbourhood sasa-unfold two-conv-compiled full copy \
+	  --seconds 0.1 --windows 3 5 7 13 --maps 64x56x56x64 8x256x256x64 $(ON_GPU)
 	$(BIN)/qna bench op --peers qna depthwise swin neighbourhood copy --seconds 0.1 \
 	  --windows 7 13 --maps 1x1024x1024x64 $(ON_GPU)
 	$(BIN)/qna bench layer --peers qna depthwise swin two-conv --windows 3 7 13 --maps 64x56x56x64 $(ON_GPU)

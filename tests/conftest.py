@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,26 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep to one process the tests of a module that share what it makes once, so that it is made once."""
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(fixture.scope == "module" for found in fixtures for fixture in found):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep to one process the tests that share what their module makes once, so that it is made once."""
+    # by this hook, not by groups: what xdist 3.8 adds to a test's name for them, pytest 9.2 no longer reads
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            shares, by_parameter = made_once(config.rootpath / file)
+            return nodeid if not shares else file + test[test.find("[") :] * by_parameter
+
+    return Sharing(config, log)
+
+
+@cache
+def made_once(module: Path) -> tuple[bool, bool]:
+    """Whether the tests of a module share a fixture, and whether one for each parameter."""
+    text = module.read_text()
+    return 'scope="module"' in text, 'scope="module", params=' in text
 
 
 def pytest_runtest_setup(item):

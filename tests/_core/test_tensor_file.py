@@ -1,5 +1,7 @@
 """A digest sees every changed bit, and files without one are read as before."""
 
+import errno
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +28,19 @@ def test_a_file_comes_back_and_others_read_it(path):
     assert same(tensors)
     assert metadata == read_metadata(path) == TOLD
     assert same(load_file(path))
+
+
+def test_a_disk_that_is_full_is_told_in_the_systems_words(tmp_path):
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    path, before = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as told:
+            write_tensors(path, TENSORS, TOLD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_changed_bit_is_seen(path):

@@ -6,13 +6,15 @@ import json
 import shutil
 from contextlib import redirect_stdout
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import qna.models  # noqa: F401 - before what imports timm
+import qna.export
+import qna.models  # before what imports timm
 
 pytest.importorskip("segmentation_models_pytorch", reason="qna[dense] brings it")
 pytest.importorskip("transformers", reason="qna[dense] brings it")
@@ -189,28 +191,54 @@ def test_what_was_answered_is_not_asked_again(  # noqa: PLR0917
     assert not list(tmp_path.glob("**/*.shares"))
 
 
-@pytest.mark.parametrize(
-    "which",
-    [pytest.param("detector", marks=pytest.mark.slow), pytest.param("segmenter", marks=pytest.mark.long)],
-)
-def test_two_processes_answer_each_image_once(which, request, photos, tmp_path, capsys):
+def asked(run, photos, folder):
+    """The command whose rows and pictures go to a folder."""
+    folder.mkdir()
+    out = folder / ("rows.jsonl" if run.name == "boxes" else "masks")
+    return ["predict", run, photos, "--device", "cpu", "--out", out, "--pictures", folder / "pictures"]
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_of_two_processes_each_answers_its_share(which, request, photos, tmp_path, capsys, monkeypatch):  # noqa: PLR0917
+    """One after the other, in this process: the second of three shares, and then what is left."""
+    from qna.cli import _detectors, _segmenters
+
+    run, module = request.getfixturevalue(which), {"detector": _detectors, "segmenter": _segmenters}[which]
+    monkeypatch.setattr(module, "_SHARE", 3)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert main([*map(str, asked(run, photos, alone))]) == 1
+    told = capsys.readouterr().out
+    command, made = [*map(str, asked(run, photos, both))], {}
+    for rank in (1, 0):
+        here = processes.Processes(rank, 2, torch.device("cpu"), SimpleNamespace(wait_for_everyone=lambda: 0))
+        monkeypatch.setattr(processes, "join_processes", lambda *, cpu, here=here: here)
+        assert main(command) == 0
+        made[rank] = {path: path.stat().st_mtime_ns for path in (both / "pictures").rglob("*.png")}
+    captured = capsys.readouterr()
+    assert captured.err == "qna: 1 of 7 have no answer\n"
+    assert captured.out == told.replace(str(alone), str(both))
+    assert files_in(alone) == files_in(both)
+    # of a share one may be the file that is cut short
+    assert len(made[1]) in (2, 3)
+    assert made[1].items() <= made[0].items()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_two_processes_of_torchrun(which, request, photos, tmp_path, capsys):
     run = request.getfixturevalue(which)
     alone, both = tmp_path / "alone", tmp_path / "both"
-    for folder in (alone, both):
-        folder.mkdir()
-
-    def command(folder):
-        out = folder / ("rows.jsonl" if which == "detector" else "masks")
-        return ["predict", run, photos, "--device", "cpu", "--out", out, "--pictures", folder / "pictures"]
-
-    assert main([*map(str, command(alone))]) == 1
+    assert main([*map(str, asked(run, photos, alone))]) == 1
     told = capsys.readouterr().out
-    done = torchrun("-m", "qna", *command(both))
+    done = torchrun("-m", "qna", *asked(run, photos, both))
     assert done.returncode == 0, done.stderr
     assert "qna: 1 of 7 have no answer" in done.stderr
     assert done.stdout == told.replace(str(alone), str(both))
-    files = {path.relative_to(alone): path.read_bytes() for path in alone.rglob("*") if path.is_file()}
-    assert files == {p.relative_to(both): p.read_bytes() for p in both.rglob("*") if p.is_file()}
+    assert files_in(alone) == files_in(both)
 
 
 @pytest.mark.parametrize("which", ["detector", "segmenter"])
@@ -306,14 +334,75 @@ def test_what_has_no_meaning_is_refused_in_one_sentence(  # noqa: PLR0917
     ):
         assert main(["eval", *map(str, runs), *arguments]) == 2
         assert capsys.readouterr().err == f"qna: {said}\n"
-    for run, task in ((detector, "detection"), (segmenter, "segmentation")):
-        assert main(["export", str(run), "--to", str(tmp_path / "a.onnx")]) == 2
-        said = f"qna: {run} is a run of {task}, and only networks that classify can be taken here\n"
-        assert capsys.readouterr().err == said
+    for run, arguments, said in (
+        (
+            detector,
+            [],
+            f"{detector} is a run of detection, and `qna export` writes networks that classify or segment",
+        ),
+        (segmenter, ["--crop-pct", "0.5"], f"--crop-pct {nothing} segments: leave it out"),
+    ):
+        assert main(["export", str(run), "--to", str(tmp_path / "a.onnx"), *arguments]) == 2
+        assert capsys.readouterr().err == f"qna: {said}\n"
     several = processes.Processes(0, 2, torch.device("cpu"), None)
     monkeypatch.setattr(processes, "join_processes", lambda *, cpu: several)
     assert main(["predict", str(detector), photo]) == 2
     assert "several processes need --out FILE" in capsys.readouterr().err
+
+
+def check_told(metadata, segmenter):
+    """What a file tells of a network that segments."""
+    told = {name: json.loads(text) for name, text in metadata.items()}
+    assert (told["task"], told["model"], told["image_size"]) == ("segmentation", "qna_unet_nano", 16)
+    assert told["classes"] == ["background", "cross", "diamond", "square", "triangle"]
+    assert tuple(map(tuple, told["palette"])) == segmenter.palette
+    assert (tuple(told["mean"]), tuple(told["std"])) == (segmenter.mean, segmenter.std)
+
+
+@pytest.mark.parametrize(("suffix", "writes"), [(".onnx", "export_onnx"), (".pt2", "export_program")])
+def test_export_is_told_of_a_network_that_segments(suffix, writes, segmenter, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(qna.export, writes, lambda *given, **named: seen.append((given, named)))
+    path, brought_back = tmp_path / f"model{suffix}", load_segmenter(str(segmenter))
+    assert main(["export", str(segmenter), "--to", str(path), "--image-size", "16", "--sizes", "9x20"]) == 0
+    (((network, target, shape), named),) = seen
+    assert (target, shape) == (path, ("batch", 3, "height", "width"))
+    assert named["sizes"] == [{"batch": 1, "height": 9, "width": 20}]
+    assert named.get("outputs") == (["logits"] if suffix == ".onnx" else None)
+    check_told(named["metadata"], brought_back)
+    x = torch.randn(2, 3, 33, 18)
+    with torch.no_grad():
+        assert torch.equal(network(x), brought_back.network(x))
+
+
+@pytest.fixture(params=[".onnx", ".pt2"])
+def exported(request, segmenter, tmp_path, capsys):
+    """What a file of a network that segments tells of it, and what it gives for images."""
+    path = tmp_path / f"model{request.param}"
+    if request.param == ".onnx":
+        runtime = pytest.importorskip("onnxruntime", reason="qna[export] brings it")
+        pytest.importorskip("onnxscript", reason="qna[export] brings it")
+    assert main(["export", str(segmenter), "--to", str(path)]) == 0
+    assert "tried with batch x height x width = 1x16x16, 3x37x53, 1x64x41" in capsys.readouterr().out
+    if request.param == ".onnx":
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        told = session.get_modelmeta().custom_metadata_map
+        return told, lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
+    names = ("task", "model", "classes", "palette", "image_size", "mean", "std")
+    extra = {f"metadata/{name}": "" for name in names}
+    program = torch.export.load(path, extra_files=extra)
+    return {name: extra[f"metadata/{name}"] for name in names}, program.module()
+
+
+@pytest.mark.long
+def test_a_network_that_segments_as_a_file(exported, segmenter):
+    (metadata, run), brought_back = exported, load_segmenter(str(segmenter))
+    check_told(metadata, brought_back)
+    x = torch.randn(2, 3, 33, 18)
+    with torch.no_grad():
+        logits, expected = run(x), brought_back.network(x)
+    assert logits.shape == (2, 5, 33, 18)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * expected.std().item())
 
 
 def test_other_classes_are_refused(detector, scenes, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """What `qna export` writes and says, as a user meets it."""
 
+import errno
 import json
+import os
 
 import pytest
 import torch
 
+import qna.export
 from qna.cli import main
 from qna.models import create, save_pretrained
 
@@ -78,6 +81,15 @@ def test_a_network_of_one_size_is_exported_with_its_batch_open(tmp_path, capsys)
     assert not path.exists()
     assert main([*words, "--fixed-size"]) == 0
     assert "tried with batch = 1, 3" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named_once(shared, tmp_path, capsys, monkeypatch):
+    def full(network, path, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{path}.tmp")
+
+    monkeypatch.setattr(qna.export, "export_onnx", full)
+    assert main(["export", str(shared), "--to", str(tmp_path / "m.onnx")]) == 2
+    assert capsys.readouterr().err == f"qna: cannot write {tmp_path / 'm.onnx'}: No space left on device\n"
 
 
 @pytest.mark.parametrize(

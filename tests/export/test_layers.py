@@ -43,7 +43,7 @@ def some(rows):
 @some(MIXERS.values())
 def test_mixers_in_onnx(row, tmp_path):
     mixer = build(row).eval()
-    sizes = sizes_of(row.traits.axes, (1, 1, 1), (7, 2, 3), (4, 9, 5), (12, 6, 4), (31, 20, 2))
+    sizes = sizes_of(row.traits.axes, (1, 1, 1), (7, 2, 3), (4, 9, 5), (12, 8, 4), (31, 20, 2))
     exported = export_onnx(mixer, tmp_path / "mixer.onnx", shape_of(row), sizes=sizes)
     assert exported.difference < TOLERANCE / 10
     assert exported.sizes == tuple(sizes)
@@ -53,7 +53,7 @@ def test_mixers_in_onnx(row, tmp_path):
 def test_mixers_in_archives(row, tmp_path):
     """Not of one position, where checks that torch keeps with a graph refuse some."""
     mixer = build(row).eval()
-    sizes = sizes_of(row.traits.axes, (7, 2, 3), (4, 9, 5), (12, 6, 4), (31, 20, 2), (2, 1, 1))
+    sizes = sizes_of(row.traits.axes, (7, 2, 3), (4, 9, 5), (12, 8, 4), (31, 20, 2), (2, 1, 1))
     exported = export_program(mixer, tmp_path / "mixer.pt2", shape_of(row), sizes=sizes)
     assert exported.difference < TOLERANCE / 10
     # what is recorded with is large, and not kept

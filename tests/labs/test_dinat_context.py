@@ -5,9 +5,9 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.analysis.cost import total_macs
+from qna.labs.classifying import ACCURACY
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.networks import CONTENDERS, DILATED, PLAIN, WIDER, build, dilation_of
-from qna.labs.dinat_context.training import ACCURACY
 from qna.labs.dinat_context.verdict import made_up, verdict
 from qna.labs.paired import case_of, seed_and_rate
 

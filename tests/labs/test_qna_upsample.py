@@ -8,7 +8,8 @@ from qna._core.seeds import seeded
 from qna.labs.paired import case_of, seed_and_rate
 from qna.labs.qna_upsample.config import QnAUpsampleConfig
 from qna.labs.qna_upsample.decoders import CLAIMED, FIXED, QNA, UPSAMPLERS, AutoEncoder
-from qna.labs.qna_upsample.training import PSNR, psnr
+from qna.labs.qna_upsample.images import SIDE, images_of, pieces
+from qna.labs.qna_upsample.training import PSNR, psnr, train_all
 from qna.labs.qna_upsample.verdict import best_of, gain, made_up, verdict
 
 
@@ -63,6 +64,60 @@ def test_psnr_by_hand():
     images = torch.zeros(2, 1, 4, 4)
     restored = images + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
     assert psnr(restored, images).tolist() == pytest.approx([20.0, 40.0], abs=1e-4)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Four photographs of one brightness each, the third the one to hold out, and their brightnesses."""
+    image = pytest.importorskip("PIL.Image", reason="qna[models] brings it")
+    grey = {"a": 10, "b": 60, "c": 110, "d": 160}
+    for name, value in grey.items():
+        image.new("RGB", (SIDE + 9, SIDE + 4), (value, 0, 255 - value)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def test_pieces_to_judge_on_are_of_other_photographs(photographs):
+    config = QnAUpsampleConfig(data="photographs", data_dir=photographs, images=9, held_out=4)
+    train, held_out = images_of(config, 0)
+    assert train.shape == (9, 3, SIDE, SIDE)
+    assert train.dtype == torch.uint8
+    for part, kept in ((train, [10, 60, 160] * 3), (held_out, [110] * 4)):
+        expected = torch.tensor([[grey, 0, 255 - grey] for grey in kept], dtype=torch.uint8)
+        assert torch.equal(part, expected[..., None, None].expand_as(part))
+
+
+def test_pieces_to_train_on_follow_from_the_seed_and_are_cut_anywhere():
+    height, width = SIDE + 2, SIDE + 3
+    places = torch.arange(height * width).view(1, height, width)
+    first, again, other = (pieces([places], 200, seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    corners = first[:, 0, 0, 0]
+    assert {(int(c) // width, int(c) % width) for c in corners} == {
+        (r, c) for r in range(3) for c in range(4)
+    }
+    assert torch.equal(first - corners.view(-1, 1, 1, 1), places[None, :, :SIDE, :SIDE].expand_as(first))
+
+
+def test_photographs_of_scikit_image_are_restored_in_colour():
+    pytest.importorskip("skimage", reason="qna[dense] brings it")
+    config = QnAUpsampleConfig(data="photographs", images=4, held_out=3, dim=8, epochs=1)
+    figures = train_all(config, 0, 4e-3)
+    restored = {figure.provider: figure.p50 for figure in figures if figure.metric == PSNR}
+    assert set(restored) == set(UPSAMPLERS)
+    assert all(0 < value < 100 for value in restored.values())
+    assert {figure.extra["data"] for figure in figures} == {"photographs"}
+
+
+def test_photographs_that_are_too_small_or_damaged_are_named(photographs):
+    config = QnAUpsampleConfig(data="photographs", data_dir=photographs)
+    (photographs / "b.png").write_bytes(b"no image")
+    with pytest.raises(InvalidInput, match=r"a photograph cannot be read: b\.png: not an image"):
+        images_of(config, 0)
+    image = pytest.importorskip("PIL.Image")
+    image.new("L", (SIDE, SIDE - 1)).save(photographs / "b.png")
+    with pytest.raises(InvalidInput, match=r"must have at least 32 x 32 pixels, b\.png has 31 x 32"):
+        images_of(config, 0)
 
 
 def test_each_decoder_counts_at_its_better_rate():

@@ -5,10 +5,11 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
+from qna.labs.classifying import ACCURACY
 from qna.labs.paired import case_of, seed_and_rate
 from qna.labs.sasa_stages.config import SasaStagesConfig
 from qna.labs.sasa_stages.network import StagedResNet
-from qna.labs.sasa_stages.training import ACCURACY, CONTROL, NETWORKS, attending
+from qna.labs.sasa_stages.training import CONTROL, NETWORKS, attending
 from qna.labs.sasa_stages.verdict import best_of, difference, made_up, verdict
 from qna.mixers import StandAloneAttention2d
 

@@ -11,11 +11,7 @@ from qna.models import FAMILIES
 from tests.models.random_images import images
 
 FAST = "qna_vit_nano_16"
-# a graph recorded on maps that blocks do not fill refuses those that they do; its layers have graphs for all
-WITHOUT_OPEN_SIZES = {"halonet"}
-NAMES = sorted(
-    name for family in FAMILIES.values() if family.name not in WITHOUT_OPEN_SIZES for name in family.variants
-)
+NAMES = sorted(name for family in FAMILIES.values() for name in family.variants)
 EACH = [n if n == FAST else pytest.param(n, marks=pytest.mark.long) for n in NAMES]
 each_model = pytest.mark.parametrize("name", EACH)
 OPEN = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}

@@ -81,6 +81,16 @@ def refuse(theirs, message, model=NANO):
     assert "\n" not in str(raised.value)
 
 
+def test_a_damaged_weight_is_not_taken_for_one(theirs):
+    path = theirs[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    refuse(
+        theirs, r"theirs.pth is no PyTorch checkpoint, .*its theirs/data/\d+ is not what its checksum says"
+    )
+
+
 @pytest.mark.parametrize("key", ["model", "state_dict"])
 def test_a_state_dict_in_a_checkpoint(key, theirs):
     path, state, arguments = theirs
@@ -217,13 +227,21 @@ def test_only_tables_of_position_bias_do_not_decay():
     assert model.no_weight_decay() == {n for n, _ in model.named_parameters() if n.endswith("rpb")} != set()
 
 
-def test_initial_values():
+@pytest.mark.parametrize("name", [NANO, "dinat_s_nano_16"])
+def test_initial_values(name):
+    """As the authors', and in our nano sizes so that linear maps keep the variance."""
     torch.manual_seed(0)
-    model = timm.create_model(NANO, layer_scale=0.25)
+    model = timm.create_model(name, layer_scale=0.25)
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    for weight in [*(m.weight for m in linear), *(m.rpb for m in model.modules() if hasattr(m, "rpb"))]:
-        assert weight.std().item() == pytest.approx(0.02, rel=0.3)
-    assert not any(m.bias.any() for m in linear)
+    for layer in linear:
+        assert layer.weight.std().item() == pytest.approx(layer.in_features**-0.5, rel=0.3)
+    for rpb in [m.rpb for m in model.modules() if hasattr(m, "rpb")]:
+        assert rpb.std().item() == pytest.approx(0.02, rel=0.3)
+    authors = timm.create_model(name, weight_std=0.02)
+    for layer in [m for m in authors.modules() if isinstance(m, nn.Linear)]:
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.3)
+    assert SIZES["nat_mini"].weight_std == SIZES["dinat_s_large"].weight_std == 0.02
+    assert not any(m.bias.any() for m in linear if m.bias is not None)
     assert {g.item() for n, p in model.named_parameters() if n.endswith("gamma") for g in p.detach()} == {
         0.25
     }
@@ -269,11 +287,18 @@ def test_what_halves_a_map_sees_what_it_says():
         ({"head_dim": 5}, "head_dim must divide dim=32, got 5"),
         ({"patch_size": 6}, "patch_size must be a power of 2.* got 6; with overlapping=False it may be any"),
         ({"dim": 0}, "NATVariant: dim must be an integer of at least 1, got 0"),
+        ({"weight_std": 0.0}, "weight_std must be above 0 or None, got 0.0"),
+        ({"drop_path_rate": 1.0}, "DropPath: rate must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_sizes_that_are_none(arguments, told):
     with pytest.raises(InvalidInput, match=told):
         timm.create_model(NANO, **arguments)
+
+
+def test_images_without_pixels_are_named():
+    with pytest.raises(InvalidInput, match=r"only the batch may be empty, got images \(1, 3, 0, 16\)"):
+        timm.create_model(NANO)(torch.randn(1, 3, 0, 16))
 
 
 def test_a_size_is_a_row():

@@ -5,6 +5,7 @@ import timm
 import torch
 
 from qna._core.errors import InvalidInput, UnknownName
+from qna.export import IMAGES, TOLERANCE, export_onnx
 from qna.models import create_segmenter
 from tests.models.random_images import images
 
@@ -76,6 +77,20 @@ def test_tables_are_exempt_from_decay_and_checkpointing_changes_nothing():
         model(x).square().sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("decoder", ["unet", "fpn"])
+def test_onnx_of_any_size(decoder, tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="qna[export] brings it")
+    model = create_segmenter(NANO, num_classes=5, decoder=decoder, dim=16).eval()
+    sizes = [
+        {"batch": b, "height": h, "width": w}
+        for b, h, w in ((1, 16, 16), (3, 37, 53), (2, 64, 64), (1, 8, 9))
+    ]
+    exported = export_onnx(model, tmp_path / "model.onnx", IMAGES, sizes=sizes)
+    assert exported.difference < TOLERANCE
 
 
 def test_a_model_that_segments_by_itself():

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from qna._core.errors import NoBackend
 from qna.bench.measure.memory import RETURN_FREED_BLOCKS
 from qna.ops import OPS, register_flop_formulas
 from qna.ops._shared.triton.runtime import INTERPRETED
@@ -53,7 +54,13 @@ def inputs_of(case, backend, dtype=torch.float32):
 
 @pytest.mark.parametrize(("row", "backend", "case"), CASES, ids=name)
 def test_values_and_gradients_equal_the_reference(row, backend, case):
-    assert_equals_reference(row, case, inputs_of(case, backend), backend.name)
+    try:
+        assert_equals_reference(row, case, inputs_of(case, backend), backend.name)
+    except NoBackend as error:
+        # the one that takes a few windows alone; tests of its own tell which
+        if backend.name != "cuda":
+            raise
+        pytest.skip(str(error))
 
 
 @kernels

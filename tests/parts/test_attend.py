@@ -42,7 +42,8 @@ def test_it_is_its_formula_and_so_are_its_gradients(added, wanted):
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("added", [False, True])
 def test_forward_mode_derivatives(added):
-    tensors = drawn(added=added)
+    # the fused form wants values of as many channels
+    tensors = drawn(added=added, values=6)
     steps = [torch.ones_like(t) * 0.3 for t in tensors]
     with forward_ad.dual_level():
         dual = [forward_ad.make_dual(t, step) for t, step in zip(tensors, steps, strict=True)]
@@ -52,6 +53,6 @@ def test_forward_mode_derivatives(added):
 
 @pytest.mark.parametrize("added", [False, True])
 def test_vmap_of_what_wants_gradients(added):
-    tensors = [t.requires_grad_() for t in drawn(added=added)]
-    mapped = torch.func.vmap(attend)(*tensors)
+    tensors = [t.requires_grad_() for t in drawn(added=added, values=6)]
+    mapped = torch.func.vmap(attend)(*(t.unsqueeze(1) for t in tensors)).squeeze(1)
     assert (mapped - formula(*tensors)).abs().max() < TOLERANCE

@@ -23,6 +23,13 @@ def natural(owner: str, **counts: int) -> None:
             raise InvalidInput(f"{owner}: {name} must be an integer of at least 0, got {count!r}")
 
 
+def rate(owner: str, **rates: float) -> None:
+    """All must be parts of what is left out at random: at least 0 and below 1, or nothing would be left."""
+    for name, value in rates.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {value!r}")
+
+
 def head_dim(owner: str, dim: int, num_heads: int) -> int:
     """Channels of one head; `num_heads` must divide `dim`."""
     positive(owner, dim=dim, num_heads=num_heads)
@@ -37,13 +44,15 @@ def head_dim(owner: str, dim: int, num_heads: int) -> int:
 
 
 def channels_last_map(owner: str, x: Tensor, dim: int, axes: int) -> None:
-    """`x` must be (B, *space, C) with `axes` space axes and `dim` channels."""
+    """`x` must be (B, *space, C) with `axes` space axes, none of them empty, and `dim` channels."""
     if x.ndim != axes + 2 or x.shape[-1] != dim:
         space = ", ".join(("H", "W") if axes == 2 else ("D", "H", "W") if axes == 3 else ("N",))
         raise InvalidInput(
             f"{owner}: input must be (B, {space}, C) with C = {dim}, got {tuple(x.shape)}; "
             "channels come last: x.movedim(1, -1) turns channels first into it"
         )
+    if 0 in x.shape[1:-1]:
+        raise InvalidInput(f"{owner}: only the batch may be empty, got {tuple(x.shape)}")
 
 
 # kernels count positions in 32 bits

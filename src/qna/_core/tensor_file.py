@@ -6,6 +6,7 @@ read here. Other readers pass over it; files without one, of others or older, ar
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -56,7 +57,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
         try:
             torch_format.save_file(dict(tensors), temporary, metadata={**metadata, _DIGEST: _BLANK})
         except safetensors.SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+            # its text ends with the system's number of what happened
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise OSError(errno.EIO, str(error), str(path)) from error
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         _sign(temporary)
 
     write_whole(path, write)

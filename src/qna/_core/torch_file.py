@@ -47,7 +47,10 @@ def read_torch(path: Path) -> Any:
 
 
 def _check_parts(path: Path) -> None:
-    """Check that an archive's parts are stored as they are, as torch does, and that the pickles are small."""
+    """Check that an archive's parts are stored as they are, as torch does, and that the pickles are small.
+
+    Torch does not compare the parts with the checksums beside them: a damaged weight would be taken for one.
+    """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
@@ -57,3 +60,10 @@ def _check_parts(path: Path) -> None:
     for part in parts:
         if part.filename.endswith(".pkl") and part.file_size > TEXT_BYTES:
             raise InvalidInput(f"its {part.filename} has more than {TEXT_BYTES:,} bytes")
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise InvalidInput(
+            f"its {damaged} is not what its checksum says; a file that was saved without checksums "
+            "(torch.serialization.set_crc32_options) must be saved again with them"
+        )

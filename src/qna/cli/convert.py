@@ -48,6 +48,6 @@ def main(arguments: list[str]) -> int:
     try:
         count = convert(source, target, model, changes)
     except OSError as error:
-        raise InvalidInput(f"cannot write {target}: {error}") from None
+        raise InvalidInput(f"cannot write {target}: {error.strerror or error}") from None
     print(as_line(f"{target}: {count} tensors of {model}"))
     return 0

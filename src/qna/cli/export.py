@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qna._core.errors import InvalidInput, require
 from qna._core.outside import as_line
@@ -16,12 +16,12 @@ from qna.cli import _classifiers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qna.eval import Classifier
+    from torch import nn
 
 _DESCRIPTION = """\
-Write a trained network as a file that runs without this package: ONNX, or an archive of torch.export. Batch,
-height and width stay open. The file is tried beside the network before it is kept, and tells class names and
-how images are prepared.
+Write a trained network that classifies or segments as a file that runs without this package: ONNX, or an
+archive of torch.export. Batch, height and width stay open. The file is tried beside the network before it is
+kept, and tells class names and how images are prepared.
 """
 _FORMS = (".onnx", ".pt2")
 
@@ -66,31 +66,77 @@ def main(arguments: list[str]) -> int:
     given = [_parsed(text) for text in options.sizes or ()]
     from qna.export import export_onnx, export_program
 
-    (classifier,) = _classifiers.load(options, [options.model])
-    shape, sizes = _sizes(given, classifier, fixed=options.fixed_size)
-    told = _metadata(classifier)
+    network, told = _network(parser, options)
+    shape, sizes = _sizes(given, len(told["mean"]), told["image_size"], fixed=options.fixed_size)
+    metadata = {name: json.dumps(value) for name, value in told.items()}
     try:
         with _steps() as progress:
             if form == ".onnx":
                 exported = export_onnx(
-                    classifier.network,
+                    network,
                     options.to,
                     shape,
                     inputs=["images"],
                     outputs=["logits"],
                     sizes=sizes,
                     int8=options.int8,
-                    metadata=told,
+                    metadata=metadata,
                     progress=progress,
                 )
             else:
                 exported = export_program(
-                    classifier.network, options.to, shape, sizes=sizes, metadata=told, progress=progress
+                    network, options.to, shape, sizes=sizes, metadata=metadata, progress=progress
                 )
     except OSError as error:
-        raise InvalidInput(f"cannot write {options.to}: {error}") from None
+        raise InvalidInput(f"cannot write {options.to}: {error.strerror or error}") from None
     print(as_line(str(exported)))
     return 0
+
+
+def _network(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network, and what its file tells of it."""
+    from qna.train.reload import task_of
+
+    task = task_of(options.model)
+    if task == "segmentation":
+        return _segmenter(parser, options)
+    if task != "classification":
+        raise InvalidInput(
+            f"{options.model} is a run of {task}, and `qna export` writes networks that classify or segment"
+        )
+    (classifier,) = _classifiers.load(options, [options.model])
+    view = classifier.view
+    return classifier.network, {
+        "task": "classification",
+        "model": classifier.architecture,
+        "classes": classifier.classes,
+        "image_size": view.size,
+        "mean": view.mean,
+        "std": view.std,
+        "crop_pct": view.crop_pct,
+        "interpolation": view.interpolation,
+    }
+
+
+def _segmenter(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> tuple[nn.Module, dict[str, Any]]:
+    from qna.cli._answers import OF_CLASSIFIERS, refuse
+    from qna.train.reload_segmenter import load_segmenter
+
+    refuse(parser, options, OF_CLASSIFIERS, "segments")
+    segmenter = load_segmenter(options.model, image_size=options.image_size)
+    return segmenter.network, {
+        "task": "segmentation",
+        "model": segmenter.architecture,
+        "classes": segmenter.classes,
+        "palette": segmenter.palette,
+        "image_size": segmenter.size,
+        "mean": segmenter.mean,
+        "std": segmenter.std,
+    }
 
 
 def _parsed(text: str) -> tuple[int, int]:
@@ -102,32 +148,16 @@ def _parsed(text: str) -> tuple[int, int]:
 
 
 def _sizes(
-    given: list[tuple[int, int]], classifier: Classifier, *, fixed: bool
+    given: list[tuple[int, int]], channels: int, size: int, *, fixed: bool
 ) -> tuple[tuple[int | str, ...], list[dict[str, int]]]:
     """The shape of images, and the open sizes to try: every one alone and as a batch in turn."""
-    view = classifier.view
     if fixed:
-        return ("batch", view.channels, view.size, view.size), [{"batch": 1}, {"batch": 3}]
+        return ("batch", channels, size, size), [{"batch": 1}, {"batch": 3}]
     sizes = [
         {"batch": 1 + 2 * (number % 2), "height": height, "width": width}
-        for number, (height, width) in enumerate(given or [(view.size, view.size), (37, 53), (64, 41)])
+        for number, (height, width) in enumerate(given or [(size, size), (37, 53), (64, 41)])
     ]
-    return ("batch", view.channels, "height", "width"), sizes
-
-
-def _metadata(classifier: Classifier) -> dict[str, str]:
-    """What a file tells of the network, each value as JSON."""
-    view = classifier.view
-    told = {
-        "model": classifier.architecture,
-        "classes": classifier.classes,
-        "image_size": view.size,
-        "mean": view.mean,
-        "std": view.std,
-        "crop_pct": view.crop_pct,
-        "interpolation": view.interpolation,
-    }
-    return {name: json.dumps(value) for name, value in told.items()}
+    return ("batch", channels, "height", "width"), sizes
 
 
 @contextmanager

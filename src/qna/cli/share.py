@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
             training=_without_places(config).to_json(),
         )
     except OSError as error:
-        raise InvalidInput(f"cannot write {out}: {error}") from None
+        raise InvalidInput(f"cannot write {out}: {error.strerror or error}") from None
     right = f"{metrics['top1']:.2%} of {metrics['held_out']:,} held-out images right"
     print(as_line(f"{out}: {metrics['model']}, {right}"))
     print(as_line(f'timm.create_model("local-dir:{out}", pretrained=True)  # after import qna.models'))

@@ -1,13 +1,17 @@
 """Laboratories: one published claim each, tried in minutes beside the control that can win."""
 
 from qna.labs import (
+    biformer_routing,
     dinat_context,
     focalnet_shift,
+    halo_blocks,
     qna_cost,
     qna_detection,
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    swin_shift,
+    transnext_shift,
     vsa_size,
 )
 from qna.labs.row import Lab
@@ -18,7 +22,17 @@ __all__ = ["LABS"]
 LABS: dict[str, Lab] = {
     lab.name: lab
     for lab in (
-        *(qna_cost.LAB, qna_upsample.LAB, qna_segmentation.LAB, qna_detection.LAB),
-        *(dinat_context.LAB, sasa_stages.LAB, focalnet_shift.LAB, vsa_size.LAB),
+        qna_cost.LAB,
+        qna_upsample.LAB,
+        qna_segmentation.LAB,
+        qna_detection.LAB,
+        dinat_context.LAB,
+        sasa_stages.LAB,
+        swin_shift.LAB,
+        halo_blocks.LAB,
+        focalnet_shift.LAB,
+        biformer_routing.LAB,
+        transnext_shift.LAB,
+        vsa_size.LAB,
     )
 }

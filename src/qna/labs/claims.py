@@ -22,7 +22,7 @@ HEAD = """# Published claims, tried
 
 A laboratory tries one published claim at a size of minutes on one core, beside a control that can win.
 `qna lab list` names them and `qna lab run NAME` repeats one. The rule of each verdict was written down before
-the first run; verdicts that lose stay.
+the first run, and where a rule or a setting was changed after figures were seen, the entry says so; verdicts that lose stay.
 
 This page is made of the rows in `benchmarks/results` by `python -m qna.labs.claims`. A new laboratory is a
 folder in `src/qna/labs` with its row, named in the list of `src/qna/labs/__init__.py`."""
@@ -95,7 +95,8 @@ def _source(run: LabRun) -> str:
 
 
 def _short(about: About) -> str:
-    return f"{about.authors.split(',')[0].removesuffix(' et al.')} et al., {about.venue}"
+    first, _, others = about.authors.partition(",")
+    return f"{first.removesuffix(' et al.')}{' et al.' if others else ''}, {about.venue}"
 
 
 def main(arguments: list[str]) -> int:

@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.seeds import derive_seed
-from qna.data import ImageData
+from qna._core.seeds import derive_seed, seeded
+from qna.analysis.cost import total_macs
+from qna.data import ImageData, load_data
 from qna.data.images.labelled import TensorImages
+from qna.labs.paired import case_of
+from qna.labs.row import Figure
+
+# what cases are named after
+ACCURACY = "accuracy"
+# (shape of an image, classes) -> a network
+Build = Callable[[torch.Size, int], nn.Module]
+
+
+def compare(config: Any, networks: Mapping[str, Build], seed: int, rate: float) -> list[Figure]:
+    """Train every network alike, on the same images in the same order, and measure each.
+
+    Of each network the held-out images that it gets right in per cent, its parameters, and the multiply-adds
+    that an image costs.
+
+    Args:
+        config: with the fields data, data_dir, images, held_out, epochs and batch.
+        networks: what makes each; weights are drawn after the same seed.
+        seed: of weights, images and their order.
+        rate: the learning rate.
+    """
+    train_on, held_out = drawn(load_data(config.data, config.data_dir), config.images, config.held_out, seed)
+    classes = int(max(train_on.labels.max(), held_out.labels.max())) + 1
+    about = {"data": config.data, "seed": seed, "lr": rate, "epochs": config.epochs}
+    about |= {"trained_on": len(train_on), "held_out": len(held_out)}
+    shape = train_on.pixels.shape[1:]
+    figures = []
+    for name, build in networks.items():
+        with seeded(derive_seed(seed, "weights")):
+            network = build(shape, classes)
+        train(network, train_on, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
+        measured = {
+            ("train", "top1", "%"): top1(network, held_out),
+            ("none", "parameters", "1"): sum(p.numel() for p in network.parameters()),
+            ("none", "macs", "MMAC"): total_macs(network, (1, *shape)) / 1e6,
+        }
+        case = case_of(ACCURACY, seed, rate)
+        figures += [Figure(case, name, *what, value, extra=about) for what, value in measured.items()]
+    return figures
 
 
 def drawn(data: ImageData, images: int, held_out: int, seed: int) -> tuple[TensorImages, TensorImages]:

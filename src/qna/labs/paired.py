@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
-from qna.labs.row import Metrics
+from qna.labs.row import Figure, Metrics
 from qna.plots import plot_dots
 
 # contender -> seed -> figure
 BySeed = dict[str, dict[int, float]]
+
+
+def parts_of(
+    config: Any, part: Callable[[Any, int, float], list[Figure]]
+) -> dict[str, Callable[[], list[Figure]]]:
+    """A part for each seed and learning rate of a configuration, told (config, seed, rate)."""
+    return {
+        f"seed {seed}, rate {rate:g}": partial(part, config, seed, rate)
+        for seed in range(config.seed, config.seed + config.seeds)
+        for rate in config.rates
+    }
 
 
 def case_of(what: str, seed: int, rate: float) -> str:
@@ -55,6 +68,16 @@ def gain(best: BySeed, ours: str, other: str) -> tuple[float, float] | None:
     if len(differences) < 2:
         return None
     return mean(differences), stdev(differences) / math.sqrt(len(differences))
+
+
+def figures_of(metrics: Metrics, figure: str) -> dict[str, float]:
+    """A figure of each contender that has one and is the same in every case, as a number of parameters."""
+    return {
+        name: figures[figure]
+        for contenders in metrics.values()
+        for name, figures in contenders.items()
+        if figure in figures
+    }
 
 
 def draw(path: Path, best: BySeed, note: str, *, title: str, xlabel: str, digits: int = 2) -> None:

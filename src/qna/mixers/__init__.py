@@ -5,7 +5,19 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import check_choice
-from qna.mixers import control, focal, halo, learned_query, neighborhood, stand_alone, varied_size, window
+from qna.mixers import (
+    aggregated,
+    control,
+    focal,
+    halo,
+    learned_query,
+    neighborhood,
+    routing,
+    stand_alone,
+    varied_size,
+    window,
+)
+from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
@@ -23,6 +35,7 @@ from qna.mixers.neighborhood import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from qna.mixers.routing import BiLevelRoutingAttention2d
 from qna.mixers.row import MixerRow
 from qna.mixers.stand_alone import StandAloneAttention2d
 from qna.mixers.varied_size import VariedSizeWindowAttention2d
@@ -31,11 +44,14 @@ from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 __all__ = [
     "FAMILIES",
     "MIXERS",
+    "AggregatedAttention2d",
+    "BiLevelRoutingAttention2d",
     "DepthwiseConvolution2d",
     "FocalModulation2d",
     "FullAttention2d",
     "HaloAttention2d",
     "Identity2d",
+    "LengthScaledAttention2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -54,7 +70,18 @@ __all__ = [
     "create_mixer",
 ]
 
-FAMILIES = (learned_query, neighborhood, window, halo, stand_alone, focal, varied_size, control)
+FAMILIES = (
+    learned_query,
+    neighborhood,
+    window,
+    halo,
+    stand_alone,
+    focal,
+    routing,
+    aggregated,
+    varied_size,
+    control,
+)
 
 # every mixer by its class name
 MIXERS: dict[str, MixerRow] = {row.name: row for family in FAMILIES for row in family.ROWS}

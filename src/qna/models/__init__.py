@@ -2,6 +2,7 @@
 
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
+from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
 from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
@@ -11,6 +12,7 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
 from qna.models.vsa import (
     SWIN_VSA,
     VITAEV2_VSA,
@@ -21,6 +23,7 @@ from qna.models.vsa import (
 )
 
 __all__ = [
+    "BIFORMER_SIZES",
     "DINAT_SIZES",
     "FAMILIES",
     "FOCALNET",
@@ -31,8 +34,11 @@ __all__ = [
     "QNA_UNET",
     "QNA_VIT",
     "SWIN_VSA",
+    "TRANSNEXT",
     "VITAEV2_VSA",
     "Backbone",
+    "BiFormer",
+    "BiFormerVariant",
     "DecodedBackbone",
     "BlockSpec",
     "Family",
@@ -46,6 +52,8 @@ __all__ = [
     "QnAViTVariant",
     "SwinVSA",
     "SwinVSAVariant",
+    "TransNeXt",
+    "TransNeXtVariant",
     "Variant",
     "ViTAEv2VSA",
     "ViTAEv2VSAVariant",

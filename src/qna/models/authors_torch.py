@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,8 @@ from qna._core.state_dict import read_state_dict
 from qna._core.tensor_file import read_tensors
 from qna.models.whole import check_whole
 
+logger = logging.getLogger("qna")
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -25,6 +28,7 @@ def read_authors(
     authors_name: Callable[[str, Network], str],
     *,
     classifier: str,
+    left_out: Callable[[str], object] = lambda name: False,
 ) -> dict[str, Tensor]:
     """State dict of `model` from a file of its authors, whole or not at all.
 
@@ -33,20 +37,28 @@ def read_authors(
         model: its name, for errors.
         build: makes the network, of ``num_classes=``.
         authors_name: what the authors call a tensor, of our name for it and the network. The layout is the
-            same there and here.
+            same there and here, but that a linear map may be a convolution of one tap there.
         classifier: what the authors call the layer that ends in the logits, whose rows say how many classes
             the checkpoint has.
+        left_out: whether a tensor of theirs, by its name, is none of the network's; a line of the log "qna"
+            says how many there were.
 
     Raises:
         InvalidInput: a file that cannot be read, or the first tensor that is missing, left over, of another
             shape or no floating-point numbers.
     """
     found = read_weights(path)
+    if without := [name for name in found if left_out(name)]:
+        logger.warning("%d tensors of %s are left out, as no weights: %s ...", len(without), path, without[0])
+        found = {name: tensor for name, tensor in found.items() if name not in without}
     head = found.get(f"{classifier}.weight")
     with torch.device("meta"):
         network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)
     own = network.state_dict()
     theirs = {key: authors_name(key, network) for key in own}
+    for key, name in theirs.items():
+        if name in found and found[name].shape == (*own[key].shape, 1, 1) and own[key].ndim == 2:
+            found[name] = found[name].flatten(1)
     check_whole(
         str(path),
         model,

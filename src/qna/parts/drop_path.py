@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from qna._core import checks
+
 
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al., ECCV 2016): branches of some images are left out.
 
     In training, each image's branch is zero with probability `rate`, and divided by ``1 - rate`` where kept.
+
+    Raises:
+        InvalidInput: `rate` is below 0, or 1 or more.
     """
 
     def __init__(self, rate: float):
         super().__init__()
+        checks.rate(type(self).__name__, rate=rate)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

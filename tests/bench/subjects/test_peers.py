@@ -15,13 +15,14 @@ from qna.bench.subjects.comparison import PeerRequest
 from qna.bench.subjects.ops import op_row
 from qna.bench.subjects.peers import PEERS, neighbourhood, of_ops, registered
 from qna.bench.subjects.questions import make
+from qna.mixers import MIXERS
 
 # 16 x 24 has tiles and blocks of 8 for the peers that want them, and padding for windows of 3 and 5
 SIZES = {"batch": 2, "height": 16, "width": 24, "dim": 32, "heads": 4}
 COMPILED = {"two-conv-compiled", "neighbourhood"}
 REGISTERED = {peer.name for peer in registered.PEERS}
 # what this machine lacks, or needs a card
-ELSEWHERE = {"natten", *(n for n in PEERS if n.endswith("-triton"))}
+ELSEWHERE = {"natten", *(n for n in PEERS if n.endswith(("-triton", "-cuda")))}
 HAND_WRITTEN = [n for n in PEERS if n not in COMPILED | REGISTERED | ELSEWHERE | {"qna-cpu"}]
 
 
@@ -161,7 +162,8 @@ def test_work_is_made_from_json_and_its_gradient_has_the_output_s_strides():
 
 @pytest.mark.parametrize("name", sorted(REGISTERED))
 def test_mixers_of_the_registry_are_peers_of_layers_and_say_what_they_are_held_to(name):
-    contender, declines, setting = built(name, "layer")
+    row = {"height": 1} if len(MIXERS[name].example.space) == 1 else {}
+    contender, declines, setting = built(name, "layer", **row)
     assert declines(setting, "layer", BACKWARD) is None
     assert "a whole layer" in declines(setting, "op", BACKWARD)
     verify(contender, BACKWARD)
@@ -172,14 +174,34 @@ def test_mixers_of_the_registry_are_peers_of_layers_and_say_what_they_are_held_t
 
 def test_the_registry_s_mixers_take_the_setting_s_window_and_heads():
     assert {"QnA2d", "WindowAttention2d"} <= REGISTERED
-    assert not REGISTERED & {"QnA1d", "QnA3d", "QnAPool2d"}
+    assert not REGISTERED & {"QnAPool2d", "QnAUpsample1d"}
     made = built("QnA2d", "layer", window=5)[0]
     assert made.extra["arguments"] == {"num_heads": 4, "kernel_size": 5, "num_queries": 2}
     windows = built("WindowAttention2d", "layer", window=5)[0].extra["arguments"]
     assert (windows["num_heads"], windows["window_size"]) == (1, 5)
+    halo = built("HaloAttention2d", "layer", window=5)[0].extra["arguments"]
+    assert (halo["block_size"], halo["halo_size"]) == (8, 2)
     right = made.forward
     with pytest.raises(WrongOutput, match="output differs"):
         verify(dataclasses.replace(made, forward=lambda: right() * 1.001), FORWARD)
+
+
+def test_mixers_of_sequences_and_volumes_are_peers_on_the_maps_that_suit_them():
+    assert {"NeighborhoodAttention1d", "NeighborhoodAttention3d"} <= REGISTERED
+    _, declines, setting = built("NeighborhoodAttention1d", "layer")
+    assert declines(setting, "layer", FORWARD) == "mixes sequences: wants maps of one row, got 16"
+    sequence = built("NeighborhoodAttention1d", "layer", height=1)[0]
+    # plain windows, whatever the row's example has
+    assert sequence.extra["arguments"] == {
+        "num_heads": 1, "kernel_size": 3, "dilation": 1, "is_causal": False
+    }  # fmt: skip
+    assert sequence.forward().shape == (2, 1, 24, 32)
+    volume = built("NeighborhoodAttention3d", "layer")[0]
+    x = volume.leaves["x"]
+    (grad,) = torch.autograd.grad(volume.forward()[0].sum(), x)
+    # the images of a batch are planes that see each other
+    assert grad.shape == (2, 16, 24, 32)
+    assert bool((grad[1] != 0).any())
 
 
 class Toy:

@@ -284,3 +284,13 @@ def test_inference_does_not_form_the_scores(border):
     names = {event.key for event in profile.key_averages()}
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
     assert "aten::softmax" not in names
+
+
+@torch.no_grad()
+def test_a_graph_of_maps_that_blocks_do_not_fill_takes_those_that_they_do():
+    mixer = random_mixer(stride=2, border="mask").eval()
+    dynamic = (dict.fromkeys(range(3), torch.export.Dim.DYNAMIC),)
+    run = torch.export.export(mixer, (a_map(13, 19),), dynamic_shapes=dynamic).module()
+    for size in ((16, 20), (16, 21), (9, 20), (13, 23)):
+        x = a_map(*size, batch=3)
+        torch.testing.assert_close(run(x), mixer(x), rtol=1e-12, atol=1e-12)

@@ -119,3 +119,13 @@ def test_onnx_where_one_window_covers_the_map(tmp_path):
     more = torch.randn(5, 4, 4, 8)
     (found,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), mixer(more).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("recorded", [(2, 11, 13), (2, 12, 16)], ids=str)
+def test_a_graph_recorded_for_open_sizes_takes_maps_that_fill_windows_and_others(recorded):
+    mixer = qna.WindowAttention2d(8, num_heads=2, window_size=4).eval()
+    sizes = (dict.fromkeys(range(3), torch.export.Dim.DYNAMIC),)
+    graph = torch.export.export(mixer, (torch.randn(*recorded, 8),), dynamic_shapes=sizes).module()
+    for size in ((1, 12, 16), (3, 11, 13), (2, 9, 20)):
+        x = torch.randn(*size, 8)
+        torch.testing.assert_close(graph(x), mixer(x))

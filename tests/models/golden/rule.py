@@ -39,7 +39,7 @@ def torch_tensor(name, shape):
     """Values of what authors who train in PyTorch call `name`, for example "levels.0.blocks.1.attn.rpb"."""
     leaf = name.rsplit(".", 1)[-1]
     draws = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if leaf.startswith("gamma") or (leaf == "weight" and len(shape) == 1):
+    if leaf.startswith("gamma") or leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
         # scales of norms and of branches
         values = 1 + 0.2 * np.tanh(draws)
     elif leaf == "rpb":

@@ -4,8 +4,10 @@ A page holds blocks ``<!-- bench KIND option=value ... -->`` to ``<!-- /bench --
 replaced. Kinds:
 
 - ``windows level=op mode=forward metric=time map=8x56x56x64``: a line per provider, a column per window.
-- ``maps level=op mode=forward metric=time window=7``: a line per provider, a column per map.
-- ``models mode=forward``: images per second, a line per model, a column per batch and image size.
+- ``maps level=op mode=forward metric=time window=7 map=1x14x14x64,8x56x56x64``: a line per provider, a column
+  per map, of those named or all.
+- ``models mode=forward map=1x224x224,8x224x224``: images per second, a line per model, a column per batch and
+  image size, of those named or all.
 - ``cost``: what formulas count.
 - ``accuracy data=cifar10 providers=qna,swin``: what models reached within a budget, a line per model.
 - ``commands data=cifar10 providers=qna,swin``: the commands of the first seeds of those runs.
@@ -96,10 +98,13 @@ def _windows(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 
 def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
-    window = options.get("window")
+    window, level = options.get("window"), options["level"]
+    kinds = (
+        tuple(f"{level}-{size}-" for size in options["map"].split(",")) if "map" in options else f"{level}-"
+    )
 
     def fits(row: Row) -> bool:
-        return row.case.startswith(f"{options['level']}-") and f"-k{window}-" in row.case
+        return row.case.startswith(kinds) and f"-k{window}-" in row.case
 
     def size(row: Row) -> tuple[int, ...]:
         return tuple(row.extra[name] for name in ("batch", "height", "width", "dim"))
@@ -109,10 +114,11 @@ def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 def _models(rows: list[Row], options: dict[str, str]) -> list[str]:
     options = {**options, "metric": "throughput" if options["metric"] == "time" else options["metric"]}
+    kinds = tuple(f"model-{size}-" for size in options["map"].split(",")) if "map" in options else "model-"
     return grid(
         rows,
         options,
-        lambda row: row.case.startswith("model-"),
+        lambda row: row.case.startswith(kinds),
         lambda row: (row.extra["size"], row.extra["batch"]),
         lambda key: f"{key[0]} px, batch {key[1]}",
     )

@@ -68,15 +68,21 @@ def find_stamps(folder: Path | None, classes: Sequence[str] = ()) -> tuple[tuple
     return names, stamps
 
 
-def find_photographs(folder: Path | None) -> list[Path]:
+def find_photographs(
+    folder: Path | None, *, purpose: str = "`qna data stamps` without --photos"
+) -> list[Path]:
     """The photographs in a folder with all inside; None for those in scikit-image's wheel.
+
+    Args:
+        folder: to search.
+        purpose: what scikit-image is needed for.
 
     Raises:
         MissingExtra: if scikit-image is not installed.
         InvalidInput: if there are fewer than two.
     """
     if folder is None:
-        package = require("skimage", extra="dense", purpose="`qna data stamps` without --photos")
+        package = require("skimage", extra="dense", purpose=purpose)
         return [Path(str(package.__file__)).parent / "data" / name for name in _PHOTOGRAPHS]
     found = sorted(map(Path, find_images_in(str(folder), _refuse)))
     if len(found) < 2:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from qna._core.about import About
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.picture import draw
 from qna.labs.dinat_context.training import train_all
 from qna.labs.dinat_context.verdict import EXAMPLES, RULE, verdict
+from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 
 
 def run(config: DiNATContextConfig, folder: LabFolder) -> Metrics:
     """A part for each seed and learning rate, in which every network is trained."""
-    return folder.measured(
-        {
-            f"seed {seed}, rate {rate:g}": partial(train_all, config, seed, rate)
-            for seed in range(config.seed, config.seed + config.seeds)
-            for rate in config.rates
-        }
-    )
+    return folder.measured(parts_of(config, train_all))
 
 
 LAB = Lab(

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from qna._core.seeds import derive_seed, seeded
-from qna.analysis.cost import total_macs
-from qna.data import load_data
+from functools import partial
+
+import torch
+from torch import nn
+
 from qna.labs import classifying
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.networks import CONTENDERS, build
-from qna.labs.paired import case_of
 from qna.labs.row import Figure
-
-# what cases are named after
-ACCURACY = "accuracy"
 
 
 def train_all(config: DiNATContextConfig, seed: int, rate: float) -> list[Figure]:
     """Train every contender alike, on the same images in the same order, and measure each."""
-    data = load_data(config.data, config.data_dir)
-    train, held_out = classifying.drawn(data, config.images, config.held_out, seed)
-    about = {"data": config.data, "seed": seed, "lr": rate, "epochs": config.epochs}
-    about |= {"trained_on": len(train), "held_out": len(held_out)}
-    channels, size = train.pixels.shape[1:3]
-    figures = []
-    for name in CONTENDERS:
-        with seeded(derive_seed(seed, "weights")):
-            network = build(
-                name,
-                channels=channels,
-                size=size,
-                dim=config.dim,
-                blocks=config.blocks,
-                patch_size=config.patch_size,
-            )
-        classifying.train(network, train, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
-        measured = {
-            ("train", "top1", "%"): classifying.top1(network, held_out),
-            ("none", "parameters", "1"): sum(p.numel() for p in network.parameters()),
-            ("none", "macs", "MMAC"): total_macs(network, (1, channels, size, size)) / 1e6,
-        }
-        case = case_of(ACCURACY, seed, rate)
-        figures += [Figure(case, name, *what, value, extra=about) for what, value in measured.items()]
-    return figures
+
+    def network(name: str, image: torch.Size, classes: int) -> nn.Module:
+        return build(
+            name,
+            channels=image[0],
+            size=image[1],
+            dim=config.dim,
+            blocks=config.blocks,
+            patch_size=config.patch_size,
+        )
+
+    return classifying.compare(config, {name: partial(network, name) for name in CONTENDERS}, seed, rate)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import mean
 
 from qna.labs import paired
+from qna.labs.classifying import ACCURACY
 from qna.labs.dinat_context.networks import CONTENDERS, DILATED, PLAIN, WIDER
-from qna.labs.dinat_context.training import ACCURACY
 from qna.labs.paired import BySeed
 from qna.labs.row import Metrics, Verdict, Word
 
@@ -29,12 +29,13 @@ def verdict(metrics: Metrics) -> Verdict:
     dearer = [
         kind
         for kind in ("parameters", "macs")
-        if (figures := _costs(metrics, kind)) and figures.get(DILATED, 0) > figures.get(PLAIN, 0)
+        if (figures := paired.figures_of(metrics, f"none {kind}"))
+        and figures.get(DILATED, 0) > figures.get(PLAIN, 0)
     ]
     word: Word = "not seen"
     if difference > 0 and not dearer:
         word = "held" if difference > 2 * error else "direction only"
-    macs = _costs(metrics, "macs")
+    macs = paired.figures_of(metrics, "none macs")
 
     def told(name: str) -> str:
         cost = f", {macs[name]:.2f} million multiply-adds" if name in macs else ""
@@ -51,16 +52,6 @@ def verdict(metrics: Metrics) -> Verdict:
 def best_of(metrics: Metrics) -> BySeed:
     """Accuracy by seed of each network, at the rate with its better mean."""
     return paired.best_of(metrics, CONTENDERS, "train top1")
-
-
-def _costs(metrics: Metrics, kind: str) -> dict[str, float]:
-    """Parameters or multiply-adds of each network."""
-    return {
-        name: figures[f"none {kind}"]
-        for contenders in metrics.values()
-        for name, figures in contenders.items()
-        if f"none {kind}" in figures
-    }
 
 
 def made_up(above: float, *, macs: float = 3.0) -> Metrics:

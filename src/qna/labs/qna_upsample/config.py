@@ -9,16 +9,19 @@ from typing import Literal
 from qna._core.errors import InvalidInput
 from qna.labs.config_checks import check_counts, check_minutes, check_rates
 
+PHOTOGRAPHS = "photographs"
+
 
 @dataclass(frozen=True)
 class QnAUpsampleConfig:
     """Auto-encoders that differ in how their decoders up-sample.
 
     Attributes:
-        data: what they restore; digits comes with scikit-learn.
-        data_dir: where the files of the data are; None for the usual places.
-        images: training images, the first of an order that the seed draws; all where there are fewer.
-        held_out: images that PSNR is measured on, the first of the data's own.
+        data: what they restore; digits comes with scikit-learn, photographs, of which pieces are cut, with
+            scikit-image.
+        data_dir: where the files of the data are, or a folder of photographs; None for the usual places.
+        images: training images, drawn by the seed; all where there are fewer.
+        held_out: images that PSNR is measured on, of the data's own or of other photographs.
         dim: channels of the maps, a multiple of 8.
         code: channels of the smallest map, a quarter of the image's height and width.
         epochs: passes over the training images.
@@ -29,7 +32,7 @@ class QnAUpsampleConfig:
         seed: the first seed.
     """
 
-    data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
+    data: Literal["fashion-mnist", "digits", "cifar10", "photographs"] = "fashion-mnist"
     data_dir: Path | None = None
     images: int = 2400
     held_out: int = 500

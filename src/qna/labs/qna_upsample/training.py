@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qna._core.seeds import derive_seed, seeded
-from qna.data import load_data
-from qna.data.images.labelled import TensorImages
 from qna.labs.paired import case_of
 from qna.labs.qna_upsample.config import QnAUpsampleConfig
 from qna.labs.qna_upsample.decoders import UPSAMPLERS, AutoEncoder
+from qna.labs.qna_upsample.images import images_of
 from qna.labs.row import Figure
 from qna.parts.protocols import CountsMacs
 
@@ -25,10 +24,7 @@ PSNR = "psnr"
 
 def train_all(config: QnAUpsampleConfig, seed: int, rate: float) -> list[Figure]:
     """Train one auto-encoder per way of up-sampling, alike in all else, and measure each."""
-    data = load_data(config.data, config.data_dir)
-    train, held_out = (cast(TensorImages, part).pixels for part in (data.train, data.held_out))
-    order = _order(len(train), seed, "images")[: config.images]
-    train, held_out = train[order], held_out[: config.held_out]
+    train, held_out = images_of(config, seed)
     about = {"data": config.data, "seed": seed, "lr": rate, "epochs": config.epochs}
     about |= {"trained_on": len(train), "held_out": len(held_out)}
     figures = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import mean
 
 from qna.labs import paired
+from qna.labs.classifying import ACCURACY
 from qna.labs.paired import BySeed
 from qna.labs.row import Metrics, Verdict, Word
-from qna.labs.sasa_stages.training import ACCURACY, CONTROL, EARLY, LATE, NETWORKS
+from qna.labs.sasa_stages.training import CONTROL, EARLY, LATE, NETWORKS
 
 TOP1, PARAMETERS = "train top1", "none parameters"
 RULE = (
@@ -25,7 +26,8 @@ def verdict(metrics: Metrics) -> Verdict:
     control, early = against.get(CONTROL), against.get(EARLY)
     if control is None or early is None:
         return Verdict("not seen", f"Figures of {LATE}, {CONTROL} and {EARLY} over 2 seeds are missing.")
-    sizes = {name: _parameters(metrics, name) for name in (LATE, CONTROL)}
+    counts = paired.figures_of(metrics, PARAMETERS)
+    sizes = {name: counts.get(name, 0.0) for name in (LATE, CONTROL)}
     smaller = 0 < sizes[LATE] < sizes[CONTROL]
     as_good, above_early = control[0] >= -control[1], early[0] > 0
     word: Word = "not seen"
@@ -55,10 +57,6 @@ def difference(best: BySeed, name: str) -> tuple[float, float] | None:
 
 def _mean(best: BySeed, name: str) -> float:
     return mean(best[name].values())
-
-
-def _parameters(metrics: Metrics, name: str) -> float:
-    return next((c[name][PARAMETERS] for c in metrics.values() if PARAMETERS in c.get(name, {})), 0.0)
 
 
 def made_up(control: float = 0.5, early: float = 1.0, *, parameters: float = 90_000.0) -> Metrics:

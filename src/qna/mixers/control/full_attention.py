@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core import checks
 from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import attend
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
@@ -44,7 +44,7 @@ class FullAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        attended = F.scaled_dot_product_attention(*self._packed(x)).transpose(1, 2)
+        attended = attend(*self._packed(x)).transpose(1, 2)
         return apply_linear(self.out, attended.reshape(x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import attend
 from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
-from qna.parts.open_size import is_open
+from qna.parts.open_size import part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, received
 
@@ -124,9 +125,7 @@ class HaloAttention2d(nn.Module):
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), out_dim)."""
         query, key, value, bias = self._blocks(x)
         # blocks lie in the batch: with four axes torch does not form the scores
-        attended = F.scaled_dot_product_attention(
-            *(t.flatten(0, 2) for t in (query, key, value)), attn_mask=bias.flatten(0, 2)
-        )
+        attended = attend(*(t.flatten(0, 2) for t in (query, key, value, bias)))
         return self._unblock(attended.unflatten(0, query.shape[:3]), x.shape)
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -271,11 +270,7 @@ class HaloAttention2d(nn.Module):
         whole = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
         # one form of "rounded up" for all maps: exporters have to see that sizes of two paths are equal
         height, width = ((n + self.stride - 1) // self.stride for n in size[1:3])
-        inside = whole[:, :height, :width]
-        if any(map(is_open, size)):
-            # whether this is a copy depends on the sizes, which a recorder would keep to
-            inside = inside.clone(memory_format=torch.contiguous_format)
-        return inside
+        return part_of(part_of(whole, 1, 0, height), 2, 0, width)
 
 
 ROW = MixerRow(

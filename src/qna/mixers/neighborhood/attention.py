@@ -90,8 +90,7 @@ class NeighborhoodAttention(nn.Module):
         self.window["is_causal"] = tuple(axis.causal for axis in windows)
         if qk_scale is not None and not math.isfinite(qk_scale):
             raise InvalidInput(f"{name}: qk_scale must be a finite number or None, got {qk_scale!r}")
-        if not 0 <= attn_drop < 1:
-            raise InvalidInput(f"{name}: attn_drop must be at least 0 and below 1, got {attn_drop!r}")
+        checks.rate(name, attn_drop=attn_drop)
         self.scale = head_dim**-0.5 if qk_scale is None else qk_scale
         # no module: where nothing is dropped the op forms no softmax that one could be called with
         self.attn_drop = attn_drop

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,10 +15,11 @@ from qna._core.about import About
 from qna._core.checks import per_axis
 from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import attend
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.offset_bias import offset_biases
-from qna.parts.open_size import is_open
+from qna.parts.open_size import is_open, part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 
@@ -105,22 +105,11 @@ class WindowAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         query, key, value, mask, tilings = self._windows(x)
-        # torch's fused attention has no forward-mode derivative; on a CPU it gives no gradient of a mask, and
-        # what it does then instead guards against positions without keys, of which there are none
-        wants_mask = mask.requires_grad and mask.device.type == "cpu"
-        if (fwAD._current_level >= 0 or wants_mask) and not torch.compiler.is_compiling():
-            logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-            attended = (logits + mask).softmax(-1) @ value
-        else:
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            if torch.compiler.is_compiling():
-                # the fused kernel's order in memory is not that of its decomposition, which exporters view
-                attended = attended.clone(memory_format=torch.contiguous_format)
-        inside = self._untile(attended, tilings, x.shape)
-        if any(map(is_open, x.shape)):
-            # whether this is a copy depends on the sizes, which a recorder would keep to
-            inside = inside.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, inside)
+        attended = attend(query, key, value, mask)
+        if torch.compiler.is_compiling():
+            # the fused kernel's order in memory is not that of its decomposition, which exporters view
+            attended = attended.clone(memory_format=torch.contiguous_format)
+        return apply_linear(self.out, self._untile(attended, tilings, x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.
@@ -275,14 +264,7 @@ class WindowAttention2d(nn.Module):
         # B, down, rows, across, columns, h, m
         tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
         padded = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        top, left = down.before, across.before
-        if is_open(top) or is_open(left):
-            rows, columns = (
-                torch.arange(n, device=windows.device) + start
-                for n, start in ((size[1], top), (size[2], left))
-            )
-            return padded.index_select(1, rows).index_select(2, columns)
-        return padded[:, top : top + size[1], left : left + size[2]]
+        return part_of(part_of(padded, 1, down.before, size[1]), 2, across.before, size[2])
 
 
 ROW = MixerRow(

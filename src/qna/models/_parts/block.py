@@ -90,6 +90,8 @@ class MixerBlock(nn.Module):
         norm_eps: of both norms.
         layer_scale: what a branch is multiplied with at first, channel by channel; None for no such weights.
         gelu: form of the MLP's activation, "tanh" or "none".
+        mlp: in the place of one by `mlp_ratio` and `gelu`: (B, H, W, out_dim) -> the same, with a linear map
+            `fc1` to its hidden channels.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class MixerBlock(nn.Module):
         norm_eps: float = NORM_EPS,
         layer_scale: float | None = None,
         gelu: str = "tanh",
+        mlp: nn.Module | None = None,
     ):
         super().__init__()
         self.out_dim = out_dim
@@ -114,7 +117,7 @@ class MixerBlock(nn.Module):
         self.scale1 = LayerScale(out_dim, layer_scale) if scaled else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if shortcut is None else nn.Identity()
         self.norm2 = nn.LayerNorm(out_dim, eps=norm_eps)
-        self.mlp = ChannelMlp(out_dim, mlp_ratio * out_dim, approximate=gelu)
+        self.mlp: Any = ChannelMlp(out_dim, mlp_ratio * out_dim, approximate=gelu) if mlp is None else mlp
         self.scale2 = LayerScale(out_dim, layer_scale) if scaled else nn.Identity()
         self.drop_path2 = DropPath(drop_path)
 

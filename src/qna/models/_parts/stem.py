@@ -47,9 +47,11 @@ class ResNetStem(NotScripted, nn.Module):
 
 
 def check_images(x: Tensor, conv: nn.Conv2d) -> None:
-    """Images must be (B, C, H, W) with the channels that `conv` takes."""
+    """Images must be (B, C, H, W), with pixels, and the channels that `conv` takes."""
     if x.ndim != 4 or x.shape[1] != conv.in_channels:
         raise InvalidInput(f"images must be (B, C, H, W) with C = {conv.in_channels}, got {tuple(x.shape)}")
+    if 0 in x.shape[2:]:
+        raise InvalidInput(f"only the batch may be empty, got images {tuple(x.shape)}")
 
 
 # name -> stem of (channels of the image, dim, patch size); the ResNet stem's reduction is always 4

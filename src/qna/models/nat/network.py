@@ -15,6 +15,7 @@ from qna.models._parts.hierarchy import Hierarchy, Stage
 from qna.models._parts.patches import NORM_EPS, NormedPatchStem, PatchHalving
 from qna.models.nat.reductions import ConvolutionHalving, OverlappingStem
 from qna.models.nat.variants import NATVariant
+from qna.parts.initializers import init_linear_
 
 
 class NAT(Hierarchy):
@@ -80,7 +81,10 @@ class NAT(Hierarchy):
         )
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                if variant.weight_std is None:
+                    init_linear_(module)
+                else:
+                    nn.init.normal_(module.weight, std=variant.weight_std)
 
     @classmethod
     def of(cls, variant: NATVariant, **arguments: Any) -> NAT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from qna._core.checks import positive
 from qna._core.errors import InvalidInput
@@ -26,6 +27,9 @@ class NATVariant(Variant):
             and DiNAT. Otherwise they are linear maps of patches, as in Swin and DiNAT_s.
         patch_size: pixels per axis of a position of the first map; with `overlapping` a power of 2.
         drop_path_rate: of the last block in training; it grows linearly from 0.
+        weight_std: of the weights of linear maps at first: the authors', for hundreds of channels. None for
+            what keeps the variance: with a few tens of channels branches would begin near zero, and learn
+            little in short training.
     """
 
     dim: int
@@ -38,6 +42,7 @@ class NATVariant(Variant):
     overlapping: bool = True
     patch_size: int = 4
     drop_path_rate: float = 0.0
+    weight_std: float | None = 0.02
 
     def __post_init__(self):
         positive(
@@ -56,6 +61,8 @@ class NATVariant(Variant):
             )
         if self.dim % self.head_dim:
             raise InvalidInput(f"head_dim must divide dim={self.dim}, got {self.head_dim}")
+        if self.weight_std is not None and not 0 < self.weight_std < inf:
+            raise InvalidInput(f"weight_std must be above 0 or None, got {self.weight_std!r}")
         if self.overlapping and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
             raise InvalidInput(
                 "patch_size must be a power of 2, of at least 2, where the stem is made of convolutions at "
@@ -75,7 +82,7 @@ _BASE = NATVariant(128, (3, 4, 18, 5), 2, layer_scale=1e-5, drop_path_rate=0.5, 
 _LARGE = NATVariant(192, (3, 4, 18, 5), 2, drop_path_rate=0.35, parameters=200_943_514)
 # for small images: maps of 8x8 and 4x4 at the named size
 _NANO = NATVariant(
-    32, (2, 2), 2, (1, 1), head_dim=16, kernel_size=3, patch_size=2, image_size=16, parameters=None
+    *(32, (2, 2), 2, (1, 1)), head_dim=16, kernel_size=3, patch_size=2, weight_std=None, image_size=16
 )
 
 

@@ -57,3 +57,23 @@ def empty_like(value: Tensor, space: Sequence[int], dtype: torch.dtype | None = 
     if heads_fastest(value):
         return value.new_empty((batch, *space, d, h), dtype=dtype).transpose(-1, -2)
     return value.new_empty((batch, *space, h, d), dtype=dtype)
+
+
+def is_dense(t: Tensor, transposed: bool) -> bool:
+    """Whether the last two axes of `t` (..., m, n) lie densely in this order, or `transposed`."""
+    (m, n), (sm, sn) = t.shape[-2:], t.stride()[-2:]
+    if transposed:
+        (m, n), (sm, sn) = (n, m), (sn, sm)
+    return (n == 1 or sn == 1) and (m == 1 or sm == n)
+
+
+def dense(t: Tensor, transposed: bool) -> Tensor:
+    """`t` (..., m, n), copied unless it `is_dense`."""
+    if is_dense(t, transposed):
+        return t
+    return t.transpose(-1, -2).contiguous().transpose(-1, -2) if transposed else t.contiguous()
+
+
+def parameter(t: Tensor | None) -> Tensor | None:
+    """Bias or weight as kernels for GPUs read them."""
+    return None if t is None else t.float().contiguous()

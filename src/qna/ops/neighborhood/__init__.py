@@ -195,7 +195,8 @@ def neighborhood_av(
     owner = "qna.ops.neighborhood_av"
     check_maps(owner, weights=weights, v=v)
     axes = windows(owner, v, kernel_size, window)
-    taps = math.prod(axis.kernel for axis in axes)
+    # a list, as compilers refuse to hand a generator to a function of C
+    taps = math.prod([axis.kernel for axis in axes])
     if weights.shape[-1] != taps:
         raise InvalidInput(
             f"{owner}: weights must have one number for each of {taps} taps of kernel_size "

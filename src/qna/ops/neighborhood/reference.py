@@ -1,7 +1,8 @@
 """Neighbourhood attention in plain torch: any dtype, device and size, twice differentiable. The oracle.
 
-A walk over the taps of a window, axis by axis: one `index_select` per axis finds the maps at the tap's key of
-every query. Nothing is held but for the tap at hand, and by autograd; half precision is computed in fp32.
+A walk over the taps of a window, axis by axis. Where windows move with their query over a border, the maps at
+a tap's keys are views of one map that is padded with zeros; elsewhere one `index_select` per axis finds them.
+Nothing is held but for the tap at hand, and by autograd; half precision is computed in fp32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qna.ops.neighborhood.geometry import WindowAxis
@@ -24,6 +26,7 @@ class _Tap(NamedTuple):
     offset: Tensor  # (L,), row of the bias
     real: Tensor | None  # (L,), whether it is attended and in the map; None for everywhere
     seen: Tensor | None  # (L,), whether it is attended, in the map or as a key of zeros
+    shift: int | None = None  # where the keys of all queries begin in a padded axis; None where it is not
 
 
 class _Keys(NamedTuple):
@@ -147,8 +150,27 @@ def _extra_scores(q: Tensor, extra_keys: Tensor) -> Tensor:
     return torch.einsum("b...hd,bmhd->b...hm", q, extra_keys)
 
 
-def _walk(axes: Sequence[WindowAxis], keys: _Keys, number: int = 0) -> Iterator[_Keys]:
-    """Every tap of the axes from `number` on, those of the last axis fastest."""
+def _walk(axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
+    """Every tap of the axes, those of the last axis fastest."""
+    margins = [n for axis in reversed(axes) for n in (_margins(axis) or (0, 0))]
+    if any(margins):
+        k, v = (None if t is None else F.pad(t, (0, 0, 0, 0, *margins)) for t in keys[:2])
+        hidden = None if keys.hidden is None else F.pad(keys.hidden, (0, 0, *margins))
+        keys = keys._replace(k=k, v=v, hidden=hidden)
+    yield from _walk_from(0, axes, keys)
+
+
+def _margins(axis: WindowAxis) -> tuple[int, int] | None:
+    """Positions that windows hang over start and end of an axis, where each lies alike about its query."""
+    # a recorder of graphs for any size would compare the order in memory of views with sizes
+    if axis.border == "clamp" or axis.stride > 1 or type(axis.size) is not int:
+        return None
+    before = (axis.kernel - 1 if axis.causal else axis.kernel // 2) * axis.dilation
+    return before, (axis.kernel - 1) * axis.dilation - before
+
+
+def _walk_from(number: int, axes: Sequence[WindowAxis], keys: _Keys) -> Iterator[_Keys]:
+    """Every tap of the axes from `number` on."""
     if number == len(axes):
         yield keys
         return
@@ -156,7 +178,7 @@ def _walk(axes: Sequence[WindowAxis], keys: _Keys, number: int = 0) -> Iterator[
     for tap in _taps(axis, next(t for t in keys if t is not None).device):
         k, v, hidden = (None if t is None else _at_key(t, number + 1, tap) for t in keys[:3])
         bias = None if keys.bias is None else keys.bias.index_select(number, tap.offset)
-        for at_tap in _walk(axes, _Keys(k, v, hidden, bias), number + 1):
+        for at_tap in _walk_from(number + 1, axes, _Keys(k, v, hidden, bias)):
             yield at_tap._replace(seen=_both(tap.seen, at_tap.seen, len(axes) - number))
 
 
@@ -164,6 +186,7 @@ def _taps(axis: WindowAxis, device: torch.device) -> Iterator[_Tap]:
     queries = torch.arange(axis.size, device=device)
     starts = axis.starts(queries)
     counts = axis.counts(queries, starts)
+    padded = _margins(axis) is not None
     for t in range(axis.kernel):
         key = starts + t * axis.dilation
         # of a tap that is not attended any row
@@ -174,10 +197,13 @@ def _taps(axis: WindowAxis, device: torch.device) -> Iterator[_Tap]:
         within, inside = t < counts, (key >= 0) & (key < axis.size)
         real = within & inside
         seen = within if axis.border == "zero" else real
-        yield _Tap(key.clamp(0, axis.size - 1), row, real, seen)
+        shift = t * axis.dilation if padded else None
+        yield _Tap(key.clamp(0, axis.size - 1), row, real, seen, shift)
 
 
 def _at_key(t: Tensor, dim: int, tap: _Tap) -> Tensor:
+    if tap.shift is not None:
+        return t.narrow(dim, tap.shift, len(tap.key))
     t = t.index_select(dim, tap.key)
     return t if tap.real is None else t.masked_fill(~_along(tap.real, t.ndim - dim), 0)
 

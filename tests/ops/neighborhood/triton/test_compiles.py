@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ FLOAT32, HALF = torch.float32, torch.bfloat16
 STAGE = NeighborhoodCase("2d", (56, 56), (7, 7), heads=4, head_dim=32, biased=True, extra=3)
 WORKLOADS = (
     STAGE,
+    NeighborhoodCase("largest-heads", (14, 14), (3, 3), heads=2, head_dim=256, biased=True, extra=5),
     NeighborhoodCase("2d-masked", (56, 56), (13, 13), heads=4, head_dim=32, masked=True),
     NeighborhoodCase("1d-long-window", (4096,), (129,), heads=4, head_dim=64, biased=True),
     NeighborhoodCase(
@@ -31,7 +33,8 @@ WORKLOADS = (
     ),
     NeighborhoodCase("2d-zero", (30, 31), (9, 9), heads=2, head_dim=16, biased=True, masked=True,
                      options={"border": "zero"}),
-    NeighborhoodCase("largest-heads", (14, 14), (3, 3), heads=2, head_dim=256, biased=True, extra=5),
+    NeighborhoodCase("heads-of-128", (32, 32), (7, 7), head_dim=128, biased=True, extra=5, masked=True),
+    NeighborhoodCase("heads-of-65", (32, 32), (7, 7), head_dim=65, biased=True, extra=5),
     NeighborhoodCase("channels-that-fill-no-tile", (14, 14), (3, 3), head_dim=17, value_dim=70, extra=5),
 )  # fmt: skip
 
@@ -54,6 +57,18 @@ def launches(case, dtype):
     return [*forward, *plan.backward(out, lse, given, lse, grads, sums, 0.3, axes)]
 
 
+def allowed(launch, dtype):
+    """Registers that may be stored to memory: none, but where two products of fp32 are to be multiplied.
+
+    The compiler lets both go at once, and each holds a row of each operand: with more than 64 channels a few
+    are stored on some cards, with more than 128 about a hundred.
+    """
+    if launch.kernel != "query_gradients" or dtype != FLOAT32:
+        return 0
+    width = max(launch.constants["BLOCK"][4:])
+    return 0 if width <= 64 else 4 if width <= 128 else 128
+
+
 def check(case, dtype, folder):
     found = launches(case, dtype)
     for launch in found:
@@ -63,7 +78,7 @@ def check(case, dtype, folder):
         line = f"{case.name} {launch.kernel} {dtype}: "
         line += f"{registers} registers, {shared} bytes shared, {spills} spills"
         sys.stdout.write(line + "\n")  # shown by pytest -rP
-        assert spills == 0, line
+        assert spills <= allowed(launch, dtype), line
         assert shared <= MOST_SHARED, line
     return {launch.kernel for launch in found}
 
@@ -73,17 +88,15 @@ def test_a_stage_of_the_published_models(tmp_path):
     assert check(STAGE, HALF, tmp_path) == kernels().keys()
 
 
-# in fp32 heads of more channels spill: products of fp32 keep their sums in the registers of few threads
+@pytest.mark.usefixtures("card")
+def test_wide_heads_in_fp32(tmp_path):
+    """Whose products hold whole rows of the operands in registers: what spills first."""
+    assert check(replace(STAGE, name="2d-wide", head_dim=128), FLOAT32, tmp_path) == kernels().keys()
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("case", "dtype"),
-    [
-        pytest.param(case, dtype, id=f"{case.name}-{dtype}")
-        for case in WORKLOADS
-        for dtype in (FLOAT32, HALF, torch.float16)
-        if dtype != FLOAT32 or max(case.head_dim, case.values) <= 64
-    ],
-)
+@pytest.mark.parametrize("dtype", [FLOAT32, HALF, torch.float16], ids=str)
+@pytest.mark.parametrize("case", WORKLOADS, ids=lambda case: case.name)
 @pytest.mark.usefixtures("card")
 def test_every_workload(case, dtype, tmp_path):
     check(case, dtype, tmp_path)

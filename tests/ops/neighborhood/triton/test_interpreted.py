@@ -39,6 +39,8 @@ SMALL = (
     ),
     NeighborhoodCase("2d-mask", (2, 5), (5, 2), batch=1, heads=1, options={"border": "mask"}),
     NeighborhoodCase("3d", (2, 3, 2), (2, 2, 1), batch=1, heads=1, head_dim=16, biased=True),
+    # whose sweeps are launches of their own
+    NeighborhoodCase("wide", (2, 3), (2, 2), batch=1, heads=1, value_dim=65, biased=True, extra=2),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from qna.bench.measure.contender import Peer
 from qna.bench.subjects.peers import (
+    aggregated,
     depthwise,
     full_attention,
     halo,
@@ -10,6 +11,7 @@ from qna.bench.subjects.peers import (
     of_ops,
     plain_copy,
     registered,
+    routing,
     sasa,
     swin,
     two_convolutions,
@@ -29,6 +31,8 @@ PEERS: dict[str, Peer] = {
         halo,
         neighbourhood,
         sasa,
+        routing,
+        aggregated,
         full_attention,
         plain_copy,
         registered,

@@ -48,17 +48,3 @@ def _maps(
             *three_axes(window.before, 0),
         ),
     )
-
-
-def parameter(t: Tensor | None) -> Tensor | None:
-    """Bias or weight as the kernels read them."""
-    return None if t is None else t.float().contiguous()
-
-
-def dense(t: Tensor, transposed: bool) -> Tensor:
-    """`t` (..., m, n), copied unless its last two axes lie densely in this order, or `transposed`."""
-    if transposed:
-        return dense(t.transpose(-1, -2), False).transpose(-1, -2)
-    (m, n), (sm, sn) = t.shape[-2:], t.stride()[-2:]
-    is_dense = (n == 1 or sn == 1) and (m == 1 or sm == n)
-    return t if is_dense else t.contiguous()

@@ -14,9 +14,9 @@ from qna.ops._shared.triton.arguments import CALLS, ceil, power, three_axes
 from qna.ops._shared.triton.launch import Launch
 from qna.ops._shared.triton.runtime import INTERPRETED, architecture, compiler, processors
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.layout import heads_fastest
+from qna.ops.learned_query.layout import dense, heads_fastest, parameter
 from qna.ops.learned_query.triton import windows_plan
-from qna.ops.learned_query.triton.arguments import Maps, dense, parameter
+from qna.ops.learned_query.triton.arguments import Maps
 from qna.ops.learned_query.triton.tiles import Patch, patch
 from qna.ops.learned_query.triton.windows_plan import PARTIAL_SUMS
 

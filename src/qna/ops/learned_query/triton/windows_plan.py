@@ -13,8 +13,8 @@ from qna.ops._shared.triton.arguments import CALLS, ceil, unspecialised
 from qna.ops._shared.triton.launch import Launch
 from qna.ops._shared.triton.runtime import architecture
 from qna.ops._shared.window import Window
-from qna.ops.learned_query.layout import heads_fastest
-from qna.ops.learned_query.triton.arguments import Maps, dense, parameter
+from qna.ops.learned_query.layout import dense, heads_fastest, parameter
+from qna.ops.learned_query.triton.arguments import Maps
 from qna.ops.learned_query.triton.tiles import SHARING, Tile, tile
 
 # most rows and numbers of partial sums for the gradients of bias and weight, whatever the size of the map

@@ -39,11 +39,11 @@ from qna.ops.neighborhood.triton.primitives import (
 
 
 @triton.jit
-def query_gradients(  # noqa: PLR0915 (a kernel calls nothing that is not compiled with it)
+def query_gradients(  # noqa: PLR0912, PLR0915 (a kernel calls nothing that is not compiled with it)
     maps, extra, tables, logs, results, scale, STRIDES, SIZES,
-    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+    WINDOW: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, SWEEPS: tl.constexpr,
 ):  # fmt: skip
-    """Of a box of queries the gradient, and the inner sum of the softmax's derivative.
+    """Of a box of queries the inner sum of the softmax's derivative, and the gradient.
 
     Args:
         maps: q, k, v and grad.
@@ -53,6 +53,8 @@ def query_gradients(  # noqa: PLR0915 (a kernel calls nothing that is not compil
         scale: of the products.
         STRIDES: of q, k, v, grad and the gradient of q.
         SIZES, WINDOW, CHANNELS, BLOCK: as in `primitives`.
+        SWEEPS: 1 for that which forms the inner sums, 2 for that which forms the gradient, 3 for both. Two
+            launches need fewer registers than one of both, whose loops share the operands that they read.
     """
     SIZES = true_sizes(SIZES)
     bias, mask, ranges = tables[0], tables[1], tables[2]
@@ -71,9 +73,14 @@ def query_gradients(  # noqa: PLR0915 (a kernel calls nothing that is not compil
         g = rows(maps[3], at, real, CHANNELS[1], BLOCK[5])
         at_log = numbers(queries, residues, item, SIZES, WINDOW) * SIZES[3] + head
         log = log_of(logs[0], at_log, real)
-        inner = tl.full((P,), 0.0, tl.float32)
+        FIRST: tl.constexpr = 1 - SWEEPS % 2
+        END: tl.constexpr = 1 + SWEEPS // 2
+        if FIRST == 0:
+            inner = tl.full((P,), 0.0, tl.float32)
+        else:
+            inner = tl.load(results[1] + at_log, mask=real, other=0.0)
         sums = tl.full((P, BLOCK[4]), 0.0, tl.float32)
-        for sweep in tl.static_range(2):
+        for sweep in tl.static_range(FIRST, END):
             for start in range(0, extent[0] * extent[1] * extent[2], BLOCK[3]):
                 keys = chunk_of(start, begin, extent, WINDOW, BLOCK[3])
                 here = in_group(keys, length, WINDOW)
@@ -111,9 +118,11 @@ def query_gradients(  # noqa: PLR0915 (a kernel calls nothing that is not compil
                         sums = product_onto(p * (u - inner[:, None]), k, sums)
             if sweep == 0:
                 inner -= tl.load(logs[1] + at_log, mask=real, other=0.0)
-        tl.store(results[1] + at_log, inner, mask=real)
-        at = offsets(queries, residues, STRIDES[4], batch_and_head, CHANNELS, WINDOW)
-        put_rows(results[0], at, sums * scale, real, CHANNELS[0], BLOCK[4])
+        if FIRST == 0:
+            tl.store(results[1] + at_log, inner, mask=real)
+        if END == 2:
+            at = offsets(queries, residues, STRIDES[4], batch_and_head, CHANNELS, WINDOW)
+            put_rows(results[0], at, sums * scale, real, CHANNELS[0], BLOCK[4])
 
 
 @triton.jit

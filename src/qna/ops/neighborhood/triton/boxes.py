@@ -44,17 +44,25 @@ def tile(kernel: str, bits: int, width: int) -> BoxTile:
     Chosen by the registers and the shared memory that the compiler needs, which tests hold to the smallest
     card's since sm_80; no card has measured them.
     """
+    if bits == 32 and width > 64:
+        return BoxTile(LEAST, 32, 16, 1) if kernel == "extra_gradients" else BoxTile(LEAST, 16, 8, 1)
     if kernel == "extra_gradients":
         return BoxTile(LEAST, 32 if width <= 64 else 16, 4, 1)
     if bits == 32:
-        return BoxTile(32, 32, 4, 1) if width <= 64 else BoxTile(16, 16, 8, 1)
-    if width <= 64 and kernel == "query_gradients":
-        return BoxTile(32, 16, 4, 2)
+        return BoxTile(32, 32, 4, 1)
     if width <= 64:
-        return BoxTile(64 if kernel == "attend" else 32, 32, 4, 2)
+        return BoxTile(64 if kernel == "attend" else 32, 16 if kernel == "query_gradients" else 32, 4, 2)
     if width <= 128:
         return BoxTile(32, 16, 4, 1)
     return BoxTile(16, 32 if kernel == "attend" else 16, 4, 1)
+
+
+def sweeps(bits: int, width: int) -> tuple[int, ...]:
+    """The sweeps of each launch of `query_gradients`, as it counts them; chosen as `tile` is.
+
+    Products of fp32 hold a row of each operand in registers, and both sweeps hold those of both products.
+    """
+    return (1, 2) if bits == 32 and width > 64 else (3,)
 
 
 @lru_cache(CALLS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from qna.ops._shared.triton.arguments import CALLS, ceil, in_units, power, three_axes, unspecialised
 from qna.ops._shared.triton.launch import Launch
 from qna.ops.neighborhood.geometry import WindowAxis
-from qna.ops.neighborhood.triton.boxes import LEAST, box, channels, tile
+from qna.ops.neighborhood.triton.boxes import LEAST, box, channels, sweeps, tile
 
 Maybe = Tensor | None
 Axes = tuple[WindowAxis, ...]
@@ -101,7 +101,7 @@ def backward(
     logs = (lse, grad_lse.contiguous())
     arguments = (maps, given.extra, tables, logs, (grads[0], inner), scale)
     launches = [
-        of_queries.by_products("query_gradients", arguments),
+        *(of_queries.by_products("query_gradients", arguments, SWEEPS=each) for each in of_queries.sweeps),
         of_keys.by_products("key_gradients", (maps, tables, (lse, inner), tuple(grads[1:]), scale)),
     ]
     of_bias, *of_extra = sums
@@ -154,7 +154,12 @@ class _BoxCall:
             tuple((m.shape, m.stride()) for m in maps),
         )
 
-    def by_products(self, kernel: str, arguments: tuple) -> Launch:
+    @property
+    def sweeps(self) -> tuple[int, ...]:
+        """Those of each launch of `query_gradients`."""
+        return sweeps(self.bits, max(map(channels, self.channels[:2])))
+
+    def by_products(self, kernel: str, arguments: tuple, **constants: Any) -> Launch:
         """A launch with a program per box of positions, head and item."""
         d, e = map(channels, self.channels[:2])
         chosen = tile(kernel, self.bits, max(d, e))
@@ -163,7 +168,7 @@ class _BoxCall:
         for axis, side in zip(self.axes, sides[3 - len(self.axes) :], strict=True):
             groups = min(axis.dilation, axis.size)
             programs *= groups * ceil(ceil(axis.size, groups), side)
-        constants = {"BLOCK": (*sides, chosen.chunk, d, e)}
+        constants["BLOCK"] = (*sides, chosen.chunk, d, e)
         return self._launch(kernel, programs, arguments, constants, chosen.warps, chosen.stages)
 
     def bias_gradients(self, arguments: tuple) -> Launch:

@@ -1,0 +1,68 @@
+"""What users hand over by mistake or in another order in memory, to mixers of windows and their controls."""
+
+import pytest
+import torch
+
+from qna._core.errors import InvalidInput
+from qna._core.seeds import seeded
+from qna.mixers import MIXERS
+
+FAMILIES = "neighborhood", "window", "halo", "stand_alone", "control"
+NAMES = [name for name, row in MIXERS.items() if row.build.__module__.split(".")[2] in FAMILIES]
+
+
+@pytest.fixture(params=NAMES)
+def mixer(request):
+    """A mixer of 8 channels with no weight zero."""
+    row = MIXERS[request.param]
+    with seeded(0):
+        made = row.build(8, **row.example.arguments).eval()
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    made.axes = row.traits.axes
+    return made
+
+
+def test_all_of_the_families_are_here():
+    assert len(NAMES) == 11
+
+
+def test_an_empty_map_is_refused_and_an_empty_batch_is_not(mixer):
+    space = (5,) * mixer.axes
+    assert mixer(torch.randn(0, *space, 8)).shape == (0, *space, 8)
+    with pytest.raises(InvalidInput, match=r"only the batch may be empty, got \(2, 0"):
+        mixer(torch.randn(2, 0, *space[1:], 8))
+
+
+def test_any_order_in_memory(mixer):
+    space = (6,) * mixer.axes
+    every_second = (slice(None), *[slice(None, None, 2)] * (mixer.axes + 1))
+    views = {
+        "channels first": torch.randn(2, 8, *space).movedim(1, -1),
+        "every second": torch.randn(2, *(2 * n for n in space), 16)[every_second],
+        "one image for all": torch.randn(1, *space, 8).expand(3, *space, 8),
+        "one channel for all": torch.randn(1, *space, 1).expand(1, *space, 8),
+    }
+    for what, x in views.items():
+        torch.testing.assert_close(mixer(x), mixer(x.contiguous()), msg=lambda m, what=what: f"{what}: {m}")
+
+
+# what warns is torch's fallback for fused attention
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_vmap(mixer):
+    x = torch.randn(3, 1, *(5,) * mixer.axes, 8)
+    torch.testing.assert_close(torch.func.vmap(mixer)(x), torch.stack([mixer(one) for one in x]))
+
+
+# torch's rules of forward mode are scripted
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_forward_mode_derivatives(mixer):
+    """Along one direction, as the difference quotient has it; outputs are smooth in the input."""
+    mixer = mixer.double()
+    x, step = torch.randn(2, 1, *(5,) * mixer.axes, 8, dtype=torch.float64)
+    _, tangent = torch.func.jvp(mixer, (x,), (step,))
+    h = 1e-5
+    with torch.no_grad():
+        quotient = (mixer(x + h * step) - mixer(x - h * step)) / (2 * h)
+    # what the quotient leaves out is of order h^2, what it rounds of order eps / h
+    assert (tangent - quotient).abs().max() < 1e-7 * quotient.abs().max()
