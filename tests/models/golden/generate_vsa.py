@@ -101,10 +101,7 @@ def filled(network):
     """In evaluation mode, with weights by the rule."""
     network = network.eval()
     for name, tensor in network.state_dict().items():
-        if name.endswith("running_var"):
-            draws = torch.from_numpy(rule.torch_tensor(name, tuple(tensor.shape)))
-            tensor.copy_(1 + draws.square())
-        elif tensor.is_floating_point():
+        if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(rule.torch_tensor(name, tuple(tensor.shape))))
     return network
 

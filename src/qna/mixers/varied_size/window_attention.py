@@ -27,7 +27,7 @@ from qna.parts.rows import PositionRows
 PADDINGS = ("end", "centred")
 
 
-class Places(NamedTuple):
+class SlotPlaces(NamedTuple):
     """Where the slots of each window read keys and values, in positions: both (B, heads, windows, slots)."""
 
     down: Tensor
@@ -197,7 +197,7 @@ class VariedSizeWindowAttention2d(nn.Module):
         """Queries, keys and values: (B, H, W, 3, h, d)."""
         return apply_linear(self.qkv, x).unflatten(-1, (3, self.num_heads, -1))
 
-    def _places(self, x: Tensor, grids: tuple[WindowGrid, WindowGrid]) -> Places:
+    def _places(self, x: Tensor, grids: tuple[WindowGrid, WindowGrid]) -> SlotPlaces:
         """Where the slots of each window read, at least fp32."""
         means = F.avg_pool2d(as_image(_filled(x, grids)), self.window_size).movedim(1, -1)
         means = F.leaky_relu(means)
@@ -210,12 +210,12 @@ class VariedSizeWindowAttention2d(nn.Module):
         down = grids[0].places(scale[1], offset[1], 0)
         across = grids[1].places(scale[0], offset[0], 1)
         rows, columns = self.window_size
-        return Places(
+        return SlotPlaces(
             down[..., None].expand(-1, -1, -1, -1, -1, columns).flatten(4).flatten(2, 3),
             across[..., None, :].expand(-1, -1, -1, -1, rows, -1).flatten(4).flatten(2, 3),
         )
 
-    def _read(self, packed: Tensor, places: Places) -> Tensor:
+    def _read(self, packed: Tensor, places: SlotPlaces) -> Tensor:
         """Keys and values at the places: (B * windows, h, slots, 2 d), keys first."""
         # neither is named: the maps are not to live on while what was read is brought into windows
         read = read_between(

@@ -16,7 +16,7 @@ from qna.parts.rows import PositionRows
 CPE_SIZE = 7
 
 
-class PositionConvolution(nn.Module):
+class ConditionalPosition(nn.Module):
     """A conditional position embedding: a depthwise convolution of 7x7, added to its input."""
 
     def __init__(self, dim: int):
@@ -36,7 +36,7 @@ class VariedSizeBlock(MixerBlock):
 
     def __init__(self, dim: int, mixer: nn.Module, **options: Any):
         super().__init__(dim, mixer, out_dim=dim, **options)
-        self.cpe = PositionConvolution(dim)
+        self.cpe = ConditionalPosition(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
