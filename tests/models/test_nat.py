@@ -13,9 +13,10 @@ from torch import nn
 from qna._core.errors import InvalidInput
 from qna.analysis import attention_rollout
 from qna.models import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
+from qna.models._parts.patches import PatchHalving
 from qna.models.convert import convert
 from qna.models.nat.authors import authors_name
-from qna.models.nat.reductions import ConvolutionHalving, PatchHalving
+from qna.models.nat.reductions import ConvolutionHalving
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "nat.json").read_text())
 SIZES = {**NAT_SIZES, **DINAT_SIZES}

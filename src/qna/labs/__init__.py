@@ -13,6 +13,7 @@ from qna.labs import (
     sasa_stages,
     swin_shift,
     transnext_shift,
+    vsa_size,
 )
 from qna.labs.row import Lab
 
@@ -33,6 +34,7 @@ LABS: dict[str, Lab] = {
         focalnet_shift.LAB,
         overlock_context.LAB,
         biformer_routing.LAB,
+        vsa_size.LAB,
         transnext_shift.LAB,
     )
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from qna.models._parts.hierarchy import Hierarchy, Stage
-from qna.models.nat.reductions import NORM_EPS, NormedPatchStem
+from qna.models._parts.patches import NORM_EPS, NormedPatchStem
 
 
 def one_stage(

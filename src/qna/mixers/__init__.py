@@ -15,6 +15,7 @@ from qna.mixers import (
     neighborhood,
     routing,
     stand_alone,
+    varied_size,
     window,
 )
 from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
@@ -39,6 +40,7 @@ from qna.mixers.neighborhood import (
 from qna.mixers.routing import BiLevelRoutingAttention2d
 from qna.mixers.row import MixerRow
 from qna.mixers.stand_alone import StandAloneAttention2d
+from qna.mixers.varied_size import VariedSizeWindowAttention2d
 from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "QnAUpsample3d",
     "ShiftedWindowAttention2d",
     "StandAloneAttention2d",
+    "VariedSizeWindowAttention2d",
     "WindowAttention2d",
     "create_mixer",
 ]
@@ -81,6 +84,7 @@ FAMILIES = (
     contmix,
     routing,
     aggregated,
+    varied_size,
     control,
 )
 

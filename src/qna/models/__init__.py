@@ -14,6 +14,14 @@ from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
+from qna.models.vsa import (
+    SWIN_VSA,
+    VITAEV2_VSA,
+    SwinVSA,
+    SwinVSAVariant,
+    ViTAEv2VSA,
+    ViTAEv2VSAVariant,
+)
 
 __all__ = [
     "BIFORMER_SIZES",
@@ -27,7 +35,9 @@ __all__ = [
     "OVERLOCK",
     "QNA_UNET",
     "QNA_VIT",
+    "SWIN_VSA",
     "TRANSNEXT",
+    "VITAEV2_VSA",
     "Backbone",
     "BiFormer",
     "BiFormerVariant",
@@ -44,9 +54,13 @@ __all__ = [
     "QnAUNetVariant",
     "QnAViT",
     "QnAViTVariant",
+    "SwinVSA",
+    "SwinVSAVariant",
     "TransNeXt",
     "TransNeXtVariant",
     "Variant",
+    "ViTAEv2VSA",
+    "ViTAEv2VSAVariant",
     "create",
     "create_segmenter",
     "from_pretrained",

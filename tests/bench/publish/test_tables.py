@@ -101,6 +101,8 @@ def test_bandwidth_of_a_backward_counts_its_own_bytes():
 
 def test_maps_models_and_costs():
     assert body("maps window=3")[0] == "| forward, ms | 8x56x56x64 |"
+    assert body("maps window=3 map=1x1x1x1,8x56x56x64") == body("maps window=3")
+    assert body("maps window=3 map=8x56x56x6") == ["*Not measured yet.*"]
     model = row(
         case="model-8x224x224-float32", provider="qna_vit_tiny", metric="throughput", unit="images/s",
         p50=20.25, extra={"batch": 8, "size": 224, "dtype": "float32"},

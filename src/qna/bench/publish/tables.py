@@ -4,7 +4,8 @@ A page holds blocks ``<!-- bench KIND option=value ... -->`` to ``<!-- /bench --
 replaced. Kinds:
 
 - ``windows level=op mode=forward metric=time map=8x56x56x64``: a line per provider, a column per window.
-- ``maps level=op mode=forward metric=time window=7``: a line per provider, a column per map.
+- ``maps level=op mode=forward metric=time window=7 map=1x14x14x64,8x56x56x64``: a line per provider, a column
+  per map, of those named or all.
 - ``models mode=forward map=1x224x224,8x224x224``: images per second, a line per model, a column per batch and
   image size, of those named or all.
 - ``cost``: what formulas count.
@@ -97,10 +98,13 @@ def _windows(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 
 def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
-    window = options.get("window")
+    window, level = options.get("window"), options["level"]
+    kinds = (
+        tuple(f"{level}-{size}-" for size in options["map"].split(",")) if "map" in options else f"{level}-"
+    )
 
     def fits(row: Row) -> bool:
-        return row.case.startswith(f"{options['level']}-") and f"-k{window}-" in row.case
+        return row.case.startswith(kinds) and f"-k{window}-" in row.case
 
     def size(row: Row) -> tuple[int, ...]:
         return tuple(row.extra[name] for name in ("batch", "height", "width", "dim"))

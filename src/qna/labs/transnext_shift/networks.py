@@ -10,7 +10,7 @@ from qna.labs.transnext_shift.config import TransNeXtShiftConfig
 from qna.mixers import AggregatedAttention2d, ShiftedWindowAttention2d, WindowAttention2d
 from qna.models._parts.block import NORM_EPS, MixerBlock
 from qna.models._parts.hierarchy import Hierarchy, Stage
-from qna.models.nat.reductions import NormedPatchStem
+from qna.models._parts.patches import NormedPatchStem
 
 CONTENDERS = AGGREGATED, SWIN = "aggregated", "swin"
 

@@ -18,6 +18,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import attend
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
+from qna.parts.offset_bias import offset_biases
 from qna.parts.open_size import is_open, part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
@@ -252,19 +253,7 @@ class WindowAttention2d(nn.Module):
 
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Position bias (h, n, n) of a window of `rows` by `columns`."""
-        table, device = self.position_table.movedim(-1, 0), self.position_table.device
-        r = torch.arange(rows, device=device)
-        c = torch.arange(columns, device=device)
-        down = (r[:, None] - r + self.window_size[0] - 1)[:, None, :, None]
-        across = (c[:, None] - c + self.window_size[1] - 1)[None, :, None, :]
-        offsets = (down * table.shape[2] + across).flatten()
-        if device.type == "cpu":
-            # several times faster than an index of tensors, a dozen times with gradients; on a GPU the order
-            # in which those are added up would not be fixed
-            biases = table.flatten(1).index_select(1, offsets)
-        else:
-            biases = table.flatten(1)[:, offsets]
-        return biases.view(-1, rows * columns, rows * columns)
+        return offset_biases(self.position_table, rows, columns)
 
     def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from qna._core.about import About
+from qna.models._parts.patches import NormedPatchStem, PatchHalving
 from qna.models.family import Family
 from qna.models.nat import reductions
 from qna.models.nat.authors import AUTHORS
@@ -46,8 +47,8 @@ NAT_FAMILY = Family(
     stages=lambda variant: len(variant.depths),
     authors=AUTHORS,
     leaves=(
-        *(ChannelMlp, DropPath, LayerScale, reductions.OverlappingStem, reductions.NormedPatchStem),
-        *(reductions.ConvolutionHalving, reductions.PatchHalving),
+        *(ChannelMlp, DropPath, LayerScale, NormedPatchStem, PatchHalving),
+        *(reductions.OverlappingStem, reductions.ConvolutionHalving),
     ),
 )
 

@@ -12,13 +12,8 @@ from qna._core.checks import positive
 from qna.mixers import NeighborhoodAttention2d
 from qna.models._parts.block import MixerBlock
 from qna.models._parts.hierarchy import Hierarchy, Stage
-from qna.models.nat.reductions import (
-    NORM_EPS,
-    ConvolutionHalving,
-    NormedPatchStem,
-    OverlappingStem,
-    PatchHalving,
-)
+from qna.models._parts.patches import NORM_EPS, NormedPatchStem, PatchHalving
+from qna.models.nat.reductions import ConvolutionHalving, OverlappingStem
 from qna.models.nat.variants import NATVariant
 from qna.parts.initializers import init_linear_
 

@@ -20,7 +20,7 @@ from qna.mixers import MIXERS
 
 __all__ = ["PEERS"]
 
-# files of peers -> the mixer that they are made of, which an older version, measured beside this one, may lack
+# files of peers -> the mixer that they are made of, which an older version that is measured may lack
 _OF_MIXERS = {"routing": "BiLevelRoutingAttention2d", "aggregated": "AggregatedAttention2d"}
 
 # in the order of tables and legends
