@@ -38,7 +38,7 @@ def tree(tmp_path_factory):
     return folder / "src"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_older_packages_are_measured_by_this_code_and_a_fault_there_is_found(tree):
     layer = {**QUESTION, "kind": "layer", "name": "QnA2d"}
     images = {"batch": 1, "size": 16, "dtype": "float32", "device": "cpu"}

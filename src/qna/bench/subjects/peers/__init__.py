@@ -3,42 +3,31 @@
 from importlib import import_module
 
 from qna.bench.measure.contender import Peer
-from qna.bench.subjects.peers import (
-    depthwise,
-    full_attention,
-    halo,
-    learned_query,
-    neighbourhood,
-    of_ops,
-    plain_copy,
-    registered,
-    sasa,
-    swin,
-    two_convolutions,
-)
 from qna.mixers import MIXERS
 
 __all__ = ["PEERS"]
 
-# files of peers -> the mixer that they are made of, which an older version that is measured may lack
-_OF_MIXERS = {"routing": "BiLevelRoutingAttention2d", "aggregated": "AggregatedAttention2d"}
+# files of peers, in the order of tables and legends -> a mixer that one is made of, or None: an older version,
+# which this one's code measures, may lack some mixers
+_FILES = {
+    "learned_query": None,
+    "of_ops": None,
+    "two_convolutions": None,
+    "depthwise": "DepthwiseConvolution2d",
+    "swin": None,
+    "halo": None,
+    "neighbourhood": None,
+    "sasa": None,
+    "routing": "BiLevelRoutingAttention2d",
+    "aggregated": "AggregatedAttention2d",
+    "full_attention": "FullAttention2d",
+    "plain_copy": None,
+    "registered": None,
+}
 
-# in the order of tables and legends
 PEERS: dict[str, Peer] = {
     peer.name: peer
-    for family in (
-        learned_query,
-        of_ops,
-        two_convolutions,
-        depthwise,
-        swin,
-        halo,
-        neighbourhood,
-        sasa,
-        *(import_module(f"{__name__}.{file}") for file, mixer in _OF_MIXERS.items() if mixer in MIXERS),
-        full_attention,
-        plain_copy,
-        registered,
-    )
-    for peer in family.PEERS
+    for file, mixer in _FILES.items()
+    if mixer is None or mixer in MIXERS
+    for peer in import_module(f"{__name__}.{file}").PEERS
 }
