@@ -7,8 +7,8 @@ from qna.mixers import MIXERS
 
 __all__ = ["PEERS"]
 
-# files of peers, in the order of tables and legends -> a mixer that one is made of, or None: an older version,
-# which this one's code measures, may lack some mixers
+# files of peers, in the order of tables and legends -> a mixer that one is made of, or None: an older
+# version, which this one's code measures, may lack some mixers
 _FILES = {
     "learned_query": None,
     "of_ops": None,
