@@ -63,13 +63,18 @@ def test_rows_of_several_heads_sum_to_one_and_agree_with_attention_received(name
     n = x[0, ..., 0].numel()
     rows = mixer.attention_rows(x)
     every_row = torch.ones_like(rows.shares[:, :, 0])
-    torch.testing.assert_close(rows.shares.sum(-1), every_row)
+    # learned places may lie outside the map, whose zeros are nobody's
+    reads_outside = hasattr(mixer, "places")
+    if reads_outside:
+        assert ((rows.shares >= 0).all(-1) & (rows.shares.sum(-1) <= 1 + 1e-9)).all()
+    else:
+        torch.testing.assert_close(rows.shares.sum(-1), every_row)
     got, expected = rows.pull(every_row, n), mixer.attention_received(x).flatten(1)
     for parameter in mixer.parameters():
         torch.nn.init.zeros_(parameter)
     # of routes that depend on the map zeros leave ties, and even ones give every position its own
-    routed = hasattr(mixer, "routes")
-    even = torch.ones_like(got) if routed else mixer.attention_rows(x).pull(every_row, n)
+    own = hasattr(mixer, "routes") or reads_outside
+    even = torch.ones_like(got) if own else mixer.attention_rows(x).pull(every_row, n)
     torch.testing.assert_close(torch.where(even > 0, got / even, 0), expected, rtol=1e-9, atol=1e-9)
 
 
