@@ -77,6 +77,9 @@ class LengthScaledAttention2d(nn.Module):
         dropped = self.attn_drop if self.training else 0.0
         mask = bias.to(q.dtype)[None]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped, scale=1.0)
+        if torch.compiler.is_compiling():
+            # the fused kernel's order in memory is not that of its decomposition, which exporters view
+            attended = attended.clone(memory_format=torch.contiguous_format)
         return self.proj_drop(apply_linear(self.proj, attended.transpose(1, 2).reshape(x.shape)))
 
     def attention_map(self, x: Tensor) -> Tensor:
