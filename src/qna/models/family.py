@@ -104,7 +104,10 @@ class Family:
 
     def arguments(self, name: str) -> set[str]:
         """What `name` takes: its variant's fields, and the keyword-only arguments of network and `build`."""
-        takes = (*_parameters(self.network), *_parameters(self.build))
+        takes = [*_parameters(self.network), *_parameters(self.build)]
+        # of a network that a variant describes, what its parts take
+        if (parts := getattr(self.network, "parts", None)) is not None:
+            takes += _parameters(parts)
         return self.variants[name].settings() | {p.name for p in takes if p.kind is p.KEYWORD_ONLY}
 
 

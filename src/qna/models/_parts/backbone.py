@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import count
 
 from torch import nn
 
 from qna._core.checks import natural, positive
 from qna._core.errors import check_choice
-from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock
+from qna.models._parts.block import NORM_EPS, BlockSpec, MixerBlock, drop_path_rates
 from qna.models._parts.hierarchy import Hierarchy, Stage
 from qna.models._parts.shortcut import SHORTCUTS
 from qna.models._parts.stem import STEMS
@@ -60,8 +59,7 @@ class Backbone(Hierarchy):
         positive(type(self).__name__, dim=dim, in_chans=in_chans, patch_size=patch_size)
         check_choice("shortcut", shortcut, SHORTCUTS)
         made = STEMS[stem](in_chans, dim, patch_size)
-        steps = max(1, sum(map(len, stages)) - 1)
-        rates = (drop_path_rate * i / steps for i in count())
+        rates = drop_path_rates(drop_path_rate, sum(map(len, stages)))
         built, dims = [], []
         for specs in stages:
             blocks = Stage()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,6 +21,11 @@ from qna.parts.rows import PositionRows
 
 # the LayerNorm epsilon of Flax, in which the authors of QnA trained
 NORM_EPS = 1e-6
+
+
+def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
+    """Rates of stochastic depth of blocks in their order: from 0, growing linearly, to that of the last."""
+    return (last * i / max(1, blocks - 1) for i in range(blocks))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from qna._core.about import About
+from qna.models._parts.position import PositionConvolution
 from qna.models.biformer import reductions
 from qna.models.biformer.authors import AUTHORS
-from qna.models.biformer.block import EnhancedFullAttention2d, PositionConvolution
+from qna.models.biformer.block import EnhancedFullAttention2d
 from qna.models.biformer.network import BiFormer
 from qna.models.biformer.variants import BIFORMER_SIZES, BiFormerVariant
 from qna.models.family import Family

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qna.mixers import FullAttention2d
 from qna.models._parts.block import MixerBlock
+from qna.models._parts.position import PositionConvolution
 from qna.parts.image_view import as_image
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
@@ -53,18 +54,6 @@ class EnhancedFullAttention2d(FullAttention2d):
         return super().held(size) + math.prod(size)
 
 
-class PositionConvolution(nn.Module):
-    """A depthwise convolution of 3x3, added to what it convolves: how a block knows positions."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        return x + self.conv(as_image(x)).movedim(1, -1)
-
-
 class BiFormerBlock(MixerBlock):
     """A `PositionConvolution`, then a mixer and an MLP as `MixerBlock` has them, exact GELU.
 
@@ -80,7 +69,7 @@ class BiFormerBlock(MixerBlock):
         super().__init__(
             dim, mixer, out_dim=dim, drop_path=drop_path, mlp_ratio=mlp_ratio, norm_eps=1e-6, gelu="none"
         )
-        self.position = PositionConvolution(dim) if position else nn.Identity()
+        self.position = PositionConvolution(dim, kernel_size=3) if position else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""

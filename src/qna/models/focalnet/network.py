@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import count
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
-from qna._core.checks import positive
 from qna.mixers import FocalModulation2d
-from qna.models._parts.block import MixerBlock
-from qna.models._parts.hierarchy import Hierarchy, Stage
+from qna.models._parts.block import MixerBlock, drop_path_rates
+from qna.models._parts.hierarchy import Stage
+from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.focalnet.blocks import NORM_EPS, FocalHalving, FocalStem, PostNormBlock
 from qna.models.focalnet.variants import FocalNetVariant
 
 
-class FocalNet(Hierarchy):
+class FocalNet(SizedHierarchy):
     """A focal modulation network (Yang et al., NeurIPS 2022) with timm's contract.
 
     Images (B, in_chans, H, W) of any height and width: an image or a map that the stride does not divide is
     filled up behind its end with zeros. Every stage but the first begins with what halves the map; the
     authors count it as the end of the stage before. A network of one stage shows the map after every block.
-
-    Args:
-        variant: its sizes.
-        in_chans: channels of the image.
-        num_classes: number of logits; 0 for none.
-        global_pool: "avg" (or "gap"), "qnav1", "qnav2" (pooling with learned queries), or "" for none.
-        img_size: nominal size, from which the tables of the pooling with learned queries take theirs; None
-            for the variant's.
-        drop_rate: dropout before the classifier.
     """
 
-    def __init__(
-        self,
-        variant: FocalNetVariant,
-        *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        img_size: int | Sequence[int] | None = None,
-        drop_rate: float = 0.0,
-    ):
-        positive(type(self).__name__, in_chans=in_chans)
+    @staticmethod
+    def parts(variant: FocalNetVariant, in_chans: int) -> Parts:
+        """Its parts."""
         stem = FocalStem(
             in_chans, variant.dim, patch_size=variant.patch_size, overlapping=variant.overlapping
         )
-        steps = max(1, sum(variant.depths) - 1)
-        rates = (variant.drop_path_rate * i / steps for i in count())
+        rates = drop_path_rates(variant.drop_path_rate, sum(variant.depths))
         stages = []
         for i, depth in enumerate(variant.depths):
             dim = variant.dim * 2**i
@@ -59,27 +39,19 @@ class FocalNet(Hierarchy):
         if variant.isotropic:
             stages = [Stage(block) for block in stages[0]]
         dims = [variant.dim * (1 if variant.isotropic else 2**i) for i in range(len(stages))]
-        super().__init__(
+        return Parts(
             stem,
             stages,
             dims=dims,
             strides=[2 if i and not variant.isotropic else 1 for i in range(len(stages))],
             norm=nn.LayerNorm(dims[-1], eps=NORM_EPS),
             pool_heads=math.gcd(dims[-1], max(1, dims[-1] // 32)),
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            img_size=variant.image_size if img_size is None else img_size,
-            drop_rate=drop_rate,
         )
-        if num_classes:
-            _init(self.get_classifier())
 
-    @classmethod
-    def of(cls, variant: FocalNetVariant, **arguments: Any) -> FocalNet:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        return cls(cast(FocalNetVariant, varied), **others)
+    def finish(self, variant: FocalNetVariant) -> None:
+        """Draw the weights of the classifier."""
+        if self.num_classes:
+            _init(self.get_classifier())
 
 
 def _block(variant: FocalNetVariant, stage: int, drop_path: float) -> MixerBlock:

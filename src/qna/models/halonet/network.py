@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import count
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.checks import positive
 from qna.mixers import HaloAttention2d
-from qna.models._parts.hierarchy import Hierarchy, Stage
+from qna.models._parts.block import drop_path_rates
+from qna.models._parts.hierarchy import Stage
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import even_rows, strided_size
+from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models._parts.stem import check_images
 from qna.models.halonet.variants import HaloNetVariant
 from qna.parts.drop_path import DropPath
@@ -123,7 +122,7 @@ class HaloBlock(nn.Module):
         return rows, None if stride == 1 else even_rows(x, 1, stride, 0)
 
 
-class HaloNet(Hierarchy):
+class HaloNet(SizedHierarchy):
     """HaloNet (Vaswani et al., CVPR 2021) with timm's contract.
 
     Images (B, in_chans, H, W) of any height and width, where timm's takes multiples of 32 times the block:
@@ -134,31 +133,14 @@ class HaloNet(Hierarchy):
     Open in the public text and chosen here: what lies outside takes its share of the softmax, the products
     with the embeddings are not scaled, heads share them, and the last linear map of H3 and above ends in a
     ReLU; all as in timm. Heads differ: 4, 8, 8, 8 here, 8 everywhere in timm.
-
-    Args:
-        variant: its sizes.
-        in_chans: channels of the image.
-        num_classes: number of logits; 0 for none.
-        global_pool: "avg" (or "gap"), "qnav1", "qnav2" (pooling with learned queries), or "" for none.
-        img_size: nominal size, from which the tables of the pooling with learned queries take theirs.
-        drop_rate: dropout before the classifier.
     """
 
-    def __init__(
-        self,
-        variant: HaloNetVariant,
-        *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        img_size: int | Sequence[int] | None = None,
-        drop_rate: float = 0.0,
-    ):
-        positive(type(self).__name__, in_chans=in_chans)
+    @staticmethod
+    def parts(variant: HaloNetVariant, in_chans: int) -> Parts:
+        """Its parts."""
         dim = variant.widths[0]
         stem = HaloStem(in_chans, dim)
-        steps = max(1, sum(variant.blocks) - 1)
-        rates = (variant.drop_path_rate * i / steps for i in count())
+        rates = drop_path_rates(variant.drop_path_rate, sum(variant.blocks))
         stages = []
         for i, blocks in enumerate(variant.blocks):
             stage, out_dim = Stage(), variant.out_dim(i)
@@ -167,27 +149,19 @@ class HaloNet(Hierarchy):
                 stage.append(HaloBlock(dim, attention, out_dim=out_dim, drop_path=next(rates)))
                 dim = out_dim
             stages.append(stage)
-        super().__init__(
+        return Parts(
             stem,
             stages,
             dims=[variant.out_dim(i) for i in range(len(stages))],
             strides=[2 if i else 1 for i in range(len(stages))],
             norm=nn.Identity(),
             pool_heads=variant.heads[-1],
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            img_size=variant.image_size if img_size is None else img_size,
-            drop_rate=drop_rate,
         )
+
+    def finish(self, variant: HaloNetVariant) -> None:
+        """Put the last linear map of H3 and above before the head."""
         if variant.final_dim is not None:
-            self.norm = LinearNorm(dim, variant.final_dim, relu=True)
+            self.norm = LinearNorm(self.num_features, variant.final_dim, relu=True)
             self.num_features = self.head_hidden_size = variant.final_dim
             self.head.follow(variant.final_dim, self._map_sizes[-1])
-            self.head.reset(num_classes, global_pool)
-
-    @classmethod
-    def of(cls, variant: HaloNetVariant, **arguments: Any) -> HaloNet:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        return cls(cast(HaloNetVariant, varied), **others)
+            self.head.reset(self.num_classes, self.global_pool)

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from qna._core.checks import positive
 from qna._core.with_losses import Supervised, WithLosses
 from qna.mixers import DilatedReparam2d
-from qna.models._parts.hierarchy import Hierarchy, Stage
+from qna.models._parts.block import drop_path_rates
+from qna.models._parts.hierarchy import Stage
+from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.overlock.blocks import ContextHalving, DynamicBlock, LargeKernelBlock, NormedHalving
 from qna.models.overlock.stages import (
     AuxiliaryHead,
@@ -24,7 +25,7 @@ from qna.models.overlock.variants import OverLoCKVariant
 from qna.parts.initializers import truncated_normal_
 
 
-class OverLoCK(Hierarchy):
+class OverLoCK(SizedHierarchy):
     """OverLoCK (Lou and Yu, CVPR 2025) with timm's contract.
 
     Images (B, in_chans, H, W) of any height and width; maps round up where they are halved. The third stage's
@@ -34,58 +35,33 @@ class OverLoCK(Hierarchy):
     With ``aux_weight`` above 0 there is a second head, on the overview, and in training the network gives
     `WithLosses` of the logits, with the overview's logits as `Supervised` of that weight (the authors' 0.4).
     In evaluation the second head is not called.
-
-    Args:
-        variant: its sizes.
-        in_chans: channels of the image.
-        num_classes: number of logits; 0 for none.
-        global_pool: "avg" (or "gap"), "qnav1", "qnav2" (pooling with learned queries), or "" for none.
-        img_size: nominal size, from which the tables of the pooling with learned queries take theirs; None
-            for the variant's.
-        drop_rate: dropout before the classifier.
     """
 
-    def __init__(
-        self,
-        variant: OverLoCKVariant,
-        *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        img_size: int | None = None,
-        drop_rate: float = 0.0,
-    ):
-        positive(type(self).__name__, in_chans=in_chans)
+    @staticmethod
+    def parts(variant: OverLoCKVariant, in_chans: int) -> Parts:
+        """Its parts."""
         context = variant.context_dim
         last = variant.dims[-1] + context
-        super().__init__(
+        return Parts(
             ConvolutionStem(in_chans, variant.dims[0]),
             _stages(variant),
             dims=[*variant.dims[:2], variant.dims[2] + 2 * context, last],
             strides=[1, 2, 2, 2],
             norm=ProjectedNorm(last, variant.projection),
             pool_heads=1,
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            img_size=variant.image_size if img_size is None else img_size,
-            drop_rate=drop_rate,
         )
+
+    def finish(self, variant: OverLoCKVariant) -> None:
+        """Fit the heads to the projection, and draw the weights."""
         self.num_features = self.head_hidden_size = variant.projection
         self.head.follow(variant.projection, self._map_sizes[-1])
         self.head.num_heads = math.gcd(variant.projection, max(1, variant.projection // 32))
-        self.reset_classifier(num_classes, global_pool)
+        self.reset_classifier(self.num_classes, self.global_pool)
         self.aux_weight = variant.aux_weight
         self.aux_head = None
-        if variant.aux_weight and num_classes:
-            self.aux_head = AuxiliaryHead(variant.dims[-1], num_classes)
+        if variant.aux_weight and self.num_classes:
+            self.aux_head = AuxiliaryHead(variant.dims[-1], self.num_classes)
         _init(self)
-
-    @classmethod
-    def of(cls, variant: OverLoCKVariant, **arguments: Any) -> OverLoCK:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        return cls(cast(OverLoCKVariant, varied), **others)
 
     def forward(self, x: Tensor) -> Any:
         """(B, in_chans, H, W) -> logits (B, num_classes); in training with a second head, `WithLosses`."""
@@ -126,8 +102,7 @@ class OverLoCK(Hierarchy):
 
 
 def _stages(variant: OverLoCKVariant) -> list[Stage]:
-    steps = max(1, sum(variant.depths) + sum(variant.focus_depths) - 1)
-    rates = iter(variant.drop_path_rate * i / steps for i in range(steps + 1))
+    rates = drop_path_rates(variant.drop_path_rate, sum(variant.depths) + sum(variant.focus_depths))
     one, two, three, four = (_base(variant, i, rates) for i in range(4))
     first, second = (_focus(variant, i, rates) for i in range(2))
     context = variant.context_dim

@@ -6,9 +6,9 @@ from typing import Any
 
 from qna.mixers import MIXERS
 from qna.models._parts.patches import NormedPatchStem, PatchHalving
+from qna.models._parts.position import PositionConvolution
 from qna.models.family import Family
 from qna.models.vsa.authors import AUTHORS
-from qna.models.vsa.blocks import ConditionalPosition
 from qna.models.vsa.cells import CellStem, DilatedConvolutions, ParallelConvolutions, ReductionCell
 from qna.models.vsa.swin import SwinVSA
 from qna.models.vsa.variants import SWIN_VSA, VITAEV2_VSA, SwinVSAVariant, ViTAEv2VSAVariant
@@ -72,7 +72,7 @@ SWIN_VSA_FAMILY = Family(
     variants=SWIN_VSA,
     timm_cfg=_swin_cfg,
     stages=lambda variant: len(variant.depths),
-    leaves=(ChannelMlp, DropPath, NormedPatchStem, PatchHalving, ConditionalPosition),
+    leaves=(ChannelMlp, DropPath, NormedPatchStem, PatchHalving, PositionConvolution),
 )
 
 VITAEV2_VSA_FAMILY = Family(
@@ -89,7 +89,7 @@ VITAEV2_VSA_FAMILY = Family(
     stages=lambda variant: len(variant.depths),
     authors=AUTHORS,
     leaves=(
-        *(ChannelMlp, DropPath, ConditionalPosition),
+        *(ChannelMlp, DropPath, PositionConvolution),
         *(CellStem, ReductionCell, DilatedConvolutions, ParallelConvolutions),
     ),
 )

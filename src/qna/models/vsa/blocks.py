@@ -9,23 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from qna.models._parts.block import MixerBlock
-from qna.parts.image_view import as_image
+from qna.models._parts.position import PositionConvolution
 from qna.parts.rows import PositionRows
 
 # taps per axis of every conditional position embedding
 CPE_SIZE = 7
-
-
-class ConditionalPosition(nn.Module):
-    """A conditional position embedding: a depthwise convolution of 7x7, added to its input."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, CPE_SIZE, padding=CPE_SIZE // 2, groups=dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> the same."""
-        return x + self.conv(as_image(x)).movedim(1, -1)
 
 
 class VariedSizeBlock(MixerBlock):
@@ -36,7 +24,7 @@ class VariedSizeBlock(MixerBlock):
 
     def __init__(self, dim: int, mixer: nn.Module, **options: Any):
         super().__init__(dim, mixer, out_dim=dim, **options)
-        self.cpe = ConditionalPosition(dim)
+        self.cpe = PositionConvolution(dim, kernel_size=CPE_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""

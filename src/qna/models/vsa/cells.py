@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna.mixers import VariedSizeWindowAttention2d
+from qna.models._parts.position import PositionConvolution
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.stem import check_images
-from qna.models.vsa.blocks import ConditionalPosition, VariedSizeBlock
+from qna.models.vsa.blocks import CPE_SIZE, VariedSizeBlock
 from qna.parts.image_view import as_image
 from qna.parts.mlp import ChannelMlp
 
@@ -128,7 +129,7 @@ class ReductionCell(NotScripted, nn.Module):
         self.pyramid = DilatedConvolutions(
             dim, embed_dim, kernel_size=kernel_size, stride=reduction, dilations=dilations
         )
-        self.cpe = ConditionalPosition(inner)
+        self.cpe = PositionConvolution(inner, kernel_size=CPE_SIZE)
         self.norm1 = nn.LayerNorm(inner, eps=REDUCTION_EPS)
         self.mixer = VariedSizeWindowAttention2d(inner, out_dim=out_dim, **windows)
         strides = (2, 2, 1) if reduction == 4 else (2, 1, 1)

@@ -2,74 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
-from typing import Any, cast
-
 from torch import nn
 
-from qna._core.checks import positive
 from qna.mixers import VariedSizeWindowAttention2d
-from qna.models._parts.hierarchy import Hierarchy, Stage
+from qna.models._parts.block import drop_path_rates
+from qna.models._parts.hierarchy import Stage
 from qna.models._parts.patches import NORM_EPS, NormedPatchStem, PatchHalving
+from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.vsa.blocks import VariedSizeBlock
 from qna.models.vsa.variants import SwinVSAVariant
 
 
-class SwinVSA(Hierarchy):
+class SwinVSA(SizedHierarchy):
     """Swin (Liu et al., ICCV 2021) with varied-size windows in every block (Zhang et al., ECCV 2022).
 
     Images (B, in_chans, H, W) of any height and width: an image or a map that patches do not divide is filled
     up behind its end with zeros. Every stage but the first begins with what halves the map.
-
-    Args:
-        variant: its sizes.
-        in_chans: channels of the image.
-        num_classes: number of logits; 0 for none.
-        global_pool: "avg" (or "gap"), "qnav1", "qnav2" (pooling with learned queries), or "" for none.
-        img_size: nominal size, from which the tables of the pooling with learned queries take theirs; None
-            for the variant's.
-        drop_rate: dropout before the classifier.
     """
 
-    def __init__(
-        self,
-        variant: SwinVSAVariant,
-        *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        img_size: int | Sequence[int] | None = None,
-        drop_rate: float = 0.0,
-    ):
-        positive(type(self).__name__, in_chans=in_chans)
+    @staticmethod
+    def parts(variant: SwinVSAVariant, in_chans: int) -> Parts:
+        """Its parts."""
         dims = [variant.dim * 2**i for i in range(len(variant.depths))]
-        steps = max(1, sum(variant.depths) - 1)
-        rates = (variant.drop_path_rate * i / steps for i in count())
+        rates = drop_path_rates(variant.drop_path_rate, sum(variant.depths))
         stages = []
         for i, (dim, depth) in enumerate(zip(dims, variant.depths, strict=True)):
             stage = Stage(*(PatchHalving(dims[i - 1]),) * (i > 0))
             stage.extend(_block(variant, dim, next(rates)) for _ in range(depth))
             stages.append(stage)
-        super().__init__(
+        return Parts(
             NormedPatchStem(in_chans, variant.dim, variant.patch_size),
             stages,
             dims=dims,
             strides=[1, *[2] * (len(dims) - 1)],
             norm=nn.LayerNorm(dims[-1], eps=NORM_EPS),
             pool_heads=dims[-1] // variant.head_dim,
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            img_size=variant.image_size if img_size is None else img_size,
-            drop_rate=drop_rate,
         )
-
-    @classmethod
-    def of(cls, variant: SwinVSAVariant, **arguments: Any) -> SwinVSA:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        return cls(cast(SwinVSAVariant, varied), **others)
 
 
 def _block(variant: SwinVSAVariant, dim: int, drop_path: float) -> VariedSizeBlock:

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
-from qna._core.checks import positive
 from qna.mixers import VariedSizeWindowAttention2d
-from qna.models._parts.hierarchy import Hierarchy, Stage
+from qna.models._parts.block import drop_path_rates
+from qna.models._parts.hierarchy import Stage
+from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.vsa.cells import CellStem, NormalCell, ReductionCell
 from qna.models.vsa.variants import ViTAEv2VSAVariant
 
 
-class ViTAEv2VSA(Hierarchy):
+class ViTAEv2VSA(SizedHierarchy):
     """ViTAEv2 (Zhang et al., IJCV 2023) with varied-size windows in all cells (Zhang et al., ECCV 2022).
 
     Images (B, in_chans, H, W) of any height and width: an image or a map that a reduction does not divide is
     filled up behind its end with zeros. The first stage's reduction cell is the stem. No norm stands before
     the classifier.
-
-    Args:
-        variant: its sizes.
-        in_chans: channels of the image.
-        num_classes: number of logits; 0 for none.
-        global_pool: "avg" (or "gap"), "qnav1", "qnav2" (pooling with learned queries), or "" for none.
-        img_size: nominal size, from which the tables of the pooling with learned queries take theirs; None
-            for the variant's.
-        drop_rate: dropout before the classifier.
     """
 
-    def __init__(
-        self,
-        variant: ViTAEv2VSAVariant,
-        *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        img_size: int | Sequence[int] | None = None,
-        drop_rate: float = 0.0,
-    ):
-        positive(type(self).__name__, in_chans=in_chans)
-        steps = max(1, sum(variant.depths) - 1)
-        rates = (variant.drop_path_rate * i / steps for i in count())
+    @staticmethod
+    def parts(variant: ViTAEv2VSAVariant, in_chans: int) -> Parts:
+        """Its parts."""
+        rates = drop_path_rates(variant.drop_path_rate, sum(variant.depths))
         stages = []
         for i, depth in enumerate(variant.depths):
             stage = Stage()
@@ -52,25 +33,14 @@ class ViTAEv2VSA(Hierarchy):
                 stage.append(_reduction(variant, i, ReductionCell, variant.dims[i - 1]))
             stage.extend(_cell(variant, i, next(rates)) for _ in range(depth))
             stages.append(stage)
-        super().__init__(
+        return Parts(
             _reduction(variant, 0, CellStem, in_chans),
             stages,
             dims=variant.dims,
             strides=[1, *variant.reductions[1:]],
             norm=nn.Identity(),
             pool_heads=variant.heads[-1],
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            img_size=variant.image_size if img_size is None else img_size,
-            drop_rate=drop_rate,
         )
-
-    @classmethod
-    def of(cls, variant: ViTAEv2VSAVariant, **arguments: Any) -> ViTAEv2VSA:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        return cls(cast(ViTAEv2VSAVariant, varied), **others)
 
 
 def _windows(variant: ViTAEv2VSAVariant, num_heads: int) -> dict[str, Any]:
