@@ -25,3 +25,10 @@ def check_minutes(minutes: float) -> None:
     """The budget must be above 0."""
     if not minutes > 0:
         raise InvalidInput(f"minutes must be above 0, got {minutes:g}")
+
+
+def check_multiple(config: Any, name: str, of: int) -> None:
+    """This field of a configuration must be a multiple of a number, and above 0."""
+    value = getattr(config, name)
+    if value < of or value % of:
+        raise InvalidInput(f"{name} must be a multiple of {of}, got {value}")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
-from qna.labs.config_checks import check_counts, check_minutes, check_rates
+from qna.labs.config_checks import check_counts, check_multiple
+from qna.labs.paired_config import PairedConfig
 
 
 @dataclass(frozen=True)
-class TransNeXtShiftConfig:
+class TransNeXtShiftConfig(PairedConfig):
     """Networks that learn objects in the middle of a frame, and meet them elsewhere and at other sizes.
 
     Attributes:
         data: the objects; digits comes with scikit-learn.
-        data_dir: where the files of the data are; None for the usual places.
-        images: training images, the first of an order that the seed draws; all where there are fewer.
-        held_out: images that accuracy is measured on, the first of the data's own.
         frame: pixels per axis of the images.
         object: pixels per axis of the object in them.
         shifts: pixels along both axes by which objects are moved, towards a corner that the image draws; of
@@ -29,17 +26,10 @@ class TransNeXtShiftConfig:
         patch_size: pixels per axis of a position of the map.
         window: positions per axis of the control's windows.
         cell: positions per axis of a pooled cell.
-        epochs: passes over the training images.
-        batch: images of a step.
         rates: learning rates; of each network the better one counts, by objects as they were learned.
-        seeds: training runs of each network at each rate.
-        minutes: the budget in CPU minutes.
-        seed: the first seed.
     """
 
     data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
-    data_dir: Path | None = None
-    images: int = 1200
     held_out: int = 500
     frame: int = 36
     object: int = 18
@@ -51,17 +41,11 @@ class TransNeXtShiftConfig:
     window: int = 6
     cell: int = 3
     epochs: int = 8
-    batch: int = 16
-    rates: tuple[float, ...] = (4e-3, 8e-3)
-    seeds: int = 3
-    minutes: float = 5.0
-    seed: int = 0
 
     def __post_init__(self):
-        check_counts(self, "images", "held_out", "object", "blocks", "patch_size", "window", "cell")
-        check_counts(self, "epochs", "batch", "seeds")
-        if self.dim < 16 or self.dim % 16:
-            raise InvalidInput(f"dim must be a multiple of 16, got {self.dim}")
+        super().__post_init__()
+        check_counts(self, "object", "blocks", "patch_size", "window", "cell")
+        check_multiple(self, "dim", 16)
         room = (self.frame - self.object) // 2
         if not self.shifts or not all(0 < shift <= room for shift in self.shifts):
             raise InvalidInput(
@@ -72,5 +56,3 @@ class TransNeXtShiftConfig:
             raise InvalidInput(f"shifts must be multiples of patch_size={self.patch_size}, got {off[0]}")
         if not self.scales or not all(0 < scale <= 8 and scale != 1 for scale in self.scales):
             raise InvalidInput(f"scales must be above 0, at most 8 and other than 1, got {self.scales}")
-        check_rates(self.rates)
-        check_minutes(self.minutes)

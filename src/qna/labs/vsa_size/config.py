@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from qna._core.errors import InvalidInput
-from qna.labs.config_checks import check_counts, check_minutes, check_rates
+from qna.labs.config_checks import check_counts, check_multiple
+from qna.labs.paired_config import PairedConfig
 
 
 @dataclass(frozen=True)
-class VSASizeConfig:
+class VSASizeConfig(PairedConfig):
     """Networks of two stages that differ in where the windows of their attention lie.
 
     Attributes:
         data: what they learn; digits comes with scikit-learn.
-        data_dir: where the files of the data are; None for the usual places.
-        images: training images, the first of an order that the seed draws; all where there are fewer.
-        held_out: images to judge on, the first of the data's own.
         sizes: pixels per axis to which the same images are brought, growing; networks are trained at each.
         dim: channels of the first stage, a multiple of 8.
         blocks: of a stage.
         patch_size: pixels per axis of a position of the first map.
         window: positions per axis of a window.
-        epochs: passes over the training images.
-        batch: images of a step.
-        rates: learning rates; of each network the better one counts.
         seeds: training runs of each network at each size and rate.
-        minutes: the budget in CPU minutes.
-        seed: the first seed.
     """
 
     data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
-    data_dir: Path | None = None
     images: int = 1000
     held_out: int = 500
     sizes: tuple[int, ...] = (16, 48)
@@ -41,17 +32,14 @@ class VSASizeConfig:
     blocks: int = 2
     patch_size: int = 2
     window: int = 4
-    epochs: int = 4
     batch: int = 32
     rates: tuple[float, ...] = (6e-3,)
-    seeds: int = 3
     minutes: float = 4.0
-    seed: int = 0
 
     def __post_init__(self):
-        check_counts(self, "images", "held_out", "blocks", "patch_size", "window", "epochs", "batch", "seeds")
-        if self.dim < 8 or self.dim % 8:
-            raise InvalidInput(f"dim must be a multiple of 8, got {self.dim}")
+        super().__post_init__()
+        check_counts(self, "blocks", "patch_size", "window")
+        check_multiple(self, "dim", 8)
         # at others the control would see zeros that are no part of the claim
         step = 2 * self.patch_size * self.window
         if len(self.sizes) < 2 or list(self.sizes) != sorted(set(self.sizes)):
@@ -60,5 +48,3 @@ class VSASizeConfig:
             raise InvalidInput(
                 f"sizes must be multiples of {step}, so that windows divide both maps, got {self.sizes}"
             )
-        check_rates(self.rates)
-        check_minutes(self.minutes)
