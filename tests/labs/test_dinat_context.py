@@ -8,7 +8,7 @@ from qna.analysis.cost import total_macs
 from qna.labs.classifying import ACCURACY
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.networks import CONTENDERS, DILATED, PLAIN, WIDER, build, dilation_of
-from qna.labs.dinat_context.verdict import made_up, verdict
+from qna.labs.dinat_context.verdict import ABLATION
 from qna.labs.paired import case_of, seed_and_rate
 
 SIZES = {"channels": 1, "size": 28, "dim": 32, "blocks": 2, "patch_size": 2}
@@ -40,19 +40,19 @@ def test_dilations_fill_the_maps():
 
 
 def test_a_gain_that_is_paid_for_does_not_count():
-    assert verdict(made_up(1.0)).word == "held"
-    assert verdict(made_up(1.0, macs=3.1)).word == "not seen"
+    assert ABLATION.verdict(ABLATION.made_up(1.0)).word == "held"
+    assert ABLATION.verdict(ABLATION.made_up(1.0, macs=3.1)).word == "not seen"
 
 
 def test_the_verdict_tells_all_three():
-    told = verdict(made_up(1.0)).figures
+    told = ABLATION.verdict(ABLATION.made_up(1.0)).figures
     assert "dinat 81.00 %, 3.00 million multiply-adds; nat 80.00 %" in told
     assert "(difference +1.00, standard error 0.10, 2 seeds); nat-5x5 81.00 %, 4.00 million" in told
 
 
 def test_one_seed_is_no_figure():
-    one = {case: at for case, at in made_up(1.0).items() if "seed0" in case}
-    assert verdict(one).word == "not seen"
+    one = {case: at for case, at in ABLATION.made_up(1.0).items() if "seed0" in case}
+    assert ABLATION.verdict(one).word == "not seen"
 
 
 def test_cases_name_seed_and_rate():

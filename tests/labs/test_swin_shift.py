@@ -8,7 +8,7 @@ from qna._core.seeds import seeded
 from qna.analysis.cost import total_macs
 from qna.labs.swin_shift.config import SwinShiftConfig
 from qna.labs.swin_shift.networks import CONTENDERS, SHIFTED, UNSHIFTED, WHOLE, build
-from qna.labs.swin_shift.verdict import made_up, verdict
+from qna.labs.swin_shift.verdict import ABLATION
 
 CONFIG = SwinShiftConfig(dim=16, blocks=2)
 
@@ -39,19 +39,19 @@ def test_shifts_alone_connect_windows():
 
 
 def test_a_gain_that_is_paid_for_does_not_count():
-    assert verdict(made_up(1.0)).word == "held"
-    assert verdict(made_up(1.0, macs=3.1)).word == "not seen"
+    assert ABLATION.verdict(ABLATION.made_up(1.0)).word == "held"
+    assert ABLATION.verdict(ABLATION.made_up(1.0, macs=3.1)).word == "not seen"
 
 
 def test_the_verdict_tells_all_three():
-    told = verdict(made_up(1.0)).figures
+    told = ABLATION.verdict(ABLATION.made_up(1.0, beside_macs=9.0)).figures
     assert "shifted 81.00 %, 3.00 million multiply-adds; unshifted 80.00 %" in told
     assert "(difference +1.00, standard error 0.10, 2 seeds); whole-map 81.00 %, 9.00 million" in told
 
 
 def test_one_seed_is_no_figure():
-    one = {case: at for case, at in made_up(1.0).items() if "seed0" in case}
-    assert verdict(one).word == "not seen"
+    one = {case: at for case, at in ABLATION.made_up(1.0).items() if "seed0" in case}
+    assert ABLATION.verdict(one).word == "not seen"
 
 
 @pytest.mark.parametrize(

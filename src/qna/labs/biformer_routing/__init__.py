@@ -10,17 +10,13 @@ from qna.labs.biformer_routing.layers import measure_forms
 from qna.labs.biformer_routing.picture import draw
 from qna.labs.biformer_routing.training import train_all
 from qna.labs.biformer_routing.verdict import EXAMPLES, RULE, verdict
+from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 
 
 def run(config: BiFormerRoutingConfig, folder: LabFolder) -> Metrics:
     """A part for each seed and learning rate, in which every network is trained; and one for the layer."""
-    trained = {
-        f"seed {seed}, rate {rate:g}": partial(train_all, config, seed, rate)
-        for seed in range(config.seed, config.seed + config.seeds)
-        for rate in config.rates
-    }
-    return folder.measured({**trained, "the layer": partial(measure_forms, config)})
+    return folder.measured({**parts_of(config, train_all), "the layer": partial(measure_forms, config)})
 
 
 LAB = Lab(

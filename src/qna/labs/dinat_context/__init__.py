@@ -6,7 +6,7 @@ from qna._core.about import About
 from qna.labs.dinat_context.config import DiNATContextConfig
 from qna.labs.dinat_context.picture import draw
 from qna.labs.dinat_context.training import train_all
-from qna.labs.dinat_context.verdict import EXAMPLES, RULE, verdict
+from qna.labs.dinat_context.verdict import ABLATION, RULE
 from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 
@@ -40,7 +40,7 @@ LAB = Lab(
         data="digits", images=48, held_out=24, dim=16, patch_size=1, epochs=1, rates=(4e-3,), seeds=2
     ),
     run=run,
-    verdict=verdict,
-    examples=EXAMPLES,
+    verdict=ABLATION.verdict,
+    examples=ABLATION.examples(),
     picture=draw,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qna.labs import paired
-from qna.labs.dinat_context.verdict import best_of
+from qna.labs.dinat_context.verdict import ABLATION
 from qna.labs.row import Metrics
 
 
@@ -13,7 +13,7 @@ def draw(path: Path, metrics: Metrics, note: str) -> None:
     """Draw a dot for each seed, to the PNG at `path` and an SVG beside it."""
     paired.draw(
         path,
-        best_of(metrics),
+        ABLATION.best_of(metrics),
         note,
         title="Neighbourhoods that are dilated, plain, and larger",
         xlabel="right, %",

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from qna.labs.overlock_context.config import OverLoCKContextConfig
 from qna.labs.overlock_context.picture import draw
 from qna.labs.overlock_context.training import train_all
 from qna.labs.overlock_context.verdict import EXAMPLES, RULE, verdict
+from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 from qna.mixers import MIXERS
 
 
 def run(config: OverLoCKContextConfig, folder: LabFolder) -> Metrics:
     """A part for each seed and learning rate, in which every network is trained."""
-    return folder.measured(
-        {
-            f"seed {seed}, rate {rate:g}": partial(train_all, config, seed, rate)
-            for seed in range(config.seed, config.seed + config.seeds)
-            for rate in config.rates
-        }
-    )
+    return folder.measured(parts_of(config, train_all))
 
 
 LAB = Lab(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from qna._core.about import About
+from qna.labs.paired import parts_of
 from qna.labs.qna_upsample.config import QnAUpsampleConfig
 from qna.labs.qna_upsample.picture import draw
 from qna.labs.qna_upsample.training import train_all
@@ -14,13 +13,7 @@ from qna.labs.row import Lab, LabFolder, Metrics
 
 def run(config: QnAUpsampleConfig, folder: LabFolder) -> Metrics:
     """A part for each seed and learning rate, in which every decoder is trained."""
-    return folder.measured(
-        {
-            f"seed {seed}, rate {rate:g}": partial(train_all, config, seed, rate)
-            for seed in range(config.seed, config.seed + config.seeds)
-            for rate in config.rates
-        }
-    )
+    return folder.measured(parts_of(config, train_all))
 
 
 LAB = Lab(

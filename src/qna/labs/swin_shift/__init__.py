@@ -9,7 +9,7 @@ from qna.labs.row import Lab, LabFolder, Metrics
 from qna.labs.swin_shift.config import SwinShiftConfig
 from qna.labs.swin_shift.networks import train_all
 from qna.labs.swin_shift.picture import draw
-from qna.labs.swin_shift.verdict import EXAMPLES, RULE, verdict
+from qna.labs.swin_shift.verdict import ABLATION, RULE
 from qna.mixers import MIXERS
 
 
@@ -48,7 +48,7 @@ LAB = Lab(
         seeds=2,
     ),
     run=run,
-    verdict=verdict,
-    examples=EXAMPLES,
+    verdict=ABLATION.verdict,
+    examples=ABLATION.examples(),
     picture=draw,
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
+from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 from qna.labs.transnext_shift.config import TransNeXtShiftConfig
 from qna.labs.transnext_shift.picture import draw
@@ -15,13 +15,7 @@ from qna.mixers import MIXERS
 
 def run(config: TransNeXtShiftConfig, folder: LabFolder) -> Metrics:
     """A part for each seed and learning rate, in which both networks are trained."""
-    return folder.measured(
-        {
-            f"seed {seed}, rate {rate:g}": partial(train_all, config, seed, rate)
-            for seed in range(config.seed, config.seed + config.seeds)
-            for rate in config.rates
-        }
-    )
+    return folder.measured(parts_of(config, train_all))
 
 
 LAB = Lab(
