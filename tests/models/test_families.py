@@ -171,12 +171,21 @@ def test_a_mixer_of_its_own_per_stage_with_arguments():
     assert third[1].mixer.num_heads == 128 // QNA_VIT[NANO].head_dim
 
 
+def test_mixers_that_take_turns():
+    turns = ["WindowAttention2d", ("QnA2d", {"kernel_size": 5})]
+    first, second, third = create(NANO, mixers=(turns, turns, None), qna_blocks=(3, 2, 0)).stages
+    assert [type(b.mixer).__name__ for b in first] == ["WindowAttention2d", "QnA2d", "WindowAttention2d"]
+    assert [type(b.mixer).__name__ for b in second][1:] == ["WindowAttention2d", "QnA2d"]
+    assert first[1].mixer.kernel_size == (5, 5)
+    assert [type(b.mixer).__name__ for b in third][1:] == ["WindowAttention2d"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"mixers": "WindowAttention"}, "unknown mixer 'WindowAttention'; did you mean 'WindowAttention2d'"),
         ({"mixers": ("QnA2d",)}, r"one name, or one entry for each of 3 stages, got \('QnA2d',\)"),
-        ({"mixers": ("QnA2d", 3, None)}, "names, pairs of a name and arguments, or None, got 3"),
+        ({"mixers": ("QnA2d", 3, None)}, "several of these to take turns, or None, got 3"),
         (
             {"mixers": (("QnA2d", {"kernelsize": 3}), None, None)},
             "unknown argument of QnA2d 'kernelsize'; did you mean 'kernel_size'",

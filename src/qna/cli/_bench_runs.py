@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qna._core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from qna.bench.subjects.comparison import PeerRequest, Request
+    from qna.bench.measure.rows import Row
+    from qna.bench.subjects.accuracy import Run
+    from qna.bench.subjects.comparison import ModelChoice, PeerRequest, Request
 
 
 def peers(options: argparse.Namespace) -> int:
@@ -25,38 +29,36 @@ def peers(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    from qna.bench.publish.terminal import Terminal
-    from qna.bench.subjects.comparison import compare_models
+    from qna.bench.subjects.comparison import ModelChoice
 
-    request = _request(options)
-    settings = tuple((batch, size) for size in options.sizes for batch in options.batches)
-    if min(min(s) for s in settings) < 1:
-        raise InvalidInput(
-            f"--batches and --sizes must be at least 1, got {options.batches} and {options.sizes}"
-        )
-    providers = len(options.models) * len(request.dtypes) * len(request.threads)
-    providers *= 2 if options.compile else 1
-    with Terminal(len(settings), _steps(providers, request)) as terminal:
-        groups = compare_models(
-            tuple(options.models), settings, request, terminal.progress, compile=options.compile
-        )
-        return _finish(terminal.shown(groups), options)
+    return _models([*map(ModelChoice, options.models)], options, compile=options.compile)
 
 
 def accuracy(options: argparse.Namespace) -> int:
-    from qna.bench.measure import rows
-    from qna.bench.subjects.accuracy import ENTRANTS, measure, planned, without_measured
+    from qna.bench.subjects.accuracy import ENTRANTS, planned, without_measured
 
-    given = {"cifar10": options.cifar10_dir, "fashion-mnist": options.fashion_mnist_dir}
-    places = {name: folder for name, folder in given.items() if folder is not None}
     runs = planned(options.data, options.entrants or [*ENTRANTS], options.seeds)
-    left = without_measured(runs, rows.read(options.out) if options.out.exists() else [])
+    left = without_measured(runs, _rows_of(options.out))
     print(f"{len(left)} runs, {len(runs) - len(left)} more have their rows in {options.out}")
-    for row in measure(left, options.runs, places):
-        rows.append(options.out, [row])
-        spent = row.extra["cpu_seconds"] / 60
-        print(f"{row.case} {row.provider}: {row.p50:.2f} % right, {spent:.1f} CPU minutes", flush=True)
+    _train(left, options, [])
     return 0
+
+
+def mixers(options: argparse.Namespace) -> int:
+    from qna._core.errors import check_choice
+    from qna.bench.subjects import mixer_table
+
+    for what in options.what:
+        check_choice("WHAT", what, ("accuracy", "cost"))
+    names = options.mixers or [*mixer_table.CONTENDERS]
+    chosen = mixer_table.models(names)
+    if "accuracy" in options.what:
+        known = _rows_of(options.out)
+        runs = mixer_table.runs(options.data, names, options.seeds, options.rates, known)
+        _train(runs, options, known)
+    if "cost" not in options.what:
+        return 0
+    return _models(chosen, options, case=mixer_table.COST, declines=mixer_table.declines)
 
 
 def cost(options: argparse.Namespace) -> int:
@@ -131,6 +133,44 @@ def tune(options: argparse.Namespace) -> int:
                 row.tune(case, dtype, path, report)
     print(f"tiles written to {path}")
     return 0
+
+
+def _models(choices: Sequence[ModelChoice], options: argparse.Namespace, **further: Any) -> int:
+    """Measure models at all sizes and batches of the options."""
+    from qna.bench.publish.terminal import Terminal
+    from qna.bench.subjects.comparison import compare_models
+
+    request = _request(options)
+    settings = tuple((batch, size) for size in options.sizes for batch in options.batches)
+    if min(min(s) for s in settings) < 1:
+        raise InvalidInput(
+            f"--batches and --sizes must be at least 1, got {options.batches} and {options.sizes}"
+        )
+    providers = len(choices) * len(request.dtypes) * len(request.threads)
+    providers *= 2 if further.get("compile") else 1
+    with Terminal(len(settings), _steps(providers, request)) as terminal:
+        groups = compare_models(choices, settings, request, terminal.progress, **further)
+        return _finish(terminal.shown(groups), options)
+
+
+def _train(runs: Iterable[Run], options: argparse.Namespace, known: list[Row]) -> None:
+    """Train one after the other; the row of each is in the file, and in `known`, before the next begins."""
+    from qna.bench.measure import rows
+    from qna.bench.subjects.accuracy import measure
+
+    given = {"cifar10": options.cifar10_dir, "fashion-mnist": options.fashion_mnist_dir}
+    places = {name: folder for name, folder in given.items() if folder is not None}
+    for row in measure(runs, options.runs, places):
+        rows.append(options.out, [row])
+        known.append(row)
+        spent = row.extra["cpu_seconds"] / 60
+        print(f"{row.case} {row.provider}: {row.p50:.2f} % right, {spent:.1f} CPU minutes", flush=True)
+
+
+def _rows_of(path: Path) -> list[Row]:
+    from qna.bench.measure import rows
+
+    return rows.read(path) if path.exists() else []
 
 
 def _peer_request(options: argparse.Namespace) -> PeerRequest:

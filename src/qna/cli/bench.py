@@ -40,6 +40,14 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_bench_runs.models, modes=["step" if name == "train-step" else "forward"])
     _add_accuracy(verbs.add_parser("accuracy", help=ACCURACY, description=f"Compare {ACCURACY}."))
+    _add_mixers(
+        verbs.add_parser(
+            "mixers",
+            help="every mixer of images in one backbone: accuracy, time and memory",
+            description="Train one backbone with every mixer of images, each with the best of several rates, "
+            "and measure its time and memory. What has a row is not trained again.",
+        )
+    )
     verb = verbs.add_parser(
         "cost",
         help="multiply-adds and bytes by formulas",
@@ -81,17 +89,42 @@ def _add_tune(verb: argparse.ArgumentParser) -> None:
 
 def _add_accuracy(verb: argparse.ArgumentParser) -> None:
     add = verb.add_argument
-    add("--data", nargs="+", default=["cifar10", "fashion-mnist"], metavar="NAME")
     add("--entrants", nargs="+", metavar="NAME", help="which models (default: all)")
     add("--seeds", nargs="+", type=int, default=[0], metavar="N")
-    for name in ("cifar10", "fashion-mnist"):
-        add(f"--{name}-dir", type=Path, metavar="DIR", help=f"where {name} is (default: the usual places)")
-    add("--runs", type=Path, default=Path("runs/accuracy"), metavar="DIR", help="a folder for every run")
+    _add_data(verb)
     add(
         "--out", type=Path, default=Path("qna-accuracy.csv"), metavar="CSV",
         help="a row is added after each run; what has one is not run again",
     )  # fmt: skip
     verb.set_defaults(run=_bench_runs.accuracy)
+
+
+def _add_mixers(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
+    add(
+        "--what",
+        nargs="+",
+        default=["accuracy", "cost"],
+        metavar="WHAT",
+        help="accuracy, cost or both (default)",
+    )
+    add("--mixers", nargs="+", metavar="NAME", help="which (default: all)")
+    add("--seeds", nargs="+", type=int, default=[0, 1], metavar="N", help="the first chooses the rate")
+    add("--rates", nargs="+", type=float, default=[4e-3, 8e-3, 1.6e-2], metavar="LR", help="per 256 images")
+    add("--sizes", nargs="+", type=int, default=[32, 224, 512], metavar="PIXELS", help="of time and memory")
+    add("--batches", nargs="+", type=int, default=[1], metavar="IMAGES")
+    _add_data(verb)
+    _add_common(verb, seconds=1.0, patience=20.0)
+    verb.set_defaults(run=_bench_runs.mixers, modes=["forward", "forward+backward"])
+
+
+def _add_data(verb: argparse.ArgumentParser) -> None:
+    """What to train on, and where."""
+    add = verb.add_argument
+    add("--data", nargs="+", default=["cifar10", "fashion-mnist"], metavar="NAME")
+    for name in ("cifar10", "fashion-mnist"):
+        add(f"--{name}-dir", type=Path, metavar="DIR", help=f"where {name} is (default: the usual places)")
+    add("--runs", type=Path, default=Path("runs/accuracy"), metavar="DIR", help="a folder for every run")
 
 
 def _add_peers(verb: argparse.ArgumentParser, level: str) -> None:

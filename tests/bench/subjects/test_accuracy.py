@@ -42,7 +42,8 @@ def test_entrants_can_be_built_and_have_the_size_of_ours(name, data):
 @cache
 def counted(data, name):
     """Parameters and multiply-adds."""
-    config = parse(Run(data, name, 0).arguments[1:])
+    (run,) = planned([data], [name], [0])
+    config = parse(run.arguments[1:])
     assert config.images.data == data
     channels, size = accuracy.CHANNELS[data], config.images.image_size
     network = build_classifier(config.network, classes=10, channels=channels, image_size=size)
@@ -100,7 +101,7 @@ def test_a_run_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "digits", "digits")
     monkeypatch.setitem(accuracy.CHANNELS, "digits", 1)
     monkeypatch.setitem(ENTRANTS, "short", accuracy.Entrant("--epochs 1"))
-    runs = [Run("digits", "short", seed) for seed in (0, 0)]
+    runs = planned(["digits"], ["short"], [0, 0])
     first, second = accuracy.measure(runs, tmp_path, {})
     assert first.p50 == second.p50 > 20
     assert first.extra["cpu_seconds"] > 0.5

@@ -7,7 +7,7 @@ from qna.bench.measure.contender import FORWARD
 from qna.bench.measure.gate import WrongOutput
 from qna.bench.measure.harness import Plan
 from qna.bench.subjects import whole_model
-from qna.bench.subjects.comparison import Request, compare_models
+from qna.bench.subjects.comparison import ModelChoice, Request, compare_models
 from qna.bench.subjects.whole_model import STEP, ModelSetting, ModelWork
 
 NAME = "qna_vit_nano_16"
@@ -49,7 +49,9 @@ def test_the_compiled_form_is_a_provider_and_what_compiles_not_leaves_the_others
 
     monkeypatch.setattr(whole_model, "compiled", fails)
     request = Request(modes=(FORWARD,), plan=Plan(seconds=0.001, memory=False))
-    ((_, outcomes),) = compare_models((NAME,), ((2, 16),), request, lambda what: None, compile=True)
+    ((_, outcomes),) = compare_models(
+        [ModelChoice(NAME)], ((2, 16),), request, lambda what: None, compile=True
+    )
     eager, compiled = outcomes
     assert (eager.provider, compiled.provider) == (NAME, f"{NAME}-compiled")
     assert eager.seconds

@@ -7,6 +7,7 @@ images that is right, with the size of the model, the time that it took, and the
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -72,27 +73,36 @@ CHANNELS = {"cifar10": 3, "fashion-mnist": 1}
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a model, its data and a seed."""
+    """One training run: a model, its data and a seed.
+
+    Attributes:
+        data: key of `RECIPES`.
+        entrant: what its row is called.
+        seed: of the run.
+        options: of `qna train`, beside the recipe's.
+        table: what the case of its row begins with.
+    """
 
     data: str
     entrant: str
     seed: int
+    options: tuple[str, ...] = ()
+    table: str = "accuracy"
 
     @property
     def case(self) -> str:
         """The case of its row."""
-        return f"accuracy-{self.data}"
+        return f"{self.table}-{self.data}"
 
     @property
     def arguments(self) -> list[str]:
         """Of the command `qna`, places left out."""
-        chosen = ENTRANTS[self.entrant].options.split()
-        return ["train", "--recipe", RECIPES[self.data], *chosen, "--seed", str(self.seed)]
+        return ["train", "--recipe", RECIPES[self.data], *self.options, "--seed", str(self.seed)]
 
     @property
     def command(self) -> str:
         """What a person types."""
-        return " ".join(["qna", *self.arguments])
+        return shlex.join(["qna", *self.arguments])
 
 
 def planned(data: Sequence[str], entrants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -106,7 +116,7 @@ def planned(data: Sequence[str], entrants: Sequence[str], seeds: Sequence[int]) 
     for name in entrants:
         check_choice("entrant", name, ENTRANTS)
     return [
-        Run(place, name, seed)
+        Run(place, name, seed, tuple(ENTRANTS[name].options.split()))
         for seed in seeds
         for ablation in (False, True)
         for place in data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -159,37 +159,68 @@ def compare_peers(asked: PeerRequest, request: Request, progress: Progress) -> I
             yield title, outcomes
 
 
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model to measure.
+
+    Attributes:
+        name: as timm knows it.
+        arguments: its own, as JSON has them.
+        provider: what its rows are called; None for `name`.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    provider: str | None = None
+
+
 def compare_models(
-    names: tuple[str, ...],
+    models: Sequence[ModelChoice],
     settings: tuple[tuple[int, int], ...],
     request: Request,
     progress: Progress,
     *,
     compile: bool = False,
+    case: str = "model",
+    declines: Callable[[ModelChoice, ModelSetting], str | None] = lambda model, setting: None,
 ) -> Iterator[Group]:
     """Measure models on batches of square images, `settings` being (batch, size).
 
     With `compile`, each model has a second provider beside it, the same under torch.compile.
 
+    Args:
+        models: which.
+        settings: of each case.
+        request: what is measured, and how long.
+        progress: is told what is going on.
+        compile: also each model under torch.compile.
+        case: what the cases' names begin with.
+        declines: why a model is not tried at a setting, or None.
+
     Raises:
         UnknownName: timm does not know a model.
     """
-    check_names(names)
+    check_names(model.name for model in models)
     with ExitStack() as stack:
         base = stack.enter_context(BaseCommit(request.base, questions.MODULE)) if request.base else None
         probe = _probe(stack, request)
         for batch, size in settings:
             providers: list[Provider] = []
             for dtype in request.dtypes:
-                case = f"model-{batch}x{size}x{size}-{dtype}"
                 setting = ModelSetting(batch, size, dtype, request.device)
                 forms = (False, True) if compile else (False,)
-                for name, form, threads in product(names, forms, request.threads):
-                    question = {**_question("model", name, setting, threads), "compiled": form}
-                    provider = f"{name}-compiled" if form else name
+                for model, form, threads in product(models, forms, request.threads):
+                    question = _question("model", model.name, setting, threads)
+                    question |= {"compiled": form, "arguments": dict(model.arguments)}
+                    provider = model.provider or model.name
                     providers += _here_and_at_base(
-                        provider, case, question, refuses=_runs_all, probe=probe, base=base
-                    )  # fmt: skip
+                        f"{provider}-compiled" if form else provider,
+                        f"{case}-{batch}x{size}x{size}-{dtype}",
+                        question,
+                        refuses=partial(_declined, declines(model, setting)),
+                        probe=probe,
+                        base=base,
+                    )
             title = f"models, {batch} of {size}x{size}"
             yield title, _measured(providers, request, partial(_tell, progress, title))
 
@@ -278,8 +309,9 @@ def _tell(progress: Progress, title: str, what: str) -> None:
     progress(f"{title}: {what}")
 
 
-def _runs_all(mode: str) -> str | None:
-    """Models know no sizes that they refuse beforehand; what they raise is their reason."""
+def _declined(reason: str | None, mode: str) -> str | None:
+    """A model that is tried at a size is tried in all modes; what it raises is its reason."""
+    return reason
 
 
 def _forget_compiled() -> None:

@@ -25,13 +25,18 @@ def make(question: dict[str, Any]) -> Work:
 
     Args:
         question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes; of a
-            model also whether it is "compiled".
+            model also its "arguments" and whether it is "compiled".
     """
     if question["setting"]["device"] != "cpu":
         gpu.settle()
     if question["kind"] == "model":
         setting = ModelSetting(**question["setting"])
-        made: Work = ModelWork(question["name"], setting, compile=question.get("compiled", False))
+        made: Work = ModelWork(
+            question["name"],
+            setting,
+            arguments=question.get("arguments"),
+            compile=question.get("compiled", False),
+        )
     else:
         peer = PEERS[question["name"]]
         made = ContenderWork(peer.build(Setting(**question["setting"]), question["kind"]))

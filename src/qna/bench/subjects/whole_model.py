@@ -1,9 +1,9 @@
-"""Whole image models by timm's name: inference and training steps."""
+"""Whole image models by timm's name: inference, with a backward pass, and training steps."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qna._core.backends import use_backend
 from qna._core.errors import UnknownName
-from qna.bench.measure.contender import FORWARD
+from qna.bench.measure.contender import BACKWARD, FORWARD
 from qna.bench.measure.gate import WrongOutput, check
 from qna.bench.subjects.peers.compiled import compiled
 from qna.bench.subjects.peers.from_timm import timm_module
@@ -41,6 +41,7 @@ class ModelWork:
     Args:
         name: as timm knows it; this library's models are registered there.
         setting: the images.
+        arguments: of the model, beside the size of its images.
         compile: whether it runs under torch.compile, in its default mode.
 
     Raises:
@@ -50,12 +51,19 @@ class ModelWork:
     # one call is thousands of kernels, and users run models by eager calls
     recordable = False
 
-    def __init__(self, name: str, setting: ModelSetting, *, compile: bool = False):
+    def __init__(
+        self,
+        name: str,
+        setting: ModelSetting,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        compile: bool = False,
+    ):
         self.setting = setting
         self.device = torch.device(setting.device)
         self.dtype: torch.dtype = getattr(torch, setting.dtype)
         torch.manual_seed(0)
-        self.model = create(name, setting.size).to(self.device)
+        self.model = create(name, setting.size, **(arguments or {})).to(self.device)
         generator = torch.Generator().manual_seed(0)
         shape = (setting.batch, 3, setting.size, setting.size)
         self.images = torch.randn(shape, generator=generator).to(self.device)
@@ -75,8 +83,8 @@ class ModelWork:
     def verify(self, mode: str) -> None:
         """Logits of the first image against the same model in fp64 by the reference backend.
 
-        For a step also: every parameter gets a finite gradient. The logits are then those of the eager form:
-        what is compiled for inference is not what a step runs.
+        For a step, and its backward pass alone, also: every parameter gets a finite gradient. The logits are
+        then those of the eager form: what is compiled for inference is not what a step runs.
         """
         self._prepare(mode)
         self.model.eval()
@@ -90,19 +98,21 @@ class ModelWork:
             expected = exact(self.images[:1].double())
         depth = sum(1 for m in self.model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
         check("logits", found, expected, terms=depth * 1000, dtype=self.dtype)
-        if mode == STEP:
-            self.call(STEP)()
+        if mode != FORWARD:
+            self.call(mode)()
             for name, p in self.model.named_parameters():
                 if p.grad is None or not bool(p.grad.isfinite().all()):
                     raise WrongOutput(f"parameter {name} has no finite gradient")
 
     def call(self, mode: str) -> Callable[[], object]:
-        """Inference on the batch, or one step: forward, cross-entropy, backward, AdamW."""
+        """Inference on the batch, or one step: forward, cross-entropy, backward and, of a step, AdamW."""
         self._prepare(mode)
         if mode == FORWARD:
             self.model.eval()
             return self._infer
         self.model.train()
+        if mode == BACKWARD:
+            return self._backward
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         return self._step
@@ -111,17 +121,20 @@ class ModelWork:
     def _infer(self) -> Tensor:
         return self.run(self.images)
 
-    def _step(self) -> None:
-        assert self.optimizer
-        self.optimizer.zero_grad(set_to_none=True)
+    def _backward(self) -> None:
+        self.model.zero_grad(set_to_none=True)
         with self._autocast():
             loss = F.cross_entropy(self.run(self.images), self.labels)
         loss.backward()
+
+    def _step(self) -> None:
+        assert self.optimizer
+        self._backward()
         self.optimizer.step()
 
     def _prepare(self, mode: str) -> None:
         """Weights and images in the dtype of a mode."""
-        dtype = torch.float32 if mode == STEP and self.dtype.itemsize < 4 else self.dtype
+        dtype = torch.float32 if mode != FORWARD and self.dtype.itemsize < 4 else self.dtype
         self.model.to(dtype)
         self.images = self.images.to(dtype)
 
@@ -138,12 +151,12 @@ def check_names(names: Iterable[str]) -> None:
             raise UnknownName("model", name, timm.list_models())
 
 
-def create(name: str, size: int) -> nn.Module:
+def create(name: str, size: int, **arguments: Any) -> nn.Module:
     """The model for images of `size`; models of one fixed size are built for it."""
     check_names([name])
     timm = timm_module("timm")
     try:
-        return timm.create_model(name, img_size=size)
+        return timm.create_model(name, img_size=size, **arguments)
     except TypeError:
         # convolutional models take any size and no such argument
-        return timm.create_model(name)
+        return timm.create_model(name, **arguments)

@@ -32,9 +32,10 @@ class QnAViTVariant(Variant):
         drop_path_rate: of the last block in training; it grows linearly from 0.
         patch_size: pixels per axis of a patch.
         mixers: per stage what takes the place of all blocks that keep the size of the map: None for the
-            paper's own, a name in `qna.mixers.MIXERS`, or a pair of a name and arguments. One name serves
-            all stages. What a mixer needs and is not given follows the variant: kernel_size, num_queries and
-            head_dim for one with learned queries, window_sizes and window_head_dim for any other.
+            paper's own, a name in `qna.mixers.MIXERS`, a pair of a name and arguments, or several of these,
+            which take turns block by block. One name serves all stages. What a mixer needs and is not given
+            follows the variant: kernel_size, num_queries and head_dim for one with learned queries,
+            window_sizes and window_head_dim for any other.
         downsample: the mixer of strided blocks: "qna", the paper's, or "merge", a linear map of every 2x2
             patch, which mixes nothing else.
     """
@@ -89,8 +90,8 @@ class QnAViTVariant(Variant):
         chosen = self.mixers if isinstance(self.mixers, str) else (*self.mixers, *[None] * (i + 1))[i]
         if chosen is None:
             return (self._window(dim, size),) * self.window_blocks[i] + (self._qna(dim),) * self.qna_blocks[i]
-        spec = self._chosen(chosen, dim, size)
-        return (spec,) * (self.window_blocks[i] + self.qna_blocks[i])
+        turns = [self._chosen(mixer, dim, size) for mixer in _turns(chosen)]
+        return tuple(turns[j % len(turns)] for j in range(self.window_blocks[i] + self.qna_blocks[i]))
 
     @property
     def pool_heads(self) -> int:
@@ -119,13 +120,22 @@ class QnAViTVariant(Variant):
         pair = (chosen, {}) if isinstance(chosen, str) else chosen
         whole = isinstance(pair, tuple | list) and len(pair) == 2
         if not whole or not isinstance(pair[0], str) or not isinstance(pair[1], Mapping):
-            raise InvalidInput(f"mixers holds names, pairs of a name and arguments, or None, got {chosen!r}")
+            raise InvalidInput(
+                "mixers holds names, pairs of a name and arguments, several of these to take turns, or None, "
+                f"got {chosen!r}"
+            )
         name, given = pair
         takes = inspect.signature(mixer_builder(name)[0]).parameters
         plain = self._qna(dim) if "num_queries" in takes else self._window(dim, size)
         offered = {"kernel_size": self.kernel_size, **plain.arguments}
         needed = {n: v for n, v in offered.items() if n in takes and n not in given}
         return BlockSpec(name, {**needed, **given}, window=plain.window)
+
+
+def _turns(chosen: Any) -> Sequence[Any]:
+    """The mixers of a stage, which its blocks take in turn, from what a caller gives for one or several."""
+    several = isinstance(chosen, tuple | list) and chosen and not isinstance(chosen[-1], Mapping)
+    return chosen if several else (chosen,)
 
 
 QNA_VIT = {

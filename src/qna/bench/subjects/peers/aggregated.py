@@ -107,7 +107,8 @@ def declines(setting: Setting, level: str, mode: str, *, plain: bool) -> str | N
         return None
     n = setting.batch * setting.height * setting.width
     return refuse_above_memory(
-        setting, 2 * n * setting.window**2 * setting.dim * setting.itemsize() * (3 if mode == BACKWARD else 2)
+        setting.device,
+        2 * n * setting.window**2 * setting.dim * setting.itemsize() * (3 if mode == BACKWARD else 2),
     )
 
 

@@ -92,7 +92,9 @@ def declines(setting: Setting, level: str, mode: str) -> str | None:
     span = block + setting.window - 1
     n = setting.batch * setting.height * setting.width
     stored = n * span**2 * (3 * setting.attention_heads + 2 * setting.dim / block**2)
-    return refuse_above_memory(setting, int(stored * setting.itemsize() * (2 if mode == BACKWARD else 1)))
+    return refuse_above_memory(
+        setting.device, int(stored * setting.itemsize() * (2 if mode == BACKWARD else 1))
+    )
 
 
 PEERS = (Peer("halo", "halo attention (timm), block 8", build, declines),)

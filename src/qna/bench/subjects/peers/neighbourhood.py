@@ -85,7 +85,7 @@ def declines_unfolded(setting: Setting, level: str, mode: str) -> str | None:
     """Windows larger than the map, and memory."""
     unfolded = setting.batch * prod((*setting.space, *setting.kernel)) * setting.dim
     # keys and values, each a second time as products or gradients
-    room = refuse_above_memory(setting, unfolded * setting.itemsize() * (5 if mode == BACKWARD else 3))
+    room = refuse_above_memory(setting.device, unfolded * setting.itemsize() * (5 if mode == BACKWARD else 3))
     return _beyond_the_map(setting) or room
 
 

@@ -97,7 +97,7 @@ def declines(setting: Setting, level: str, mode: str) -> str | None:
     regions = _regions(setting)
     scores = setting.batch * regions.number * regions.tokens**2 * TOPK * setting.attention_heads
     copies = 4 if mode == BACKWARD else 2
-    return refuse_above_memory(setting, scores * copies * setting.itemsize())
+    return refuse_above_memory(setting.device, scores * copies * setting.itemsize())
 
 
 def _regions(setting: Setting) -> Regions:

@@ -58,7 +58,7 @@ def declines(setting: Setting, level: str, mode: str) -> str | None:
     """Whether the unfolded maps fit the memory."""
     unfolded = setting.batch * setting.height * setting.width * setting.window**2 * setting.dim
     # keys and values, each a second time as products or gradients
-    return refuse_above_memory(setting, unfolded * setting.itemsize() * (5 if mode == BACKWARD else 3))
+    return refuse_above_memory(setting.device, unfolded * setting.itemsize() * (5 if mode == BACKWARD else 3))
 
 
 PEERS = (Peer("sasa-unfold", "stand-alone self-attention, unfolded", build, declines),)
