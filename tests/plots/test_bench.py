@@ -2,8 +2,8 @@
 
 import pytest
 
-from qna.plots import plot_bars, plot_dots, plot_lines, plot_table
-from qna.plots.bench import _plain, _spread
+from qna.plots import plot_bars, plot_dots, plot_lines, plot_points, plot_table
+from qna.plots.bench import _front, _plain, _spread
 
 LINES = [
     {"name": "qna", "x": [3, 5], "y": [1.0, 2.0], "low": [0.9, 1.9], "high": [1.1, 2.1]},
@@ -42,6 +42,16 @@ def test_dots(tmp_path):
     panels = [{"title": "data A", "dots": dots}, {"title": "data B", "dots": dots[:1]}]
     plot_dots(path, panels, title="Accuracy", note="here", xlabel="right, %")
     check(path, "first", "second", "60.5", "55.2", "data A", "data B", "right, %")
+
+
+def test_points(tmp_path):
+    path = tmp_path / "a.png"
+    points = [{"name": "cheap", "x": 2.0, "y": 50.0}, {"name": "poor", "x": 5.0, "y": 40.0}]
+    points += [{"name": "best", "x": 90.0, "y": 60.0}]
+    panels = [{"title": "data A", "points": points}]
+    plot_points(path, panels, title="Mixers", note="here", xlabel="ms", ylabel="right, %")
+    check(path, "cheap", "poor", "best", "data A", "ms", "right, %")
+    assert [p["name"] for p in _front(points)] == ["cheap", "best"]
 
 
 def test_table(tmp_path):

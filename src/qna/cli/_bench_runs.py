@@ -58,7 +58,7 @@ def mixers(options: argparse.Namespace) -> int:
         _train(runs, options, known)
     if "cost" not in options.what:
         return 0
-    return _models(chosen, options, case=mixer_table.COST, declines=mixer_table.declines)
+    return _models(chosen, options, case=mixer_table.TABLE, declines=mixer_table.declines)
 
 
 def cost(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from qna.bench.measure.rows import read
     from qna.bench.publish.pictures import pictures
-    from qna.plots import plot_bars, plot_dots, plot_lines, plot_table
+    from qna.plots import plot_bars, plot_dots, plot_lines, plot_points, plot_table
 
     found = pictures(read(*options.csv))
     if not found:
@@ -38,7 +38,13 @@ def _bench(options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"cannot make the folder {options.out}: {error.strerror}") from None
-    draw = {"lines": plot_lines, "bars": plot_bars, "table": plot_table, "dots": plot_dots}
+    draw = {
+        "lines": plot_lines,
+        "bars": plot_bars,
+        "table": plot_table,
+        "dots": plot_dots,
+        "points": plot_points,
+    }
     for picture in found:
         path = options.out / f"{picture.name}.png"
         try:

@@ -1,7 +1,7 @@
 """Pictures, as PNG and SVG files, of plain arrays and dicts; the only place that knows matplotlib."""
 
 from qna.plots.attention import plot_attention
-from qna.plots.bench import plot_bars, plot_dots, plot_lines, plot_table
+from qna.plots.bench import plot_bars, plot_dots, plot_lines, plot_points, plot_table
 from qna.plots.boxes import DrawnBox, plot_boxes
 from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
@@ -24,6 +24,7 @@ __all__ = [
     "plot_explanation",
     "plot_learning",
     "plot_lines",
+    "plot_points",
     "plot_overlays",
     "plot_robustness",
     "plot_table",

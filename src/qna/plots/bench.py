@@ -145,6 +145,52 @@ def plot_dots(
             axes.grid(axis="x", color=QUIET, alpha=0.2)
 
 
+def plot_points(
+    path: Path, panels: Sequence[Mapping[str, Any]], *, title: str, note: str, xlabel: str, ylabel: str
+) -> None:
+    """Draw named points, what they cost against what they reach, one panel beside the other, as PNG and SVG.
+
+    Args:
+        path: of the PNG.
+        panels: each with "title" and "points"; these have "name", "x" and "y". A line joins those than which
+            none is as cheap and better.
+        title: above the picture.
+        note: below the title.
+        xlabel: of every panel, whose axis is logarithmic.
+        ylabel: of the first panel.
+    """
+    with figure(path, 7.0 * len(panels) + 0.6, 6.4, formats=FORMATS) as canvas:
+        _head(canvas, title, note)
+        every = canvas.subplots(1, len(panels), squeeze=False)[0]
+        for panel, axes in zip(panels, every, strict=True):
+            points = panel["points"]
+            best = _front(points)
+            axes.plot([p["x"] for p in best], [p["y"] for p in best], color=QUIET, linewidth=0.8)
+            for i, point in enumerate(points):
+                axes.plot(point["x"], point["y"], "o", color=_COLOURS[i % len(_COLOURS)], markersize=6)
+                axes.annotate(
+                    as_line(point["name"]), (point["x"], point["y"]),
+                    xytext=(6, 4), textcoords="offset points", fontsize=8,
+                )  # fmt: skip
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda x, _: _plain(x))
+            axes.xaxis.set_minor_formatter(lambda x, _: "")
+            axes.margins(x=0.16, y=0.08)
+            axes.set_title(as_line(panel["title"]))
+            axes.set_xlabel(xlabel)
+            axes.grid(color=QUIET, alpha=0.2)
+        every[0].set_ylabel(ylabel)
+
+
+def _front(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those than which none is as cheap and better, or as good and cheaper, from the cheapest."""
+    front: list[Mapping[str, Any]] = []
+    for point in sorted(points, key=lambda p: (p["x"], -p["y"])):
+        if not front or point["y"] > front[-1]["y"]:
+            front.append(point)
+    return front
+
+
 def plot_table(
     path: Path, headings: Sequence[str], lines: Sequence[Sequence[str]], *, title: str, note: str
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from qna._core.errors import InvalidInput
 from qna.bench.measure import rows
-from qna.bench.publish import tables
+from qna.bench.publish import mixer_summary, tables
 from tests.bench.measure.test_rows import row
 
 ROOT = Path(__file__).parents[3]
@@ -149,6 +149,60 @@ def test_accuracy_is_the_mean_over_seeds_beside_each_of_them():
     assert body("commands data=cifar10", given) == ["    qna qna 0", "    qna swin 0"]
 
 
+def mixer(name, right, *, seed, lr, data="cifar10"):
+    extra = {
+        "seed": seed,
+        "lr": lr,
+        "command": f"{data} {name} {seed} {lr}",
+        "parameters": 177_242,
+        "macs": 5.8e6,
+    }
+    return row(
+        case=f"mixers-{data}", provider=name, mode="train", metric="top1", unit="%", p50=right, extra=extra
+    )
+
+
+def timed(name, ms, *, size=224, mode="forward+backward"):
+    extra = {"size": size, "batch": 1, "dtype": "float32"}
+    return row(case=f"mixers-1x{size}x{size}-float32", provider=name, mode=mode, p50=ms, extra=extra)
+
+
+MIXERS = [
+    mixer("full", 41.0, seed=0, lr=0.004),
+    mixer("qna", 50.0, seed=0, lr=0.004),
+    mixer("qna", 60.0, seed=0, lr=0.008),
+    mixer("qna", 58.0, seed=1, lr=0.008),
+    mixer("qna", 80.0, seed=0, lr=0.004, data="fashion-mnist"),
+    timed("full", 40.0), timed("qna", 20.0), timed("qna", 2.0, size=32), timed("qna", 1.0, mode="forward"),
+]  # fmt: skip
+
+
+def test_mixers_stand_at_the_rate_that_the_first_seed_chose():
+    assert body("mixers data=cifar10,fashion-mnist", MIXERS) == [
+        "|  | parameters, k | MMAC | cifar10, % | cifar10, rate | fashion-mnist, % | fashion-mnist, rate |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| qna | 177 | 5.8 | 59.0 (60.0, 58.0) | 0.008 | 80.0 | 0.004 |",
+        "| full | 177 | 5.8 | 41.0 | 0.004 | - | - |",
+    ]
+    assert body("models table=mixers metric=time mode=forward+backward", MIXERS) == [
+        "| forward+backward, ms | 32 px, batch 1 | 224 px, batch 1 |",
+        "| --- | ---: | ---: |",
+        "| qna | 2 | 20 |",
+        "| full | - | 40 |",
+    ]
+    assert tables.block("models", MIXERS) == "*Not measured yet.*"
+    drawn = mixer_summary.picture(MIXERS)
+    assert drawn
+    assert drawn["panels"] == [
+        {
+            "title": "cifar10",
+            "points": [{"name": "qna", "x": 20.0, "y": 59.0}, {"name": "full", "x": 40.0, "y": 41.0}],
+        },
+        {"title": "fashion-mnist", "points": [{"name": "qna", "x": 20.0, "y": 80.0}]},
+    ]
+    assert mixer_summary.picture(MIXERS[:-4]) is None
+
+
 def test_rates_are_columns():
     given = [
         row(
@@ -167,7 +221,14 @@ def test_rates_are_columns():
 
 
 def test_nothing_measured_says_so():
-    for spec in ("windows map=1x1x1x1", "maps window=99", "models", "cost", "accuracy data=cifar10"):
+    for spec in (
+        "windows map=1x1x1x1",
+        "maps window=99",
+        "models",
+        "cost",
+        "accuracy data=cifar10",
+        "mixers data=cifar10",
+    ):
         assert tables.block(spec, []) == "*Not measured yet.*"
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from qna._core.errors import InvalidInput, UnknownName
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
-from qna.bench.subjects import mixer_table
 from qna.bench.subjects.accuracy import Run
 from qna.bench.subjects.mixer_table import (
     BACKBONE,
@@ -120,4 +119,3 @@ def test_scores_of_all_pairs_are_not_tried_where_they_have_no_room():
     assert said is not None
     assert "GiB of maps, this machine has" in said
     assert declines(by_name["qna"], ModelSetting(1, 512)) is None
-    assert mixer_table.COST.startswith("model")

@@ -10,7 +10,7 @@ from typing import Any
 
 from qna.bench.measure.contender import FORWARD
 from qna.bench.measure.rows import Row, on_gpu
-from qna.bench.publish import accuracy_summary
+from qna.bench.publish import accuracy_summary, mixer_summary
 from qna.bench.publish.bandwidth import floor
 
 ORDER = (
@@ -26,7 +26,7 @@ class Picture:
 
     Attributes:
         name: of the file.
-        kind: "lines", "bars", "table" or "dots".
+        kind: "lines", "bars", "table", "dots" or "points".
         arguments: of the drawing function, but the path.
     """
 
@@ -49,6 +49,9 @@ def pictures(rows: Iterable[Row]) -> list[Picture]:
     reached = accuracy_summary.picture(rows)
     if reached:
         found.append(Picture("accuracy", "dots", reached))
+    mixers = mixer_summary.picture(rows)
+    if mixers:
+        found.append(Picture("mixers", "points", mixers))
     return found
 
 

@@ -10,6 +10,8 @@ replaced. Kinds:
   image size, of those named or all.
 - ``cost``: what formulas count.
 - ``accuracy data=cifar10 providers=qna,swin``: what models reached within a budget, a line per model.
+- ``mixers data=cifar10,fashion-mnist``: every mixer in one backbone, a line each: size, and what it reached
+  with its best rate. Its times and memory are ``models table=mixers metric=time mode=forward+backward``.
 - ``commands data=cifar10 providers=qna,swin``: the commands of the first seeds of those runs.
 - ``rates data=cifar10``: what short runs reached at several learning rates, a line per model.
 
@@ -33,13 +35,14 @@ from pathlib import Path
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.files import write_text
 from qna.bench.measure.rows import Row, read
-from qna.bench.publish import accuracy_summary
+from qna.bench.publish import accuracy_summary, mixer_summary
 from qna.bench.publish.grid import digits, grid, markdown, source
+from qna.bench.subjects.accuracy import TOP1
 
 BLOCK = re.compile(r"(<!-- bench (?P<spec>[^>]*?) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 OPTIONS = {
     "level", "mode", "metric", "map", "window", "dtype", "threads", "providers", "over", "over_threads",
-    "over_dtype", "data",
+    "over_dtype", "data", "table",
 }  # fmt: skip
 DEFAULTS = {"level": "op", "mode": "forward", "metric": "time", "dtype": "float32", "threads": "1"}
 
@@ -113,12 +116,15 @@ def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 
 def _models(rows: list[Row], options: dict[str, str]) -> list[str]:
-    options = {**options, "metric": "throughput" if options["metric"] == "time" else options["metric"]}
-    kinds = tuple(f"model-{size}-" for size in options["map"].split(",")) if "map" in options else "model-"
+    table = options.get("table", "model")
+    if table == "model" and options["metric"] == "time":
+        options = {**options, "metric": "throughput"}
+    sizes = [f"{size}-" for size in options["map"].split(",")] if "map" in options else [""]
+    kinds = tuple(f"{table}-{size}" for size in sizes)
     return grid(
         rows,
         options,
-        lambda row: row.case.startswith(kinds),
+        lambda row: row.case.startswith(kinds) and row.metric != TOP1,
         lambda row: (row.extra["size"], row.extra["batch"]),
         lambda key: f"{key[0]} px, batch {key[1]}",
     )
@@ -147,6 +153,15 @@ def _accuracy(rows: list[Row], options: dict[str, str]) -> list[str]:
     runs = [run for entry in entries for run in entry.runs]
     grid = markdown([*accuracy_summary.HEADINGS], [entry.line() for entry in entries])
     return [f"{grid}\n\n{source(runs, accuracy_summary.budget(entries))}"]
+
+
+def _mixers(rows: list[Row], options: dict[str, str]) -> list[str]:
+    places = _data(rows, options).split(",")
+    lines, runs = mixer_summary.lines(rows, places)
+    if not runs:
+        return []
+    grid = markdown(mixer_summary.headings(places), lines)
+    return [f"{grid}\n\n{source(runs, mixer_summary.about(runs))}"]
 
 
 def _rates(rows: list[Row], options: dict[str, str]) -> list[str]:
@@ -179,6 +194,7 @@ KINDS: dict[str, Callable[[list[Row], dict[str, str]], list[str]]] = {
     "models": _models,
     "cost": _cost,
     "accuracy": _accuracy,
+    "mixers": _mixers,
     "commands": _commands,
     "rates": _rates,
 }

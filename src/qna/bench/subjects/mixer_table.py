@@ -22,8 +22,8 @@ from qna.bench.subjects.whole_model import ModelSetting, create
 
 # of the largest maps, that a backward pass and a softmax in plain torch hold at once
 COPIES = 4
-# what the cases of its rows begin with: of accuracy, and of time and memory
-ACCURACY, COST = "mixers", "model-mixers"
+# what the cases of its rows begin with
+TABLE = "mixers"
 BACKBONE = "qna_vit_nano_16"
 STAGES = 3
 # reach of every window, and channels per head but QnA's, whose heads have 8
@@ -130,7 +130,7 @@ def best_rate(data: str, name: str, seed: int, rows: Iterable[Row]) -> float:
     tried = {
         row.extra["lr"]: row.p50
         for row in rows
-        if (row.case, row.provider, row.metric) == (f"{ACCURACY}-{data}", name, TOP1)
+        if (row.case, row.provider, row.metric) == (f"{TABLE}-{data}", name, TOP1)
         and row.extra["seed"] == seed
     }
     return max(sorted(tried), key=lambda rate: tried[rate])
@@ -139,7 +139,7 @@ def best_rate(data: str, name: str, seed: int, rows: Iterable[Row]) -> float:
 def _run(data: str, name: str, seed: int, rate: float) -> Run:
     words = [f"{key}={_word(value)}" for key, value in model_arguments(name).items()]
     options = ("--model", BACKBONE, "--model-kwargs", *words, "--epochs", "1", "--lr", f"{rate:g}")
-    return Run(data, name, seed, options, table=ACCURACY)
+    return Run(data, name, seed, options, table=TABLE)
 
 
 def _word(value: Any) -> str:
