@@ -1,8 +1,23 @@
-"""Adapters: what is put around a network that is there already; each a row by name."""
+"""Adapters: what is put around a network that is there already; each a row by name.
 
-from collections.abc import Mapping
-from typing import Any
+``qna.adapters.SwapMixer(...).apply(network)`` changes a network in place and returns it, `adapter` makes a
+configuration by its name, and `save_pretrained` keeps adapters with the weights.
+"""
 
-__all__ = ["ADAPTERS"]
+from qna.adapters.registry import ADAPTERS, adapter
+from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
+from qna.adapters.sharing import from_pretrained, save_pretrained
+from qna.adapters.swap_mixer import SwapMixer
 
-ADAPTERS: Mapping[str, Any] = {}
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "AdapterRow",
+    "Applied",
+    "SwapMixer",
+    "adapter",
+    "added_names",
+    "applied",
+    "from_pretrained",
+    "save_pretrained",
+]

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run of `qna train`")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new one")
     options = parser.parse_args(arguments)
-    from qna.models import save_pretrained
+    from qna.adapters import save_pretrained
     from qna.train import TrainConfig
     from qna.train.folder import CONFIG, METRICS
     from qna.train.reload import load_classifier

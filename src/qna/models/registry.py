@@ -11,7 +11,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.models import biformer, focalnet, halonet, nat, overlock, qna_unet, qna_vit, transnext, vsa
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
-from qna.models.shared_folder import LOCAL, check_folder
+from qna.models.shared_folder import LOCAL, check_folder, refuse_adapters
 from qna.models.timm_entry import register, timm
 
 # every family by its name: this list is all that a new one is added to
@@ -49,6 +49,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
     check_model(name)
     check_arguments(name, arguments)
     if name.startswith(LOCAL):
+        refuse_adapters(Path(name.removeprefix(LOCAL)))
         check_folder(Path(name.removeprefix(LOCAL)), with_weights=arguments.get("pretrained", False))
     try:
         with bounded_building():

@@ -42,6 +42,7 @@ class SharedConfig:
         label_names: of the logits.
         model_args: arguments of the model.
         pretrained_cfg: how images are prepared.
+        qna_adapters: what is put around the model, in order, each with its name and arguments.
     """
 
     architecture: str
@@ -49,6 +50,7 @@ class SharedConfig:
     label_names: list[str] | None = None
     model_args: dict[str, Any] | None = None
     pretrained_cfg: Prepared | None = None
+    qna_adapters: list[dict[str, Any]] | None = None
 
 
 def read_config(folder: Path) -> SharedConfig:
@@ -73,6 +75,12 @@ def read_config(folder: Path) -> SharedConfig:
         if (folder / "metrics.json").is_file():
             what += f"; {folder} is a run of `qna train`, which `qna share` makes such a folder of"
         raise InvalidInput(what) from None
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Raise `InvalidInput` for a model that holds adapters, which timm would leave out."""
+    if read_config(folder).qna_adapters:
+        raise InvalidInput(f"the model in {folder} holds adapters; qna.adapters.from_pretrained reads it")
 
 
 def check_folder(folder: Path, *, with_weights: bool) -> None:

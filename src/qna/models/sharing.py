@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -19,7 +20,7 @@ from qna._core.tensor_file import write_tensors
 from qna.models.bounds import bounded_building
 from qna.models.card import model_card
 from qna.models.resolve import check_model
-from qna.models.shared_folder import CONFIG, LOCAL, WEIGHTS, check_folder, read_config
+from qna.models.shared_folder import CONFIG, LOCAL, WEIGHTS, check_folder, read_config, refuse_adapters
 
 CARD = "README.md"
 # what timm calls the preparation of images, all of it kept in the configuration
@@ -51,10 +52,30 @@ def save_pretrained(
         training: for the model card: the run's configuration as JSON.
 
     Raises:
-        InvalidInput: if the folder holds anything, an argument does not fit the model, or timm could not make
-            the model again (parts of it were replaced after it was made).
+        InvalidInput: if the folder holds anything, an argument does not fit the model, timm could not make
+            the model again (parts of it were replaced after it was made), or it holds adapters, which
+            ``qna.adapters.save_pretrained`` keeps.
         OSError: if it cannot be written; nothing is left then.
     """
+    if getattr(model, "qna_adapters", ()):
+        raise InvalidInput("the model holds adapters; qna.adapters.save_pretrained keeps them with it")
+    write_shared(
+        model, folder, class_names=class_names, data_config=data_config, metrics=metrics, training=training
+    )
+
+
+def write_shared(
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    class_names: Sequence[str] | None = None,
+    data_config: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    training: str | None = None,
+    further: Mapping[str, Any] = MappingProxyType({}),
+    read: Callable[[Path], nn.Module] | None = None,
+) -> None:
+    """`save_pretrained`, with `further` entries of config.json, read back by `read`."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} is in use; a model is shared in a folder of its own, so name a new one")
@@ -88,8 +109,9 @@ def save_pretrained(
         config = json.loads((temporary / CONFIG).read_text(encoding="utf-8"))
         # it stands beside them already, and transformers, which hands both on, would give it twice
         config.get("model_args", {}).pop("num_classes", None)
+        config |= further
         (temporary / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-        _check_read_back(plain, temporary)
+        _check_read_back(plain, temporary, read or from_pretrained)
         parameters = sum(p.numel() for p in plain.parameters())
         card = model_card(config, parameters=parameters, metrics=metrics, training=training)
         (temporary / CARD).write_text(card, encoding="utf-8")
@@ -112,6 +134,7 @@ def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:
         InvalidInput: if a file is missing, damaged or of another model.
     """
     folder = Path(folder)
+    refuse_adapters(folder)
     check_model(read_config(folder).architecture)
     if not (folder / WEIGHTS).is_file():
         raise InvalidInput(f"there is no model in {folder}: {WEIGHTS} is missing")
@@ -124,12 +147,12 @@ def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:
         raise InvalidInput(f"the model in {folder} cannot be made again: {cause}") from error
 
 
-def _check_read_back(model: nn.Module, folder: Path) -> None:
-    """Check that timm makes `model` again from what was written."""
+def _check_read_back(model: nn.Module, folder: Path, read: Callable[[Path], nn.Module]) -> None:
+    """Check that `read` makes `model` again from what was written."""
     changed = "was it changed after it was made, by fuse() or another type of numbers?"
     try:
         with torch.random.fork_rng(devices=[]):
-            again = from_pretrained(folder).state_dict()
+            again = read(folder).state_dict()
     except InvalidInput as error:
         cause = " ".join(str(error.__cause__).split())
         raise InvalidInput(

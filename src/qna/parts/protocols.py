@@ -90,6 +90,15 @@ class Fuses(Protocol):
 
 
 @runtime_checkable
+class FollowsEpochs(Protocol):
+    """A module that does something else as training goes on."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Epoch `epoch` of `epochs`, from 0, begins or is gone on with; all depends on them alone."""
+        ...
+
+
+@runtime_checkable
 class TellsReach(Protocol):
     """A layer (B, *space, C) -> (B, *space', out_dim) that tells of which positions it makes each position.
 

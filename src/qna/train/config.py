@@ -48,6 +48,8 @@ class NetworkOptions:
         model: any name that timm.create_model knows.
         model_kwargs: arguments of the model as NAME=VALUE, for example dim=24 or depths=2,2,6,2; values are
             Python's numbers, True, False, tuples and words.
+        adapter: what is put around the network, by its name in `qna list adapters`; None for nothing.
+        adapter_args: arguments of the adapter as NAME=VALUE, for example keep_rate=0.7.
         pretrained: start from the weights that timm knows for the name.
         weights: start from this file (safetensors, or a torch file of tensors); a classifier of another size
             starts anew.
@@ -61,6 +63,8 @@ class NetworkOptions:
 
     model: str = "qna_vit_tiny"
     model_kwargs: tuple[str, ...] = ()
+    adapter: str | None = None
+    adapter_args: tuple[str, ...] = ()
     pretrained: bool = False
     weights: Path | None = None
     drop_path: float | None = None
@@ -70,11 +74,28 @@ class NetworkOptions:
     channels_last: bool = False
 
     def __post_init__(self):
-        self.model_arguments()  # a word that cannot be read is said where it was given
+        # a word that cannot be read is said where it was given
+        self.model_arguments()
+        self.adapter_arguments()
+        if self.adapter_args and self.adapter is None:
+            raise InvalidInput("adapter_args are of an adapter, and none is named; name one with adapter")
 
     def model_arguments(self) -> dict[str, Any]:
         """`model_kwargs` by name: `named_values`."""
         return named_values(self.model_kwargs, "model_kwargs")
+
+    def adapter_arguments(self) -> dict[str, Any]:
+        """`adapter_args` by name: `named_values`."""
+        return named_values(self.adapter_args, "adapter_args")
+
+    def architecture(self) -> NetworkOptions:
+        """What decides which weights the network has, and nothing of how they begin or are used."""
+        return NetworkOptions(
+            model=self.model,
+            model_kwargs=self.model_kwargs,
+            adapter=self.adapter,
+            adapter_args=self.adapter_args,
+        )
 
 
 def named_values(words: Sequence[str], option: str) -> dict[str, Any]:

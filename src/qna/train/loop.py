@@ -20,6 +20,7 @@ from qna._core.files import remove_leftovers, write_text
 from qna._core.seeds import derive_seed, seeded
 from qna.data import TrainingOrder
 from qna.models.bounds import of_file
+from qna.parts.protocols import FollowsEpochs
 from qna.train import setup, sharding
 from qna.train.checkpoint import CHECKPOINT, SHARDED_CHECKPOINT, WEIGHTS, Progress, Saved, save_weights
 from qna.train.config import NetworkOptions, TrainConfig
@@ -190,6 +191,9 @@ class Training:
         start = progress.step_in_epoch * accumulate
         batches = self.task.training_batches(self.data, self.order, progress.epoch, start)
         train_mode(self.learner.network)
+        for module in self.learner.network.modules():
+            if isinstance(module, FollowsEpochs):
+                module.begin_epoch(progress.epoch, self.config.optim.epochs)
         for group in groups(map(self._noted, batches), accumulate):
             asked = self._update(group, stop)
             self._tick()

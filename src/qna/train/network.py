@@ -10,12 +10,13 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.tensor_file import read_tensors
+from qna.adapters import adapter, from_pretrained
 from qna.models import create
 from qna.models.registry import takes
-from qna.models.shared_folder import LOCAL, WEIGHTS
+from qna.models.shared_folder import LOCAL, WEIGHTS, read_config
 from qna.train.config import NetworkOptions
 from qna.train.fitting import check_numbers
-from qna.train.weights import load_start
+from qna.train.weights import load_start, read_weights, start_from, without_classifier
 
 # arguments of models that options of their own or the data set -> what does
 ELSEWHERE = {
@@ -35,7 +36,8 @@ def prepare_network(network: nn.Module, options: NetworkOptions) -> nn.Module:
         UnknownName: for a part to freeze that the network does not have, with the nearest names.
         InvalidInput: if the weights are of another network, or it has no gradient checkpointing.
     """
-    if options.weights is not None:
+    # beside an adapter they were loaded when it came
+    if options.weights is not None and options.adapter is None:
         load_start(network, options.weights)
     freeze(network, options.freeze)
     if options.grad_checkpointing:
@@ -67,10 +69,36 @@ def create_network(
         # others read any size
         "img_size": image_size if takes(options.model, "img_size") else None,
     }
-    if options.model.startswith(LOCAL) and options.pretrained:
-        _check_weights(Path(options.model.removeprefix(LOCAL)) / WEIGHTS)
     arguments = {name: value for name, value in wanted.items() if value is not None}
-    return create(options.model, **arguments, **common_arguments(options))
+    arguments |= common_arguments(options)
+    folder = Path(options.model.removeprefix(LOCAL))
+    whole = options.model.startswith(LOCAL) and options.pretrained
+    if whole:
+        _check_weights(folder / WEIGHTS)
+    if whole and read_config(folder).qna_adapters:
+        del arguments["pretrained"]
+        network = from_pretrained(folder, **arguments).train()
+    else:
+        network = create(options.model, **arguments)
+    return network if options.adapter is None else _adapted(network, options)
+
+
+def _adapted(network: nn.Module, options: NetworkOptions) -> nn.Module:
+    """Put the adapter of `options` around a network, and load the weights that it is to start from.
+
+    Those of a bare network are loaded before, for an adapter may take over what it replaces.
+    """
+    assert options.adapter is not None
+    chosen = adapter(options.adapter, **options.adapter_arguments())
+    if options.weights is None:
+        return chosen.apply(network)
+    start = read_weights(options.weights)
+    if bare := without_classifier(network, start) == without_classifier(network, network.state_dict()):
+        start_from(network, start, options.weights)
+    network = chosen.apply(network)
+    if not bare:
+        start_from(network, start, options.weights)
+    return network
 
 
 def common_arguments(options: NetworkOptions) -> dict[str, Any]:
@@ -98,6 +126,14 @@ def _check_weights(path: Path) -> None:
         if tensor.is_complex() or tensor.dtype is torch.int8:
             raise InvalidInput(f"{path}: {name!r} holds {str(tensor.dtype).removeprefix('torch.')}")
     check_numbers(tensors, path)
+
+
+def refuse_adapter(options: NetworkOptions, task: str) -> None:
+    """Raise `InvalidInput` where an adapter is named for what is no classifier."""
+    if options.adapter is not None:
+        raise InvalidInput(
+            f"--adapter {options.adapter} is put around classifiers, and this is {task}; leave it out"
+        )
 
 
 def try_network(network: nn.Module, model: str, channels: int, size: tuple[int, int]) -> None:

@@ -167,7 +167,7 @@ def _from_run(source: str, options: ViewOptions) -> Classifier:
     config, view = seen.config, seen.view
     make = partial(
         create_network,
-        NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
+        config.network.architecture(),
         classes=len(seen.classes),
         channels=view.channels,
         image_size=view.size,
@@ -288,7 +288,7 @@ def _with_weights(
         about = parse_json(read_metadata(path).get("qna", "{}"), f"the header of {path}")
         seen = _header(about, path) if isinstance(about, dict) else None
     if seen is not None and seen.config.network.model == options.model:
-        options = replace(options, model_kwargs=seen.config.network.model_kwargs)
+        options = replace(seen.config.network.architecture(), pretrained=options.pretrained)
     plain = create_network(replace(options, weights=None), channels=channels)
     heads, own = classifier_names(plain), plain.state_dict()
     kernels = [f"{head}.weight" for head in heads if f"{head}.weight" in tensors and f"{head}.weight" in own]

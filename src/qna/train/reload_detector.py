@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from qna.eval import BoxFinder
 from qna.train.checkpoint import load_tensors
-from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.config import TrainConfig
 from qna.train.reload import made_of, told_in, weights_of
 from qna.train.tasks.detection import build_detector, plain_view
 
@@ -51,7 +51,7 @@ def load_detector(source: str, *, image_size: int | None = None) -> BoxFinder:
         config = replace(config, images=replace(config.images, image_size=image_size))
     make = partial(
         build_detector,
-        NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs),
+        config.network.architecture(),
         config.detection,
         seen.classes,
         config.images.image_size,

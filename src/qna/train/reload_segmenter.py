@@ -8,7 +8,7 @@ from functools import partial
 from qna._core.errors import InvalidInput
 from qna.eval import ImageView, Segmenter
 from qna.train.checkpoint import load_tensors
-from qna.train.config import NetworkOptions, TrainConfig
+from qna.train.config import TrainConfig
 from qna.train.fitting import check_numbers
 from qna.train.network import try_network
 from qna.train.reload import made_of, told_in, weights_of
@@ -54,7 +54,7 @@ def load_segmenter(source: str, *, image_size: int | None = None) -> Segmenter:
     tensors, about = load_tensors(path)
     seen = told_in(path, about, LearnedMasks)
     config, size = seen.config, image_size or seen.config.images.image_size
-    options = NetworkOptions(model=config.network.model, model_kwargs=config.network.model_kwargs)
+    options = config.network.architecture()
     make = partial(
         build_segmenter, options, config.segmentation, classes=len(seen.classes), channels=len(seen.mean)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -23,7 +24,12 @@ def load_start(network: nn.Module, path: Path) -> None:
     Raises:
         InvalidInput: if the file cannot be read, or its first tensor that does not fit.
     """
-    given, own = read_weights(path), network.state_dict()
+    start_from(network, read_weights(path), path)
+
+
+def start_from(network: nn.Module, given: dict[str, Tensor], path: Path) -> None:
+    """`load_start` with the tensors that were read from `path`."""
+    own = network.state_dict()
     for head in classifier_names(network):
         names = [name for name in own if name.startswith(f"{head}.")]
         # a part that is missing is no other number of classes
@@ -32,6 +38,12 @@ def load_start(network: nn.Module, path: Path) -> None:
         ):
             given |= {name: own[name] for name in names}
     load_whole(network, given, path)
+
+
+def without_classifier(network: nn.Module, names: Iterable[str]) -> set[str]:
+    """Those of `names` that are not of the network's classifier."""
+    heads = tuple(f"{head}." for head in classifier_names(network))
+    return {name for name in names if not name.startswith(heads)}
 
 
 def classifier_names(network: nn.Module) -> tuple[str, ...]:

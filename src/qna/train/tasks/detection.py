@@ -14,7 +14,7 @@ from qna.data import TrainingOrder, evaluation_batches, training_batches
 from qna.data.boxes import BoxBatch, BoxData, BoxPreparation, BoxVariation, load_coco
 from qna.eval.boxes import BoxScores, BoxTally, require_metrics
 from qna.train.config import DetectionOptions, NetworkOptions, TrainConfig, named_values
-from qna.train.network import common_arguments, prepare_network, try_network
+from qna.train.network import common_arguments, prepare_network, refuse_adapter, try_network
 from qna.train.task import Headline
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def build_detector(
     from qna.models.detectors import create_detector
 
     row = _row(told)
+    refuse_adapter(options, "detection")
     own: dict[str, Any] = common_arguments(options)
     if options.pretrained:
         own["pretrained"] = True

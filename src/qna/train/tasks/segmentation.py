@@ -18,7 +18,7 @@ from qna.eval.regions import RegionScores, RegionTally
 from qna.eval.segmenter import full_size
 from qna.models import create_segmenter
 from qna.train.config import NetworkOptions, SegmentationOptions, TrainConfig, named_values
-from qna.train.network import common_arguments, prepare_network, try_network
+from qna.train.network import common_arguments, prepare_network, refuse_adapter, try_network
 from qna.train.task import Headline
 
 
@@ -147,6 +147,7 @@ def build_segmenter(
         UnknownName: for a model or decoder that is not known, with the nearest names.
         InvalidInput: if it refuses the options.
     """
+    refuse_adapter(options, "segmentation")
     return create_segmenter(
         options.model,
         num_classes=classes,

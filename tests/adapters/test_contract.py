@@ -1,0 +1,30 @@
+"""Every adapter, on every kind of network that it suits; exemptions are strict."""
+
+import pytest
+
+import qna.models  # noqa: F401 - before timm, whose import needs a repair
+from qna.adapters import ADAPTERS
+from tests.adapters.bases import BASES
+from tests.adapters.contract import CLAUSES
+
+CASES = [(name, base) for name, row in ADAPTERS.items() for base in sorted(row.bases)]
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+@pytest.mark.parametrize(("name", "base"), CASES, ids=[f"{name}-{base}" for name, base in CASES])
+def test_contract(name, base, clause, tmp_path):
+    row, check = ADAPTERS[name], CLAUSES[clause]
+    if clause in row.exempt:
+        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the exemption is for
+            check(row, base, tmp_path)
+    else:
+        check(row, base, tmp_path)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_rows(name):
+    row = ADAPTERS[name]
+    assert row.name == name
+    assert row.bases
+    assert row.bases <= BASES.keys()
+    assert row.exempt.keys() <= CLAUSES.keys()
