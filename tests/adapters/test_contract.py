@@ -2,7 +2,6 @@
 
 import pytest
 
-import qna.models  # noqa: F401 - before timm, whose import needs a repair
 from qna.adapters import ADAPTERS
 from tests.adapters.bases import BASES
 from tests.adapters.contract import CLAUSES

@@ -4,7 +4,6 @@ import pytest
 import timm
 import torch
 
-import qna.models  # noqa: F401 - before timm, whose import needs a repair
 from qna._core.errors import InvalidInput, UnknownName
 from qna.adapters import SwapMixer, adapter, applied
 from qna.mixers import MIXERS

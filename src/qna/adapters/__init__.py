@@ -4,6 +4,7 @@
 configuration by its name, and `save_pretrained` keeps adapters with the weights.
 """
 
+from qna.adapters.evit import EViT
 from qna.adapters.registry import ADAPTERS, adapter
 from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
 from qna.adapters.sharing import from_pretrained, save_pretrained
@@ -13,6 +14,7 @@ __all__ = [
     "ADAPTERS",
     "Adapter",
     "AdapterRow",
+    "EViT",
     "Applied",
     "SwapMixer",
     "adapter",

@@ -8,11 +8,17 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.typed_json import from_json_value
-from qna.adapters import swap_mixer
+from qna.adapters import evit, swap_mixer
 from qna.adapters.row import Adapter, AdapterRow, applied, as_json
 
 # every adapter by its name: this list is all that a new one is added to
-ADAPTERS: dict[str, AdapterRow] = {row.name: row for row in (swap_mixer.ROW,)}
+ADAPTERS: dict[str, AdapterRow] = {
+    row.name: row
+    for row in (
+        swap_mixer.ROW,
+        evit.ROW,
+    )
+}
 
 
 def adapter(name: str, **arguments: Any) -> Adapter:
