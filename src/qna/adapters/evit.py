@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
-from qna.adapters.row import Adapter, AdapterRow
+from qna.adapters.row import Adapter, AdapterRow, AuthorsNames
 
 
 @dataclass(frozen=True)
@@ -232,4 +232,6 @@ ROW = AdapterRow(
     "image tokens that the class token attends least are dropped or fused, and the sequence gets shorter",
     {"keep_rate": 0.6, "layers": (1, 2)},
     frozenset({"vit", "distilled", "registers"}),
+    # no parameter is added, and the others are called as timm calls them
+    AuthorsNames(),
 )

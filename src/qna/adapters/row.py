@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -80,6 +80,23 @@ class Applied:
     told: tuple[str, ...] = ()
 
 
+def _as_it_is(name: str, network: nn.Module) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class AuthorsNames:
+    """How checkpoints of an adapter's authors name tensors.
+
+    Attributes:
+        classifier: what they call the layer that ends in the logits.
+        name_of: (our name of a tensor, the adapted network) -> theirs.
+    """
+
+    classifier: str = "head"
+    name_of: Callable[[str, nn.Module], str] = _as_it_is
+
+
 @dataclass(frozen=True)
 class AdapterRow:
     """An adapter of the registry.
@@ -90,6 +107,7 @@ class AdapterRow:
         text: one line on what it does.
         example: arguments for a small network of few blocks, from which its contract is tested.
         bases: names of the kinds of networks in the contract test that it suits; it refuses the others.
+        authors: how checkpoints of its authors are read; None where none are published.
         exempt: clause of the contract -> why the adapter breaks it. An exemption that is no longer needed
             makes the test fail.
     """
@@ -99,6 +117,7 @@ class AdapterRow:
     text: str
     example: Mapping[str, Any] = field(default_factory=dict)
     bases: frozenset[str] = frozenset()
+    authors: AuthorsNames | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -333,5 +333,5 @@ ROW = AdapterRow(
     "any mixer of the registry in the place of a network's depthwise convolutions, windows or attention",
     {"mixer": "NeighborhoodAttention2d", "of": "attention", "arguments": {"kernel_size": 3}},
     frozenset({"vit", "distilled", "registers"}),
-    {"keeps_names": "what it replaces leaves the state dict, which is what it is for"},
+    exempt={"keeps_names": "what it replaces leaves the state dict, which is what it is for"},
 )

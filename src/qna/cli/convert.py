@@ -10,8 +10,9 @@ from qna._core.outside import as_line
 
 _DESCRIPTION = """\
 Convert a checkpoint of the authors (of QnA-ViT Flax msgpack, of others PyTorch) to safetensors; those of
-QnA-ViT also back: the suffix of OUT says which. It needs no JAX, and nothing in a file is run.
-The weights then load with timm.create_model(NAME, checkpoint_path=OUT).
+QnA-ViT also back: the suffix of OUT says which. With --adapter, a checkpoint of an adapter's authors. It
+needs no JAX, and nothing in a file is run. The weights then load with timm.create_model(NAME,
+checkpoint_path=OUT).
 """
 
 
@@ -36,17 +37,33 @@ def main(arguments: list[str]) -> int:
         metavar="NAME=VALUE",
         help="other arguments of the model, for example heads=8,8,8,8",
     )
+    parser.add_argument("--adapter", help="what IN's authors put around the model, for example evit")
+    parser.add_argument(
+        "--adapter-args",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="arguments of the adapter, for example keep_rate=0.7",
+    )
     options = vars(parser.parse_args(arguments))
     source, target, model = (options.pop(name) for name in ("source", "target", "model"))
-    named = options.pop("model_kwargs")
+    named, adapter, adapter_args = (options.pop(name) for name in ("model_kwargs", "adapter", "adapter_args"))
+    if adapter_args and adapter is None:
+        raise InvalidInput("--adapter-args are of an adapter, and none is named; name one with --adapter")
 
+    from qna import adapters
+    from qna.adapters.convert import convert as convert_adapted
     from qna.models.convert import convert
     from qna.train.config import named_values
 
     changes = {name: value for name, value in options.items() if value is not None}
     changes |= named_values(named, "--model-kwargs")
     try:
-        count = convert(source, target, model, changes)
+        if adapter is None:
+            count = convert(source, target, model, changes)
+        else:
+            chosen = adapters.adapter(adapter, **named_values(adapter_args, "--adapter-args"))
+            count = convert_adapted(source, target, model, chosen, changes)
     except OSError as error:
         raise InvalidInput(f"cannot write {target}: {error.strerror or error}") from None
     print(as_line(f"{target}: {count} tensors of {model}"))
