@@ -150,12 +150,16 @@ class ReorganisingBlock(nn.Module):
             y = y * a.gate(x).sigmoid()
         return a.proj_drop(a.proj(y)), paid[..., self.prefix :].mean(1)
 
+    def ranked(self, paid: Tensor) -> Tensor:
+        """Image tokens (B, M), those that stay first."""
+        return paid.argsort(dim=1, descending=True, stable=True)
+
     def _reorganised(self, x: Tensor, paid: Tensor) -> Tensor:
         adapter, tokens = self.adapter, paid.shape[1]
         kept = adapter.kept(tokens, self.training_rate if self.training else adapter.keep_rate)
         if kept == tokens:
             return x
-        order = paid.argsort(dim=1, descending=True, stable=True)
+        order = self.ranked(paid)
         if self.noted is not None:
             self.noted.append(order[:, :kept])
         image = x[:, self.prefix :]

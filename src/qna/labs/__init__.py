@@ -3,6 +3,7 @@
 from qna.labs import (
     biformer_routing,
     dinat_context,
+    evit_keep,
     focalnet_shift,
     halo_blocks,
     overlock_context,
@@ -36,5 +37,6 @@ LABS: dict[str, Lab] = {
         biformer_routing.LAB,
         vsa_size.LAB,
         transnext_shift.LAB,
+        evit_keep.LAB,
     )
 }

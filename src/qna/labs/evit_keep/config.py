@@ -1,0 +1,47 @@
+"""What the laboratory of dropped tokens is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qna._core.errors import InvalidInput
+from qna.labs.config_checks import check_counts, check_multiple
+from qna.labs.paired_config import PairedConfig
+
+
+@dataclass(frozen=True)
+class EViTKeepConfig(PairedConfig):
+    """A vision transformer that is trained whole and then loses tokens in three of its blocks.
+
+    Attributes:
+        data: what it learns; digits comes with scikit-learn.
+        dim: channels, a multiple of 16, 16 a head.
+        depth: blocks; a quarter, a half and three quarters of the way tokens are dropped.
+        patch_size: pixels per axis of a token.
+        keep: parts of the image tokens that stay in each of those blocks.
+        time_size: pixels per axis of the images whose inference is timed, with patches of the same size.
+        seconds: at least so long is every network timed.
+    """
+
+    data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
+    images: int = 6000
+    dim: int = 48
+    depth: int = 8
+    patch_size: int = 4
+    keep: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)
+    time_size: int = 56
+    seconds: float = 0.5
+    epochs: int = 6
+    batch: int = 50
+    rates: tuple[float, ...] = (2e-3,)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_counts(self, "patch_size", "time_size")
+        check_multiple(self, "dim", 16)
+        check_multiple(self, "depth", 4)
+        if not self.keep or not all(0 < rate < 1 for rate in self.keep):
+            raise InvalidInput(f"keep must be parts between 0 and 1, one or more, got {self.keep}")
+        if not self.seconds > 0:
+            raise InvalidInput(f"seconds must be above 0, got {self.seconds}")
