@@ -8,7 +8,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.typed_json import from_json_value
-from qna.adapters import evit, swap_mixer
+from qna.adapters import evit, gated, swap_mixer
 from qna.adapters.row import Adapter, AdapterRow, applied, as_json
 
 # every adapter by its name: this list is all that a new one is added to
@@ -17,6 +17,7 @@ ADAPTERS: dict[str, AdapterRow] = {
     for row in (
         swap_mixer.ROW,
         evit.ROW,
+        gated.ROW,
     )
 }
 

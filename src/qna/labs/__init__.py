@@ -5,6 +5,7 @@ from qna.labs import (
     dinat_context,
     evit_keep,
     focalnet_shift,
+    gated_sink,
     halo_blocks,
     overlock_context,
     qna_cost,
@@ -38,5 +39,6 @@ LABS: dict[str, Lab] = {
         vsa_size.LAB,
         transnext_shift.LAB,
         evit_keep.LAB,
+        gated_sink.LAB,
     )
 }

@@ -1,0 +1,150 @@
+"""Gated attention: a sigmoid of the attention's input closes what a head has to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qna._core.about import About
+from qna._core.errors import InvalidInput, check_choice
+from qna.adapters._parts.vit import blocks_of, chosen_blocks
+from qna.adapters.row import Adapter, AdapterRow
+from qna.parts.head_gate import ACTIVATIONS, HeadGate
+
+POSITIONS = ("output", "value", "key", "query", "projected")
+
+
+@dataclass(frozen=True)
+class GatedAttention(Adapter):
+    """Put gates into the attention of a plain vision transformer (Qiu et al., NeurIPS 2025).
+
+    A gate is ``sigmoid(x W)`` of the normed input x, for each position and head, without bias, and stands
+    after the heads' output (G1 of the paper), on values (G2), keys (G3), queries (G4) or after the projection
+    (G5). Queries and keys are gated as attention takes them, after a norm of their own where they have one.
+
+    The weights that were there keep their names. No gate is open at first: with W = 0 the heads' output is
+    halved. A large `bias` opens them, from which on a trained network computes what it did; see
+    `qna.parts.head_gate.HeadGate` for the other options.
+
+    Attributes:
+        position: "output", "value", "key", "query" or "projected".
+        per: a gate for each "channel", or for each "head".
+        shared: all heads have the same gates.
+        add: gates are added, not multiplied.
+        activation: "sigmoid", "silu" or "ns-sigmoid", ``0.5 + 0.5 sigmoid``; None for sigmoid, and silu where
+            they are added.
+        depends: gates are computed from the input; else they are parameters.
+        bias: what their bias begins with; None for none.
+        layers: blocks that get them; None for all.
+    """
+
+    name: ClassVar[str] = "gated"
+
+    position: Literal["output", "value", "key", "query", "projected"] = "output"
+    per: Literal["channel", "head"] = "channel"
+    shared: bool = False
+    add: bool = False
+    activation: str | None = None
+    depends: bool = True
+    bias: float | None = None
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        check_choice("position", self.position, POSITIONS)
+        check_choice("per", self.per, ("channel", "head"))
+        if self.activation is not None:
+            check_choice("activation", self.activation, ACTIVATIONS)
+
+    def transform(self, network: Any) -> list[str]:
+        """Put gated attention into each of `layers`."""
+        blocks = blocks_of(network, self.name)
+        chosen = chosen_blocks(self.layers, len(blocks), self.name)
+        if any(blocks[i].attn.gate is not None for i in chosen):
+            raise InvalidInput("gated: the network's attention has gates of its own")
+        if self.position == "projected" and any(
+            blocks[i].attn.proj.out_features != blocks[i].attn.attn_dim for i in chosen
+        ):
+            raise InvalidInput(
+                "gated: what is projected has no heads, as its channels are not the attention's"
+            )
+        for i in chosen:
+            old = blocks[i].attn
+            weight = old.qkv.weight
+            gate = HeadGate(
+                weight.shape[1],
+                old.num_heads,
+                old.head_dim,
+                per=self.per,
+                shared=self.shared,
+                add=self.add,
+                activation=self.activation,
+                depends=self.depends,
+                bias=self.bias,
+            ).to(device=weight.device, dtype=weight.dtype)
+            blocks[i].attn = GatedSelfAttention(old, gate, self.position).train(old.training)
+        return []
+
+
+class GatedSelfAttention(nn.Module):
+    """timm's attention with gates in one place; all other parts are the attention's own.
+
+    Args:
+        attention: whose place it takes.
+        gates: of its heads.
+        position: of `POSITIONS`.
+    """
+
+    def __init__(self, attention: Any, gates: HeadGate, position: str):
+        super().__init__()
+        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
+        self.attn_dim, self.scale = attention.attn_dim, attention.scale
+        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
+        self.attn_drop, self.norm = attention.attn_drop, attention.norm
+        self.proj, self.proj_drop = attention.proj, attention.proj_drop
+        self.gates = gates
+        self.position = position
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """(B, N, C) -> the same."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (
+            self.gates(x, part) if self.position == name else part
+            for name, part in (("query", q), ("key", k), ("value", v))
+        )
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=attn_mask,
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+            is_causal=is_causal,
+            scale=self.scale,
+        ).transpose(1, 2)
+        if self.position == "output":
+            y = self.gates(x, y)
+        y = self.proj(self.norm(y.flatten(2)))
+        if self.position == "projected":
+            y = self.gates(x, y.unflatten(-1, (self.num_heads, -1))).flatten(2)
+        return self.proj_drop(y)
+
+
+ROW = AdapterRow(
+    GatedAttention,
+    About(
+        "Gated Attention for Large Language Models: Non-linearity, Sparsity, and Attention-Sink-Free",
+        "Qiu, Wang, Zheng et al.",
+        "NeurIPS 2025",
+        "2505.06708",
+        "the abstract; the authors' code, qiuzh20/gated_attention (MIT)",
+        "the authors gate the attention of language models; here it is a vision transformer's, and gates "
+        "have maps of their own where theirs share one with the queries",
+        "formula",
+    ),
+    "a sigmoid of the attention's input closes what a head has to say, in one of five places",
+    {"per": "channel", "bias": 1.0},
+    frozenset({"vit", "distilled", "registers"}),
+)
