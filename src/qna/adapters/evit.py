@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput
+from qna.adapters._parts.attention import attended, finished, projected, weights_of
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow, AuthorsNames
 
@@ -107,12 +108,8 @@ class ReorganisingBlock(nn.Module):
 
     def __init__(self, block: Any, adapter: EViT, prefix: int):
         super().__init__()
-        self.norm1, self.attn, self.ls1, self.drop_path1 = (
-            block.norm1,
-            block.attn,
-            block.ls1,
-            block.drop_path1,
-        )
+        self.attn: Any = block.attn
+        self.norm1, self.ls1, self.drop_path1 = block.norm1, block.ls1, block.drop_path1
         self.norm2, self.mlp, self.ls2, self.drop_path2 = block.norm2, block.mlp, block.ls2, block.drop_path2
         self.adapter = adapter
         self.prefix = prefix
@@ -135,20 +132,14 @@ class ReorganisingBlock(nn.Module):
 
     def _attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attention of all tokens, and what the class token pays to the image's, (B, M), mean over heads."""
-        a: Any = self.attn
-        q, k, v = a.qkv(x).unflatten(-1, (3, a.num_heads, a.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = a.q_norm(q), a.k_norm(k)
-        if self.training and a.attn_drop.p:
+        q, k, v = projected(self.attn, x)
+        if self.training and self.attn.attn_drop.p:
             # the authors take what is paid after dropout, of which the fused form tells nothing
-            weights = a.attn_drop((q * a.scale @ k.transpose(-2, -1)).softmax(-1))
+            weights = weights_of(self.attn, q, k)
             y, paid = weights @ v, weights[:, :, 0]
         else:
-            y = F.scaled_dot_product_attention(q, k, v, scale=a.scale)
-            paid = (q[:, :, :1] * a.scale @ k.transpose(-2, -1)).softmax(-1)[:, :, 0]
-        y = a.norm(y.transpose(1, 2).flatten(2))
-        if a.gate is not None:
-            y = y * a.gate(x).sigmoid()
-        return a.proj_drop(a.proj(y)), paid[..., self.prefix :].mean(1)
+            y, paid = attended(self.attn, q, k, v), weights_of(self.attn, q[:, :, :1], k)[:, :, 0]
+        return finished(self.attn, y, x), paid[..., self.prefix :].mean(1)
 
     def ranked(self, paid: Tensor) -> Tensor:
         """Image tokens (B, M), those that stay first."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
+from qna.adapters._parts.attention import attended, finished, projected
 from qna.adapters._parts.vit import blocks_of
 from qna.adapters.row import Adapter, AdapterRow
 from qna.mixers import MIXERS
@@ -227,15 +228,10 @@ class TokenMixer(nn.Module):
 
     def _prefix(self, x: Tensor) -> Tensor:
         """The prefix tokens after attending all tokens; no other query is asked."""
-        a, p = self.prefix, self.num_prefix
-        q, k, v = a.qkv(x).unflatten(-1, (3, a.num_heads, a.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = a.q_norm(q[:, :, :p]), a.k_norm(k)
-        dropped = a.attn_drop.p if self.training else 0.0
-        y = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropped, scale=a.scale)
-        y = a.norm(y.transpose(1, 2).flatten(2))
-        if a.gate is not None:
-            y = y * a.gate(x[:, :p]).sigmoid()
-        return a.proj_drop(a.proj(y))
+        q, k, v = projected(self.prefix, x)
+        asking = x[:, : self.num_prefix]
+        y = attended(self.prefix, q[:, :, : self.num_prefix], k, v)
+        return finished(self.prefix, y, asking)
 
 
 def _depthwise(network: nn.Module) -> Iterator[Place]:

@@ -1,0 +1,35 @@
+"""timm's attention in steps, for adapters that need something from between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def projected(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B, heads, N, head_dim) of tokens (B, N, C), after norms of their own."""
+    q, k, v = (
+        attention.qkv(x).unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
+    )
+    return attention.q_norm(q), attention.k_norm(k), v
+
+
+def weights_of(attention: Any, q: Tensor, k: Tensor) -> Tensor:
+    """The softmax of queries to keys (B, heads, N, M), after dropout in training."""
+    return attention.attn_drop((q * attention.scale @ k.transpose(-2, -1)).softmax(-1))
+
+
+def attended(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``softmax(q k) v`` (B, heads, N, head_dim), without the weights where they need not be formed."""
+    dropped = attention.attn_drop.p if attention.training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, scale=attention.scale)
+
+
+def finished(attention: Any, y: Tensor, x: Tensor) -> Tensor:
+    """From the heads' output (B, heads, N, head_dim) for tokens `x` to what comes out, (B, N, C)."""
+    y = attention.norm(y.transpose(1, 2).flatten(2))
+    if attention.gate is not None:
+        y = y * attention.gate(x).sigmoid()
+    return attention.proj_drop(attention.proj(y))
