@@ -89,10 +89,10 @@ def images_of_a_batch_do_not_meet(row: AdapterRow, base: str, tmp_path: Path) ->
 
 @clause
 def can_be_copied(row: AdapterRow, base: str, tmp_path: Path) -> None:
-    network = adapted(row, base)
-    expected = network(images())
-    network.train()
+    network = adapted(row, base).train()
     network(images())  # a call leaves nothing behind that cannot be copied
+    expected = network.eval()(images())
+    network.train()
     for again in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(again.eval()(images()), expected)
         assert applied(again) == applied(network)

@@ -10,9 +10,11 @@ from qna.adapters.registry import ADAPTERS, adapter
 from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
 from qna.adapters.sharing import from_pretrained, save_pretrained
 from qna.adapters.swap_mixer import SwapMixer
+from qna.adapters.tap_adl import TAPADL
 
 __all__ = [
     "ADAPTERS",
+    "TAPADL",
     "Adapter",
     "AdapterRow",
     "EViT",

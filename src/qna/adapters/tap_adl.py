@@ -1,0 +1,156 @@
+"""TAP and ADL: tokens that attend averages of their neighbours, and a loss on attention that is all alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from qna._core.about import About
+from qna._core.errors import InvalidInput
+from qna.adapters._parts.attention import attended, finished, projected, weights_of
+from qna.adapters._parts.losses import LossOutlet, ReturnLosses
+from qna.adapters._parts.vit import blocks_of, chosen_blocks
+from qna.adapters.row import Adapter, AdapterRow
+from qna.parts.token_pool import TokenAwarePool2d, attention_diversification
+
+
+@dataclass(frozen=True)
+class TAPADL(Adapter):
+    """Robust token attention in a plain vision transformer (Guo, Stutz, Schiele, ICCV 2023).
+
+    TAP: the attention branch reads averaged tokens, ``x + attention(norm(TAP(x)))``, while the skip path
+        stays as it was; see `qna.parts.token_pool.TokenAwarePool2d`. Class, distillation and register tokens
+        are not averaged.
+    ADL: in training the network returns `WithLosses` with "attention_diversification", which is `diversity`
+    times the mean over the layers of `qna.parts.token_pool.attention_diversification`. Attention forms its
+    weights for it, map x map; in evaluation it does not.
+
+    Attributes:
+        scales: branches of TAP, of dilation 0 to scales - 1; 1 for none.
+        diversity: weight of the loss; 0 for none.
+        threshold: of the loss, in units of even attention.
+        layers: blocks that get them; None for all.
+    """
+
+    name: ClassVar[str] = "tap_adl"
+
+    scales: int = 4
+    diversity: float = 1.0
+    threshold: float = 2.0
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if type(self.scales) is not int or self.scales < 1:
+            raise InvalidInput(f"tap_adl: scales must be an integer of at least 1, got {self.scales!r}")
+        if self.diversity < 0 or self.threshold < 0:
+            raise InvalidInput(
+                f"tap_adl: diversity and threshold must be at least 0, got {self.diversity} and "
+                f"{self.threshold}"
+            )
+
+    def transform(self, network: Any) -> list[str]:
+        """Put a block that averages, or attention that is judged, into each of `layers`."""
+        blocks = blocks_of(network, self.name)
+        chosen = chosen_blocks(self.layers, len(blocks), self.name)
+        grid, prefix = network.patch_embed.grid_size, network.num_prefix_tokens
+        if self.scales > 1 and not network.patch_embed.strict_img_size:
+            raise InvalidInput("tap_adl needs tokens of one grid; make the network without dynamic_img_size")
+        outlets = []
+        for i in chosen:
+            block = blocks[i]
+            if self.diversity:
+                block.attn = JudgedAttention(block.attn, self.threshold).train(block.training)
+                outlets.append(block.attn.outlet)
+            if self.scales > 1:
+                weight = block.norm1.weight
+                pool = TokenAwarePool2d(len(weight), self.scales)
+                pool.to(device=weight.device, dtype=weight.dtype)
+                network.blocks[i] = PoolingBlock(block, pool, grid, prefix).train(block.training)
+        if outlets:
+            network.register_forward_hook(ReturnLosses("attention_diversification", self.diversity, outlets))
+        return []
+
+
+class PoolingBlock(nn.Module):
+    """timm's block whose attention reads averaged tokens; all other parts are the block's own.
+
+    Args:
+        block: whose place it takes.
+        pool: (B, H, W, C) -> the same.
+        grid: rows and columns of image tokens.
+        prefix: tokens before the image's, which are not averaged.
+    """
+
+    def __init__(self, block: Any, pool: nn.Module, grid: tuple[int, int], prefix: int):
+        super().__init__()
+        self.norm1, self.attn, self.ls1 = block.norm1, block.attn, block.ls1
+        self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, block.ls2
+        self.drop_path1, self.drop_path2 = block.drop_path1, block.drop_path2
+        self.pool = pool
+        self.grid = grid
+        self.prefix = prefix
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """(B, N, C) -> the same."""
+        image = x[:, self.prefix :]
+        if image.shape[1] != self.grid[0] * self.grid[1]:
+            raise InvalidInput(
+                f"tap_adl was put around a grid of {self.grid[0]} x {self.grid[1]} tokens, got "
+                f"{image.shape[1]}; set the network's input size before the adapter is applied"
+            )
+        pooled = self.pool(image.unflatten(1, self.grid)).flatten(1, 2)
+        read = torch.cat([x[:, : self.prefix], pooled], 1) if self.prefix else pooled
+        mixed = self.attn(self.norm1(read), attn_mask=attn_mask, is_causal=is_causal)
+        x = x + self.drop_path1(self.ls1(mixed))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class JudgedAttention(nn.Module):
+    """timm's attention that leaves a loss on its weights in training; all parts are the attention's own.
+
+    Args:
+        attention: whose place it takes.
+        threshold: of the loss.
+    """
+
+    def __init__(self, attention: Any, threshold: float):
+        super().__init__()
+        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
+        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
+        self.attn_drop, self.norm, self.gate = attention.attn_drop, attention.norm, attention.gate
+        self.proj, self.proj_drop = attention.proj, attention.proj_drop
+        self.threshold = threshold
+        self.outlet = LossOutlet()
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """(B, N, C) -> the same."""
+        if attn_mask is not None or is_causal:
+            raise InvalidInput("tap_adl takes no mask of tokens")
+        q, k, v = projected(self, x)
+        if not self.training:
+            return finished(self, attended(self, q, k, v), x)
+        weights = weights_of(self, q, k)
+        self.outlet.leave(attention_diversification(weights, self.threshold))
+        return finished(self, weights @ v, x)
+
+
+ROW = AdapterRow(
+    TAPADL,
+    About(
+        "Robustifying Token Attention for Vision Transformers",
+        "Guo, Stutz, Schiele",
+        "ICCV 2023",
+        "2303.11126",
+        "the authors' code, guoyongcs/TAPADL at 6e4dbff (MIT)",
+        "the authors build FAN and RVT with it; here it is put around any plain vision transformer, whose "
+        "class token is not averaged. Their mean over L layers divides by L + 1e-6",
+        "exact",
+    ),
+    "attention reads tokens averaged over neighbourhoods of their own choice, and a loss keeps it from "
+    "being alike",
+    {"scales": 3},
+    frozenset({"vit", "distilled", "registers"}),
+)
