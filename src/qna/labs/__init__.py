@@ -14,6 +14,7 @@ from qna.labs import (
     qna_upsample,
     sasa_stages,
     swin_shift,
+    tap_corruption,
     transnext_shift,
     vsa_size,
 )
@@ -40,5 +41,6 @@ LABS: dict[str, Lab] = {
         transnext_shift.LAB,
         evit_keep.LAB,
         gated_sink.LAB,
+        tap_corruption.LAB,
     )
 }

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.seeds import derive_seed, seeded
+from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
 from qna.data import ImageData, load_data
 from qna.data.images.labelled import TensorImages
@@ -68,7 +69,10 @@ def drawn(data: ImageData, images: int, held_out: int, seed: int) -> tuple[Tenso
 def train(
     network: nn.Module, images: TensorImages, *, epochs: int, batch: int, rate: float, seed: int
 ) -> None:
-    """Cross entropy by AdamW; the rate rises for a tenth of the steps and falls along a cosine."""
+    """Cross entropy, and what losses the network has of its own, by AdamW.
+
+    The rate rises for a tenth of the steps and falls along a cosine.
+    """
     steps = epochs * math.ceil(len(images) / batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -78,7 +82,10 @@ def train(
     for epoch in range(epochs):
         for chosen in order(len(images), seed, epoch).split(batch):
             optimizer.zero_grad()
-            F.cross_entropy(network(scaled(images.pixels[chosen])), images.labels[chosen]).backward()
+            output = network(scaled(images.pixels[chosen]))
+            logits, own = output[:2] if isinstance(output, WithLosses) else (output, {})
+            loss = F.cross_entropy(logits, images.labels[chosen])
+            sum(own.values(), loss).backward()
             optimizer.step()
             schedule.step()
 
