@@ -243,6 +243,7 @@ def test_what_halves_a_map_sees_what_it_says(overlapping):
         ({"head_dim": 5}, "head_dim must divide dim=32, got 5"),
         ({"border": "zero"}, "border 'zero'"),
         ({"dim": 0}, "BiFormerVariant: dim must be an integer of at least 1, got 0"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate must be at least 0 and below 1, got 1.5"),
     ],
 )
 def test_sizes_that_are_none(arguments, told):

@@ -439,6 +439,7 @@ def test_initial_values():
         ),
         ({"post_norm": "no"}, "post_norm must be True or False, got 'no'"),
         ({"dim": 0}, "FocalNetVariant: dim must be an integer of at least 1, got 0"),
+        ({"drop_path_rate": -0.1}, "drop_path_rate must be at least 0 and below 1, got -0.1"),
     ],
 )
 def test_sizes_that_are_none(arguments, told):

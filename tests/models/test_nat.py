@@ -288,7 +288,7 @@ def test_what_halves_a_map_sees_what_it_says():
         ({"patch_size": 6}, "patch_size must be a power of 2.* got 6; with overlapping=False it may be any"),
         ({"dim": 0}, "NATVariant: dim must be an integer of at least 1, got 0"),
         ({"weight_std": 0.0}, "weight_std must be above 0 or None, got 0.0"),
-        ({"drop_path_rate": 1.0}, "DropPath: rate must be at least 0 and below 1, got 1.0"),
+        ({"drop_path_rate": 1.0}, "stochastic depth: drop_path_rate must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_sizes_that_are_none(arguments, told):

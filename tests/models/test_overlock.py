@@ -292,6 +292,7 @@ def test_autocast_gives_numbers_at_any_size(dtype, scale):
         ({"small_kernel_size": 7}, r"small_kernel_size must be from 1 to kernel_size=5, got 7"),
         ({"aux_weight": -1.0}, r"aux_weight must be at least 0 and finite, got -1.0"),
         ({"deploy": 1}, r"deploy must be True or False, got 1"),
+        ({"drop_path_rate": "a"}, "drop_path_rate must be at least 0 and below 1, got 'a'"),
     ],
 )
 def test_sizes_that_are_none(arguments, told):

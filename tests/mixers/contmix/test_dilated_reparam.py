@@ -33,6 +33,23 @@ def test_the_deployed_form_is_the_trained_one(kernel_size):
     assert torch.equal(mixer.fuse()(x), twin(x))
 
 
+@pytest.mark.parametrize(
+    ("kernel_size", "taps_and_dilations"),
+    [
+        (17, "5:1 7:1 9:2 3:4 3:5 3:7"),
+        (15, "5:1 7:1 7:2 3:3 3:5 3:7"),
+        (13, "5:1 7:1 7:2 3:3 3:4 3:5"),
+        (7, "5:1 3:1 3:2 3:3"),
+    ],
+)
+def test_small_kernels_of_the_published_networks(kernel_size, taps_and_dilations):
+    """A wrong dilation changes no shape, and merges as well as the right one."""
+    mixer = DilatedReparam2d(2, kernel_size=kernel_size)
+    small = [m for m in mixer.children() if isinstance(m, torch.nn.Conv2d) and m is not mixer.large]
+    found = [f"{m.kernel_size[0]}:{m.dilation[0]}" for m in small]
+    assert found == taps_and_dilations.split()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kernel_size", BRANCHES)
 def test_small_kernels_lie_within_the_large_one(kernel_size):

@@ -280,8 +280,16 @@ def test_wrong_arguments_are_named(arguments, told):
 @pytest.mark.parametrize("border", ["mask", "input", "projected"])
 def test_a_map_without_positions(border):
     mixer, x = mixer_and_map((0, 4), border=border)
-    with pytest.raises(InvalidInput, match=r"the map has no positions, got \(2, 0, 4, 8\)"):
+    with pytest.raises(InvalidInput, match=r"only the batch may be empty, got \(2, 0, 4, 8\)"):
         mixer(x)
+
+
+@pytest.mark.parametrize("shape", [(8,), (4, 8), (4, 4, 8), (1, 2, 4, 4, 8), (1, 4, 4, 7)])
+def test_what_is_no_map_is_named_before_it_is_taken_apart(shape):
+    mixer, _ = mixer_and_map((4, 4))
+    for asked in (mixer, mixer.routes, mixer.attention_map, mixer.attention_received, mixer.attention_rows):
+        with pytest.raises(InvalidInput, match=r"input must be \(B, H, W, C\) with C = 8, got"):
+            asked(torch.zeros(shape))
 
 
 @pytest.mark.filterwarnings("ignore")  # the tracer's own

@@ -99,7 +99,7 @@ class BiLevelRoutingAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        regions = self._regions(x.shape)
+        regions = self._regions_of(x)
         attended, enhanced = self._attend(x, regions)
         whole = regions.crop(regions.untile(attended))
         if enhanced is not None:
@@ -111,7 +111,7 @@ class BiLevelRoutingAttention2d(nn.Module):
 
     def routes(self, x: Tensor) -> Tensor:
         """The regions that each region attends, best first: int64 (B, down, across, topk), row by row."""
-        regions = self._regions(x.shape)
+        regions = self._regions_of(x)
         query, key, _, inside = self._project(x, regions)
         routes = self._routes(query, key, inside) % regions.number
         return routes.view(len(x), regions.down, regions.across, -1)
@@ -122,14 +122,14 @@ class BiLevelRoutingAttention2d(nn.Module):
         Returns:
             (B, H, W, h, topk, rows, columns), at least fp32, rows x columns being a region; 0 where masked.
         """
-        regions = self._regions(x.shape)
+        regions = self._regions_of(x)
         shares, _ = self._shares(x, regions)
         whole = regions.crop(regions.untile(shares.permute(0, 1, 3, 2, 4).flatten(3)))
         return whole.unflatten(-1, (self.num_heads, -1, regions.rows, regions.columns))
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all: (B, H, W), 1 where routes and attention are even."""
-        regions = self._regions(x.shape)
+        regions = self._regions_of(x)
         shares, routes = self._shares(x, regions)
         if regions.pads:
             # queries of padding are nobody's
@@ -145,7 +145,7 @@ class BiLevelRoutingAttention2d(nn.Module):
 
         Each image has routes of its own, so that every row holds all positions of the map.
         """
-        regions = self._regions(x.shape)
+        regions = self._regions_of(x)
         shares, routes = self._shares(x, regions)
         places = torch.arange(regions.number * regions.tokens, device=x.device)
         places = places.view(regions.number, -1)[routes % regions.number].flatten(1)  # N, topk * tokens
@@ -187,11 +187,14 @@ class BiLevelRoutingAttention2d(nn.Module):
         told = ("num_heads", "regions", "topk", "border")
         return f"{self.dim}, " + ", ".join(f"{name}={getattr(self, name)}" for name in told)
 
+    def _regions_of(self, x: Tensor) -> Regions:
+        """The regions of a map, which is looked at before its sizes are taken apart."""
+        checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        return self._regions(x.shape)
+
     def _regions(self, size: Sequence[Any]) -> Regions:
         """The regions of a map (B, H, W, C)."""
         height, width = size[1:3]
-        if 0 in (height, width):
-            raise InvalidInput(f"{type(self).__name__}: the map has no positions, got {tuple(size)}")
         down, across = self.regions
         if self.border == "projected":
             # a question about an open size would bind a graph to its answer
@@ -210,7 +213,6 @@ class BiLevelRoutingAttention2d(nn.Module):
 
         None where all of them do, or those that do not are like the others.
         """
-        checks.channels_last_map(type(self).__name__, x, self.dim, 2)
         # tiled before the projection: a third of what would be copied after it
         packed = apply_linear(self.qkv, regions.tile(regions.fill_up(x)))
         inside = None

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from qna._core import checks
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers import MIXERS
 from qna.models._parts.shortcut import SHORTCUTS
@@ -24,7 +25,13 @@ NORM_EPS = 1e-6
 
 
 def drop_path_rates(last: float, blocks: int) -> Iterator[float]:
-    """Rates of stochastic depth of blocks in their order: from 0, growing linearly, to that of the last."""
+    """Rates of stochastic depth of blocks in their order: from 0, growing linearly, to that of the last.
+
+    Raises:
+        InvalidInput: `last` is below 0, or 1 or more, also where a single block would never see it.
+    """
+    # said of what was given, not of the share of it that a block would refuse first
+    checks.rate("stochastic depth", drop_path_rate=last)
     return (last * i / max(1, blocks - 1) for i in range(blocks))
 
 
