@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from qna._core.checks import natural, per_axis
 from qna._core.errors import InvalidInput, check_choice
+from qna.models._parts.checkpointing import checkpointed
 from qna.models._parts.decay import exempt_names
 from qna.models._parts.head import ClassifierHead
 from qna.models._parts.scripting import NotScripted
@@ -26,10 +26,7 @@ class Stage(nn.Sequential):
         """Through one block after the other."""
         x = input
         for block in self:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = checkpointed(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)
         return x
 
 

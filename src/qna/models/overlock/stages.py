@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from qna.models._parts.checkpointing import checkpointed
 from qna.models._parts.hierarchy import Stage
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.stem import check_images
@@ -78,7 +78,7 @@ class OverviewStage(Stage):
     def _through(self, first: int, end: int, x: Tensor, *overview: Tensor) -> Tensor:
         for block in list(self)[first:end]:
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, *overview, use_reentrant=False)  # type: ignore[assignment]
+                x = checkpointed(block, x, *overview)
             else:
                 x = block(x, *overview)
         return x
@@ -105,7 +105,7 @@ class FocusStage(Stage):
         z = halving(z)
         for block in focus:
             if self.grad_checkpointing and torch.is_grad_enabled():
-                z = checkpoint(block, z, overview, use_reentrant=False)
+                z = checkpointed(block, z, overview)
             else:
                 z = block(z, overview)
         return z  # type: ignore[return-value]
