@@ -5,9 +5,9 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
-from qna.mixers import MIXERS
+from qna.mixers import MIXERS, VariedSizeWindowAttention2d
 
-FAMILIES = "neighborhood", "window", "halo", "stand_alone", "control"
+FAMILIES = "neighborhood", "window", "halo", "stand_alone", "control", "aggregated", "varied_size"
 NAMES = [name for name, row in MIXERS.items() if row.build.__module__.split(".")[2] in FAMILIES]
 
 
@@ -24,7 +24,7 @@ def mixer(request):
 
 
 def test_all_of_the_families_are_here():
-    assert len(NAMES) == 11
+    assert len(NAMES) == 14
 
 
 def test_an_empty_map_is_refused_and_an_empty_batch_is_not(mixer):
@@ -60,9 +60,23 @@ def test_forward_mode_derivatives(mixer):
     """Along one direction, as the difference quotient has it; outputs are smooth in the input."""
     mixer = mixer.double()
     x, step = torch.randn(2, 1, *(5,) * mixer.axes, 8, dtype=torch.float64)
+    if isinstance(mixer, VariedSizeWindowAttention2d):
+        # torch's sampling has none; the day that it has, this is as the others
+        with pytest.raises(NotImplementedError, match="grid_sampler_2d"):
+            torch.func.jvp(mixer, (x,), (step,))
+        return
     _, tangent = torch.func.jvp(mixer, (x,), (step,))
     h = 1e-5
     with torch.no_grad():
         quotient = (mixer(x + h * step) - mixer(x - h * step)) / (2 * h)
     # what the quotient leaves out is of order h^2, what it rounds of order eps / h
     assert (tangent - quotient).abs().max() < 1e-7 * quotient.abs().max()
+
+
+def test_what_a_mixer_shows_of_an_empty_batch_is_empty(mixer):
+    x = torch.randn(0, *(5,) * mixer.axes, 8)
+    for name in ("attention_map", "attention_received"):
+        if hasattr(mixer, name):
+            assert len(getattr(mixer, name)(x)) == 0
+    if hasattr(mixer, "attention_rows"):
+        assert len(mixer.attention_rows(x).shares) == 0

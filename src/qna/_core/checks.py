@@ -30,14 +30,14 @@ def rate(owner: str, **rates: float) -> None:
             raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {value!r}")
 
 
-def head_dim(owner: str, dim: int, num_heads: int) -> int:
-    """Channels of one head; `num_heads` must divide `dim`."""
-    positive(owner, dim=dim, num_heads=num_heads)
+def head_dim(owner: str, dim: int, num_heads: int, *, of: str = "dim") -> int:
+    """Channels of one head; `num_heads` must divide `dim`, which the caller's argument `of` told."""
+    positive(owner, **{of: dim, "num_heads": num_heads})
     if dim % num_heads:
         divisors = [n for n in range(1, dim + 1) if dim % n == 0]
         near = sorted(sorted(divisors, key=lambda n: abs(n - num_heads))[:2])
         raise InvalidInput(
-            f"{owner}: num_heads must divide dim, got num_heads={num_heads} and dim={dim}; "
+            f"{owner}: num_heads must divide {of}, got num_heads={num_heads} and {of}={dim}; "
             f"try {' or '.join(map(str, near))}"
         )
     return dim // num_heads

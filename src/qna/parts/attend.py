@@ -24,11 +24,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = Non
     Returns:
         (..., n, e).
     """
-    if not torch.compiler.is_compiling() and (
-        fwAD._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or (added is not None and added.requires_grad and added.device.type == "cpu")
-    ):
+    learned = added is not None and added.requires_grad and added.device.type == "cpu"
+    if transformed() or (learned and not torch.compiler.is_compiling()):
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         return (logits if added is None else logits + added).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+
+
+def transformed() -> bool:
+    """Whether tangents go forward or `torch.func` is at work, which fused attention does not follow."""
+    # the compiler has transforms of its own, and cannot trace the questions
+    return not torch.compiler.is_compiling() and (
+        fwAD._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    )

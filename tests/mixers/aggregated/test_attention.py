@@ -322,6 +322,7 @@ def test_dropout_of_the_whole_map_is_random_in_training_alone():
         ({"pool_size": (2, 0)}, r"pool_size must be .*got \(2, 0\)"),
         ({"pretrain_size": 1.5}, "pretrain_size must be .*got 1.5"),
         ({"attn_drop": 1.0}, "attn_drop must be at least 0 and below 1, got 1.0"),
+        ({"proj_drop": float("nan")}, "proj_drop must be at least 0 and below 1, got nan"),
     ],
 )
 def test_layers_that_are_none(options, told):

@@ -290,8 +290,12 @@ def test_held_is_what_lives_at_the_worst_moment():
     ("options", "kind", "told"),
     [
         ({"padding": "start"}, UnknownName, "unknown padding 'start'"),
-        ({"out_dim": 9}, InvalidInput, "num_heads must divide dim, got num_heads=2 and dim=9"),
-        ({"window_size": 0}, InvalidInput, "window_size must be an integer of at least 1"),
+        ({"out_dim": 9}, InvalidInput, "num_heads must divide out_dim, got num_heads=2 and out_dim=9"),
+        (
+            {"window_size": 0},
+            InvalidInput,
+            "VariedSizeWindowAttention2d: window_size must be an integer of at least 1",
+        ),
     ],
 )
 def test_what_is_refused(options, kind, told):

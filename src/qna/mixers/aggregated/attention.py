@@ -88,7 +88,7 @@ class AggregatedAttention2d(nn.Module):
             None if size is None else checks.per_axis(f"{name}: {argument}", size, 2, minimum=1)
             for argument, size in (("pool_size", pool_size), ("pretrain_size", pretrain_size))
         )
-        checks.rate(name, attn_drop=attn_drop)
+        checks.rate(name, attn_drop=attn_drop, proj_drop=proj_drop)
         # no module: where nothing is dropped the softmax is nowhere as a whole
         self.attn_drop = attn_drop
         self.q = nn.Linear(dim, dim, bias=qkv_bias)

@@ -15,6 +15,7 @@ from qna.mixers.aggregated.grid import PooledAxis, pooled_axes
 from qna.mixers.aggregated.position_bias import ContinuousPositionBias
 from qna.mixers.aggregated.queries import LengthScaledQueries, unit
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.attend import transformed
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
 
@@ -59,7 +60,7 @@ class LengthScaledAttention2d(nn.Module):
         self.num_heads = num_heads
         if pretrain_size is not None:
             pretrain_size = checks.per_axis(f"{name}: pretrain_size", pretrain_size, 2, minimum=1)
-        checks.rate(name, attn_drop=attn_drop)
+        checks.rate(name, attn_drop=attn_drop, proj_drop=proj_drop)
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.queries = LengthScaledQueries(num_heads, head_dim)
@@ -76,7 +77,11 @@ class LengthScaledAttention2d(nn.Module):
         q, k, v, bias = self._packed(x)
         dropped = self.attn_drop if self.training else 0.0
         mask = bias.to(q.dtype)[None]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped, scale=1.0)
+        if transformed():
+            shares = (q @ k.transpose(-1, -2) + mask).softmax(-1)
+            attended = F.dropout(shares, dropped) @ v
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped, scale=1.0)
         if torch.compiler.is_compiling():
             # the fused kernel's order in memory is not that of its decomposition, which exporters view
             attended = attended.clone(memory_format=torch.contiguous_format)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qna.parts.attend import transformed
+
 
 def join_pooled(local: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor) -> Tensor:
     """One softmax over two sets of keys, of which the first is attended already.
@@ -28,8 +30,8 @@ def join_pooled(local: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *, 
     q, local = (t.flatten(1, 2).transpose(1, 2) for t in (q, local))
     k, v, lse = k.transpose(1, 2), v.transpose(1, 2), lse.flatten(1, 2).transpose(1, 2)[..., None]
     # a bias with a gradient has no kernel on a CPU: torch then forms the scores too, in more copies
-    formed = torch.is_grad_enabled() and bias.requires_grad and q.device.type == "cpu"
-    attended, share = (_formed if formed else _fused)(lse, q, k, v, bias)
+    learned = torch.is_grad_enabled() and bias.requires_grad and q.device.type == "cpu"
+    attended, share = (_formed if learned or transformed() else _fused)(lse, q, k, v, bias)
     return (attended + share * local).transpose(1, 2).unflatten(1, space)
 
 

@@ -35,7 +35,8 @@ class ContinuousPositionBias(nn.Module):
         super().__init__()
         self.pretrain_size = pretrain_size
         self.fc1 = nn.Linear(2, HIDDEN)
-        self.act = nn.ReLU()
+        # what the layer before made is nobody else's
+        self.act = nn.ReLU(inplace=True)
         self.fc2 = nn.Linear(HIDDEN, num_heads)
         for linear in (self.fc1, self.fc2):
             nn.init.normal_(linear.weight, std=0.02)

@@ -81,12 +81,13 @@ class VariedSizeWindowAttention2d(nn.Module):
     ):
         super().__init__()
         self.padding = check_choice("padding", padding, PADDINGS)
-        checks.head_dim(type(self).__name__, dim, num_heads)
+        name = type(self).__name__
+        checks.head_dim(name, dim, num_heads)
         self.dim = dim
         self.out_dim = dim if out_dim is None else out_dim
-        checks.head_dim(type(self).__name__, self.out_dim, num_heads)
+        checks.head_dim(name, self.out_dim, num_heads, of="out_dim")
         self.num_heads = num_heads
-        self.window_size = per_axis("window_size", window_size, 2, minimum=1)
+        self.window_size = per_axis(f"{name}: window_size", window_size, 2, minimum=1)
         rows, columns = self.window_size
         self.qkv = nn.Linear(dim, 3 * self.out_dim, bias=bias)
         # head by head, of each across before down; they begin as torch makes them, as the authors' do
@@ -144,7 +145,7 @@ class VariedSizeWindowAttention2d(nn.Module):
         grids = self._grids(x)
         height, width = x.shape[1:3]
         down, across = self._places(x, grids)
-        shares = self._shares(x, grids).unflatten(0, (x.shape[0], -1)).movedim(2, 1)
+        shares = self._shares(x, grids).unflatten(0, (x.shape[0], self._windows(x.shape))).movedim(2, 1)
         looked = shares @ shares_of_positions(down.to(shares), across.to(shares), height, width)
         rows = self._untile(looked.mean(1, keepdim=True).movedim(1, 2).flatten(0, 1), grids)
         sources = torch.arange(height * width, device=x.device).expand(height * width, -1)

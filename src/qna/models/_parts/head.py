@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from qna._core import checks
 from qna._core.errors import check_choice
 from qna.mixers import QnAPool2d
 from qna.parts.initializers import init_linear_
@@ -106,6 +107,7 @@ class ClassifierHead(nn.Module):
         self.dim = dim
         self.num_heads = num_heads
         self.map_size = map_size
+        checks.rate(type(self).__name__, drop_rate=drop_rate)
         self.drop = nn.Dropout(drop_rate)
         self.reset(num_classes, global_pool)
 
