@@ -4,6 +4,7 @@ from qna.labs import (
     biformer_routing,
     dinat_context,
     focalnet_shift,
+    gcvit_global,
     halo_blocks,
     overlock_context,
     qna_cost,
@@ -36,5 +37,6 @@ LABS: dict[str, Lab] = {
         biformer_routing.LAB,
         vsa_size.LAB,
         transnext_shift.LAB,
+        gcvit_global.LAB,
     )
 }
