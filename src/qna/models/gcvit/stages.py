@@ -70,7 +70,7 @@ class GlobalContextBlock(MixerBlock):
 
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
         """(B, H, W, C) and the query (B, h, w, C) -> (B, H, W, C)."""
-        x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x), query)))
+        x = self.shortcut(x) + self.drop_path1(self.scale1(self.mixer(self.norm1(x), query)))
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
     def position_step(self, x: Tensor, query: Tensor) -> tuple[PositionRows, PositionRows | None]:
