@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ CONTENDERS = GLOBAL, LOCAL, SHIFTED = "global-queries", "windows-alone", "shifte
 def build(name: str, config: GCViTGlobalConfig, image: torch.Size, classes: int) -> nn.Module:
     """A contender for images of the shape (C, H, W)."""
     dim = config.dim
-    sizes = {"num_heads": dim // 16, "window_size": config.window}
+    sizes: Any = {"num_heads": dim // 16, "window_size": config.window}
     layers: list[nn.Module] = [GlobalQuery(dim, config.halvings)] if name == GLOBAL else []
     for i in range(config.blocks):
         if i % 2 and name == GLOBAL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +153,7 @@ class GlobalContextAttention2d(WindowedAttention):
         for n, tiling, side in zip(x.shape[1:3], tilings, query.shape[1:3], strict=True):
             if is_open(n) or is_open(side):
                 # the window of a recorded graph is whole, also where the map is smaller
-                seen = torch.sym_min(tiling.window, n)
+                seen: Any = torch.sym_min(tiling.window, n)
                 inside = torch.arange(tiling.window, device=x.device).clamp_max(seen - 1)
                 places.append(cubic_matrix(seen, side, query).index_select(0, inside))
             else:

@@ -68,12 +68,14 @@ class ResidualStem(NotScripted, nn.Module):
 class GlobalContextBlock(MixerBlock):
     """A `MixerBlock` whose mixer, a `GlobalContextAttention2d`, is given the query of its stage."""
 
-    def forward(self, x: Tensor, query: Tensor) -> Tensor:
+    def forward(self, x: Tensor, query: Tensor) -> Tensor:  # type: ignore[override]
         """(B, H, W, C) and the query (B, h, w, C) -> (B, H, W, C)."""
         x = self.shortcut(x) + self.drop_path1(self.scale1(self.mixer(self.norm1(x), query)))
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
-    def position_step(self, x: Tensor, query: Tensor) -> tuple[PositionRows, PositionRows | None]:
+    def position_step(  # type: ignore[override]
+        self, x: Tensor, query: Tensor
+    ) -> tuple[PositionRows, PositionRows | None]:
         """Where each position looks in its window; of what the query is made is left out."""
         if not isinstance(self.mixer, GlobalContextAttention2d):
             raise InvalidInput(f"{type(self.mixer).__name__} takes no query of a stage")
