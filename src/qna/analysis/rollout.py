@@ -104,10 +104,10 @@ def _record(network: nn.Module, images: Tensor) -> tuple[list[RolloutStep], Posi
     steps: list[RolloutStep] = []
     pools: list[PositionRows] = []
 
-    def keep(name: str, block: Any, inputs: tuple[Tensor]) -> None:
-        (x,) = inputs
+    def keep(name: str, block: Any, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
         try:
-            rows, skip = block.position_step(x)
+            rows, skip = block.position_step(*inputs)
         except InvalidInput as error:
             raise InvalidInput(f"attention rollout cannot pass {name}: {error}") from None
         steps.append(RolloutStep(name, (x.shape[1], x.shape[2]), rows, skip))

@@ -6,6 +6,7 @@ from qna.labs import (
     evit_keep,
     focalnet_shift,
     gated_sink,
+    gcvit_global,
     halo_blocks,
     overlock_context,
     qna_cost,
@@ -42,5 +43,6 @@ LABS: dict[str, Lab] = {
         evit_keep.LAB,
         gated_sink.LAB,
         tap_corruption.LAB,
+        gcvit_global.LAB,
     )
 }

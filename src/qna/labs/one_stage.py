@@ -11,14 +11,14 @@ from qna.models._parts.patches import NORM_EPS, NormedPatchStem
 
 
 def one_stage(
-    blocks: Sequence[nn.Module], *, channels: int, classes: int, dim: int, patch_size: int
+    blocks: Sequence[nn.Module] | Stage, *, channels: int, classes: int, dim: int, patch_size: int
 ) -> Hierarchy:
     """Patches through a linear map, blocks, a norm, the mean and a classifier.
 
     No position sees anything of others but by the blocks.
 
     Args:
-        blocks: each (B, H, W, dim) -> the same.
+        blocks: each (B, H, W, dim) -> the same; or a stage of them.
         channels: of the images.
         classes: number of logits.
         dim: channels of the map.
@@ -26,7 +26,7 @@ def one_stage(
     """
     return Hierarchy(
         NormedPatchStem(channels, dim, patch_size),
-        [Stage(*blocks)],
+        [blocks if isinstance(blocks, Stage) else Stage(*blocks)],
         dims=[dim],
         strides=[1],
         norm=nn.LayerNorm(dim, eps=NORM_EPS),

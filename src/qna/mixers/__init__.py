@@ -10,6 +10,7 @@ from qna.mixers import (
     contmix,
     control,
     focal,
+    global_context,
     halo,
     learned_query,
     neighborhood,
@@ -22,6 +23,7 @@ from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
+from qna.mixers.global_context import GlobalContextAttention2d
 from qna.mixers.halo import HaloAttention2d
 from qna.mixers.learned_query import (
     QnA1d,
@@ -53,6 +55,7 @@ __all__ = [
     "DilatedReparam2d",
     "FocalModulation2d",
     "FullAttention2d",
+    "GlobalContextAttention2d",
     "HaloAttention2d",
     "Identity2d",
     "LengthScaledAttention2d",
@@ -85,6 +88,7 @@ FAMILIES = (
     routing,
     aggregated,
     varied_size,
+    global_context,
     control,
 )
 

@@ -5,6 +5,7 @@ from qna.models._parts.block import BlockSpec
 from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
 from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
+from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
@@ -28,6 +29,7 @@ __all__ = [
     "DINAT_SIZES",
     "FAMILIES",
     "FOCALNET",
+    "GCVIT",
     "HALONET",
     "NAT",
     "NATVariant",
@@ -46,6 +48,8 @@ __all__ = [
     "Family",
     "FocalNet",
     "FocalNetVariant",
+    "GCViT",
+    "GCViTVariant",
     "HaloNet",
     "HaloNetVariant",
     "OverLoCK",

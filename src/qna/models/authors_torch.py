@@ -37,7 +37,8 @@ def read_authors(
         model: its name, for errors.
         build: makes the network, of ``num_classes=``.
         authors_name: what the authors call a tensor, of our name for it and the network. The layout is the
-            same there and here, but that a linear map may be a convolution of one tap there.
+            same there and here, but that a linear map may be a convolution of one tap there, and a table
+            `position_table` of rows, columns and heads one of places and heads.
         classifier: what the authors call the layer that ends in the logits, whose rows say how many classes
             the checkpoint has.
         left_out: whether a tensor of theirs, by its name, is none of the network's; a line of the log "qna"
@@ -59,6 +60,10 @@ def read_authors(
     for key, name in theirs.items():
         if name in found and found[name].shape == (*own[key].shape, 1, 1) and own[key].ndim == 2:
             found[name] = found[name].flatten(1)
+        if key.endswith(".position_table") and name in found:
+            rows, columns, heads = own[key].shape
+            if found[name].shape == (rows * columns, heads):
+                found[name] = found[name].unflatten(0, (rows, columns))
     check_whole(
         str(path),
         model,

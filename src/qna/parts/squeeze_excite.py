@@ -13,14 +13,15 @@ class SqueezeExcite(nn.Module):
         dim: channels.
         reduction: channels per hidden channel.
         least: hidden channels at least.
+        bias: whether the linear maps have one.
     """
 
-    def __init__(self, dim: int, *, reduction: int = 8, least: int = 16):
+    def __init__(self, dim: int, *, reduction: int = 8, least: int = 16, bias: bool = True):
         super().__init__()
         hidden = max(least, dim // reduction)
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""

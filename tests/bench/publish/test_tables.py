@@ -48,6 +48,14 @@ def test_ratios_to_a_provider_to_threads_and_to_a_dtype():
     assert body("windows map=8x56x56x64 dtype=bfloat16 over_dtype=float32")[2:] == ["| qna | 2.00 |"]
 
 
+def test_who_has_no_run_in_common_has_no_line_of_ratios():
+    later = [*ROWS, of("swin", 3, 4.0, date="2026-11-21")]
+    text = tables.block("windows map=8x56x56x64 over=depthwise", later)
+    assert [line.split(" ")[1] for line in text.splitlines()[2:4]] == ["qna", "depthwise"]
+    assert "2026-11-21" not in text
+    assert "| swin | - |" in tables.block("windows map=8x56x56x64 providers=swin over=depthwise", later)
+
+
 def test_two_runs_make_no_ratio_and_the_last_run_stands():
     later = [*ROWS, of("qna", 3, 4.0, date="2026-11-21")]
     assert body("windows map=8x56x56x64 providers=qna", later)[2] == "| qna | 4 | 1234 |"

@@ -50,19 +50,23 @@ def _of_device(
     names = sorted({key[0] for key in own}, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
     if not own:
         return []
-    body = []
+    body, used = [], []
     for name in names:
-        line = [name]
-        for place in columns:
-            row = own.get((name, place, options["dtype"], options["threads"]))
-            line.append(_cell(row, cells, (name, place), options))
-        body.append(line)
+        of_name = [own.get((name, place, options["dtype"], options["threads"])) for place in columns]
+        line = [_cell(row, cells, (name, at), options) for at, row in zip(columns, of_name, strict=True)]
+        # who was not asked for and has no run in common with what it would be set against
+        if wanted is None and set(line) == {"-"}:
+            continue
+        body.append([name, *line])
+        used += [row for row in of_name if row is not None]
+    if not body:
+        return []
     unit = "% of the copy's bandwidth" if options["metric"] == BANDWIDTH else next(iter(own.values())).unit
     ratio = _ratio_name(options)
     first = f"{options['mode']}, {ratio or unit}"
     return [
         markdown([first, *map(heading, columns)], body)
-        + f"\n\n{source(own.values(), options.get('what', 'Medians'))}"
+        + f"\n\n{source(used, options.get('what', 'Medians'))}"
     ]
 
 

@@ -53,6 +53,7 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "contmix": ("ContMix2d",),
     "dilated-reparam": ("DilatedReparam2d",),
     "routing": ("BiLevelRoutingAttention2d",),
+    "global-queries": (("WindowAttention2d", BIASED), "GlobalContextAttention2d"),
     "aggregated": (("AggregatedAttention2d", {"kernel_size": 3}),),
     "length-scaled": ("LengthScaledAttention2d",),
     "full": (("FullAttention2d", BIASED),),

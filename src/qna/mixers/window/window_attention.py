@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core import checks
 from qna._core.about import About
-from qna._core.checks import per_axis
-from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
-from qna.parts.attend import attend
-from qna.parts.initializers import init_linear_
-from qna.parts.linear import apply_linear
-from qna.parts.offset_bias import offset_biases
-from qna.parts.open_size import is_open, part_of
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
-
-BORDERS = ("mask", "zero")
-
-
-class Tiling(NamedTuple):
-    """How windows tile a map along one axis.
-
-    Attributes:
-        window: positions of a window.
-        tiles: number of windows.
-        before: positions that the first window hangs over the map's start.
-        after: positions that the last one hangs over its end.
-        seen: positions from the map's start on that are keys; those beyond the map are zeros.
-    """
-
-    window: int
-    tiles: int
-    before: int
-    after: int
-    seen: int
-
-    @property
-    def hides(self) -> bool:
-        """Whether some position of a window is no key."""
-        return any(map(is_open, self)) or self.before > 0 or self.tiles * self.window > self.seen
-
-    def hidden(self, device: torch.device) -> Tensor:
-        """Which positions of each window are no keys: (tiles, window)."""
-        # by comparison, not by padding: a recorder would keep to sizes at which tiles of a map are no view
-        place = torch.arange(self.tiles * self.window, device=device) - self.before
-        return ((place < 0) | (place >= self.seen)).unflatten(0, (-1, self.window))
-
-    def places(self, size: int, device: torch.device) -> Tensor:
-        """For each of `size` positions, where those of its window lie; some are outside: (size, window)."""
-        start = (torch.arange(size, device=device) + self.before) // self.window * self.window - self.before
-        return start[:, None] + torch.arange(self.window, device=device)
+from qna.parts.windowed import WindowedAttention, Windows
 
 
-class WindowAttention2d(nn.Module):
+class WindowAttention2d(WindowedAttention):
     """Multi-head self-attention of each window's positions among themselves (Swin's, Liu et al., ICCV 2021).
 
     Windows do not overlap and are not shifted: the local self-attention of QnA-ViT's later stages. A map
@@ -79,6 +33,8 @@ class WindowAttention2d(nn.Module):
         InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
     """
 
+    qkv: nn.Linear
+
     def __init__(
         self,
         dim: int,
@@ -88,28 +44,18 @@ class WindowAttention2d(nn.Module):
         bias: bool = False,
         border: str = "mask",
     ):
-        super().__init__()
-        self.border = check_choice("border", border, BORDERS)
-        checks.head_dim(type(self).__name__, dim, num_heads)
-        self.dim = self.out_dim = dim
-        self.num_heads = num_heads
-        self.window_size = per_axis("window_size", window_size, 2, minimum=1)
-        rows, columns = self.window_size
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        # bias of every offset (query - key) that two positions of a window can have
-        self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
-        self.out = nn.Linear(dim, dim, bias=bias)
-        init_linear_(self.qkv)
-        init_linear_(self.out)
+        super().__init__(
+            dim,
+            num_heads=num_heads,
+            window_size=window_size,
+            projection=("qkv", 3),
+            bias=bias,
+            border=border,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        query, key, value, mask, tilings = self._windows(x)
-        attended = attend(query, key, value, mask)
-        if torch.compiler.is_compiling():
-            # the fused kernel's order in memory is not that of its decomposition, which exporters view
-            attended = attended.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, self._untile(attended, tilings, x.shape))
+        return self._attended(self._windows(x), x.shape)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.
@@ -118,153 +64,40 @@ class WindowAttention2d(nn.Module):
             (B, H, W, h, *window), at least fp32; 0 outside the map where that is masked. Where the map is
             smaller than a window that is masked, `window` is the map.
         """
-        query, key, _, mask, tilings = self._windows(x)
-        logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        shares = (logits.to(mask.dtype) + mask).softmax(-1)
-        window = [tiling.window for tiling in tilings]
-        return self._untile(shares, tilings, x.shape).unflatten(-1, (self.num_heads, *window))
+        return self._shares(self._windows(x), x.shape)
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all positions of its window: (B, H, W), 1 where attention is even.
 
         What zeros outside the map get is nobody's.
         """
-        rows = self.attention_rows(x)
-        received = rows.pull(torch.ones_like(rows.shares[:, :, 0]), x.shape[1] * x.shape[2])
-        return received.view(x.shape[:3])
+        return self._received(self.attention_rows(x), x.shape)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each position looks in its window: the softmax, mean over heads; zeros outside left out."""
-        shares = self.attention_map(x).mean(3)
-        down, across = (
-            tiling.places(n, x.device) for tiling, n in zip(self._tilings(x.shape), x.shape[1:3], strict=True)
-        )
-        height, width = x.shape[1:3]
-        inside = ((down >= 0) & (down < height))[:, None, :, None] & ((across >= 0) & (across < width))[
-            :, None
-        ]
-        sources = down.clamp(0, height - 1)[:, None, :, None] * width + across.clamp(0, width - 1)[:, None]
-        shares = torch.where(inside, shares, 0).flatten(3).flatten(1, 2)  # B, H * W, window
-        return PositionRows(shares, sources.flatten(2).flatten(0, 1))
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the paper's training exempts from decay: the position table."""
-        return {"position_table"}
+        return self._rows(self.attention_map(x))
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), padding to whole windows included."""
-        batch, height, width, C = size
-        keys = math.prod(tiling.window for tiling in self._tilings(size))
-        projected = 3 * (self._padded(size) if self.border == "zero" else height * width) + height * width
-        return batch * (projected * C * C + 2 * self._padded(size) * keys * C)
+        return size[0] * (self._projected(size) + self._products(size))
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside the input: queries, keys and values twice, while they are brought into windows.
 
         And where some position of a window is no key, a mask for each window, which the images share.
         """
-        tilings = self._tilings(size)
-        pairs = math.prod(t.tiles * t.window**2 for t in tilings) if any(t.hides for t in tilings) else 0
-        return 6 * size[0] * self._padded(size) * self.dim + self.num_heads * pairs
+        return 6 * size[0] * self._padded(size) * self.dim + self._mask_elements(size)
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """A window sees itself; windows begin at the map's start."""
         return tuple(map(Reach.of_blocks, self.window_size))
 
-    def extra_repr(self) -> str:
-        """The arguments that the printed children do not show."""
-        return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
-
-    def _shift(self, size: int, axis: int) -> int:
-        """Where the second window of an axis of `size` positions begins; 0 for after a whole one."""
-        return 0
-
-    def _tilings(self, size: Sequence[int]) -> tuple[Tiling, Tiling]:
-        """The windows of a map (B, H, W, C), per axis.
-
-        A masked window that is larger than the map becomes the map: the offsets inside are the same. A graph
-        that is recorded for maps of any size takes the whole window, padded and masked.
-        """
-        made = []
-        for axis, k in enumerate(self.window_size):
-            n, shift = size[axis + 1], self._shift(size[axis + 1], axis)
-            window = min(k, n) if self.border == "mask" and not is_open(n) else k
-            before = (window - shift) % window
-            tiles = (n + before + window - 1) // window
-            seen = n if self.border == "mask" else (n + window - 1) // window * window
-            made.append(Tiling(window, tiles, before, tiles * window - before - n, seen))
-        return made[0], made[1]
-
-    def _padded(self, size: Sequence[int]) -> int:
-        """Positions of one map (B, H, W, C) that is padded to whole windows."""
-        return math.prod(tiling.tiles * tiling.window for tiling in self._tilings(size))
-
-    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tiling, Tiling]]:
-        """Queries, keys and values of each window, the additive mask, and how the windows lie.
-
-        Where all positions of a window are keys the windows lie in the batch, (B * windows, h, n, d), and one
-        mask (1, h, n, n) serves all. Elsewhere they lie among the heads, (B, windows * h, n, d): each window
-        has its own mask, and the images of the batch share them.
-        """
+    def _windows(self, x: Tensor) -> Windows:
+        """Queries, keys and values of each window."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        tilings = down, across = self._tilings(x.shape)
-        if self.border == "zero":
-            x = self._filled(x, tilings)
-        packed = apply_linear(self.qkv, x)
-        if self.border == "mask":
-            packed = self._filled(packed, tilings)
-        # exporters may leave a projected map in another order in memory, which a view would refuse
-        tiled = packed.reshape(
-            x.shape[0],
-            down.tiles,
-            down.window,
-            across.tiles,
-            across.window,
-            3,
-            self.num_heads,
-            self.dim // self.num_heads,
-        )
-        # 3, B, windows, h, n, d
-        tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
-        mask = self._bias(down.window, across.window)
-        if down.hides or across.hides:
-            rows, columns = down.hidden(x.device), across.hidden(x.device)
-            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, mask.shape[-1])
-            mask = (mask + mask.new_zeros(()).masked_fill(hidden, float("-inf"))).flatten(0, 1)
-            tiled = tiled.flatten(2, 3)
-        else:
-            tiled = tiled.flatten(1, 2)
-        query, key, value = tiled.unbind(0)
-        # four axes: with three, torch takes its slow path on CPU, which forms the scores
-        return query, key, value, mask.to(query.dtype).unsqueeze(0), tilings
-
-    @staticmethod
-    def _filled(x: Tensor, tilings: tuple[Tiling, Tiling]) -> Tensor:
-        """A map with what its windows have outside of it; any values where no position there is a key."""
-        down, across = tilings
-        if is_open(down.before) or is_open(across.before):
-            # a recorder cannot tell that what is filled has as many positions as it must have
-            rows, columns = (
-                (torch.arange(t.tiles * t.window, device=x.device) - t.before).clamp(0, n - 1)
-                for t, n in zip(tilings, x.shape[1:3], strict=True)
-            )
-            return x.index_select(1, rows).index_select(2, columns)
-        return F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
-
-    def _bias(self, rows: int, columns: int) -> Tensor:
-        """Position bias (h, n, n) of a window of `rows` by `columns`."""
-        return offset_biases(self.position_table, rows, columns)
-
-    def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
-        """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""
-        down, across = tilings
-        tiled = windows.reshape(
-            -1, down.tiles, across.tiles, self.num_heads, down.window, across.window, windows.shape[-1]
-        )
-        # B, down, rows, across, columns, h, m
-        tiled = tiled.permute(0, 1, 4, 2, 5, 3, 6)
-        padded = tiled.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        return part_of(part_of(padded, 1, down.before, size[1]), 2, across.before, size[2])
+        tilings = self._tilings(x.shape)
+        query, key, value = self._packed(self.qkv, x, tilings).unbind(0)
+        return Windows(query, key, value, self._mask(tilings, query), tilings)
 
 
 ROW = MixerRow(
