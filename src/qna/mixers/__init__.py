@@ -14,6 +14,7 @@ from qna.mixers import (
     learned_query,
     neighborhood,
     routing,
+    spectral,
     stand_alone,
     varied_size,
     window,
@@ -39,6 +40,7 @@ from qna.mixers.neighborhood import (
 )
 from qna.mixers.routing import BiLevelRoutingAttention2d
 from qna.mixers.row import MixerRow
+from qna.mixers.spectral import SpectralGating2d
 from qna.mixers.stand_alone import StandAloneAttention2d
 from qna.mixers.varied_size import VariedSizeWindowAttention2d
 from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
@@ -68,6 +70,7 @@ __all__ = [
     "QnAUpsample2d",
     "QnAUpsample3d",
     "ShiftedWindowAttention2d",
+    "SpectralGating2d",
     "StandAloneAttention2d",
     "VariedSizeWindowAttention2d",
     "WindowAttention2d",
@@ -85,6 +88,7 @@ FAMILIES = (
     routing,
     aggregated,
     varied_size,
+    spectral,
     control,
 )
 
