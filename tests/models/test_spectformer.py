@@ -111,3 +111,8 @@ def test_refuses(name, arguments, message):
     variant = {**SPECTFORMER, **SPECTFORMER_H}[name]
     with pytest.raises(InvalidInput, match=message):
         variant.varied(arguments)
+
+
+def test_the_example_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "spectformer.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})

@@ -11,8 +11,8 @@ from qna.models.spectformer.authors import AUTHORS, AUTHORS_H
 from qna.models.spectformer.blocks import (
     ClassAttention,
     ClassBlock,
-    ConvolvedMlp,
     ConvolvedStem,
+    PositionedMlp,
     PositionedPatchStem,
 )
 from qna.models.spectformer.network import SpectFormer, SpectFormerH
@@ -66,8 +66,8 @@ SPECTFORMER_FAMILY = Family(
     replace(
         _ABOUT,
         differs="images of any size, with filters and positions resized; the tiny and the base size have "
-        "heads of 64 channels, where the authors' file has 6 heads for all and fails; every block is a stage; "
-        "the nano size is ours",
+        "heads of 64 channels, where the authors' file has 6 heads for all and fails; every block is a "
+        "stage; the nano size is ours",
     ),
     network=SpectFormer,
     variants=SPECTFORMER,
@@ -82,8 +82,8 @@ SPECTFORMER_H_FAMILY = Family(
     replace(
         _ABOUT,
         differs="images of any size, with filters resized; the second head, which published counts hold, is "
-        "there on request and is trained with the label of the image, without label maps or mixed tokens; the nano "
-        "size is ours",
+        "there on request and is trained with the label of the image, without label maps or mixed tokens; "
+        "the nano size is ours",
     ),
     network=SpectFormerH,
     variants=SPECTFORMER_H,
@@ -94,7 +94,7 @@ SPECTFORMER_H_FAMILY = Family(
         ChannelMlp,
         ClassAttention,
         ClassBlock,
-        ConvolvedMlp,
+        PositionedMlp,
         ConvolvedStem,
         DropPath,
         OverlappingHalving,

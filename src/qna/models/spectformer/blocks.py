@@ -92,7 +92,7 @@ class SpectralBlock(nn.Module):
         return max(n + self.mixer.held(size), n + 2 * hidden)
 
 
-class ConvolvedMlp(nn.Module):
+class PositionedMlp(nn.Module):
     """``fc2(GELU(DWConv(fc1(x))))`` (Wang et al., PVTv2, 2022): 3 x 3, each channel by itself."""
 
     def __init__(self, dim: int, hidden: int):

@@ -15,8 +15,8 @@ from qna.models._parts.overlapping import OverlappingHalving, init_convolution_
 from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.spectformer.blocks import (
     ClassBlock,
-    ConvolvedMlp,
     ConvolvedStem,
+    PositionedMlp,
     PositionedPatchStem,
     SpectralBlock,
 )
@@ -83,7 +83,7 @@ class SpectFormerH(SizedHierarchy):
                     mixer: nn.Module = SpectralGating2d(dim, map_size=size)
                 else:
                     mixer = FullAttention2d(dim, num_heads=variant.num_heads[i], bias=True)
-                mlp = ConvolvedMlp(dim, variant.mlp_ratios[i] * dim)
+                mlp = PositionedMlp(dim, variant.mlp_ratios[i] * dim)
                 stage.append(MixerBlock(dim, mixer, out_dim=dim, drop_path=next(rates), mlp=mlp))
             if i < len(variant.dims) - 1:
                 stage.append(nn.LayerNorm(dim, eps=NORM_EPS))
