@@ -15,6 +15,7 @@ from qna.mixers import (
     learned_query,
     neighborhood,
     routing,
+    spectral,
     stand_alone,
     varied_size,
     window,
@@ -41,6 +42,7 @@ from qna.mixers.neighborhood import (
 )
 from qna.mixers.routing import BiLevelRoutingAttention2d
 from qna.mixers.row import MixerRow
+from qna.mixers.spectral import SpectralGating2d
 from qna.mixers.stand_alone import StandAloneAttention2d
 from qna.mixers.varied_size import VariedSizeWindowAttention2d
 from qna.mixers.window import ShiftedWindowAttention2d, WindowAttention2d
@@ -71,6 +73,7 @@ __all__ = [
     "QnAUpsample2d",
     "QnAUpsample3d",
     "ShiftedWindowAttention2d",
+    "SpectralGating2d",
     "StandAloneAttention2d",
     "VariedSizeWindowAttention2d",
     "WindowAttention2d",
@@ -89,6 +92,7 @@ FAMILIES = (
     aggregated,
     varied_size,
     global_context,
+    spectral,
     control,
 )
 

@@ -29,6 +29,7 @@ def read_authors(
     *,
     classifier: str,
     left_out: Callable[[str], object] = lambda name: False,
+    joined: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda found: found,
 ) -> dict[str, Tensor]:
     """State dict of `model` from a file of its authors, whole or not at all.
 
@@ -43,6 +44,7 @@ def read_authors(
             the checkpoint has.
         left_out: whether a tensor of theirs, by its name, is none of the network's; a line of the log "qna"
             says how many there were.
+        joined: the tensors of theirs with those put together that are one here.
 
     Raises:
         InvalidInput: a file that cannot be read, or the first tensor that is missing, left over, of another
@@ -52,6 +54,7 @@ def read_authors(
     if without := [name for name in found if left_out(name)]:
         logger.warning("%d tensors of %s are left out, as no weights: %s ...", len(without), path, without[0])
         found = {name: tensor for name, tensor in found.items() if name not in without}
+    found = joined(found)
     head = found.get(f"{classifier}.weight")
     with torch.device("meta"):
         network = build(num_classes=len(head) if head is not None and head.ndim and len(head) else 1000)

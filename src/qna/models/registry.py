@@ -8,7 +8,19 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.models import biformer, focalnet, gcvit, halonet, nat, overlock, qna_unet, qna_vit, transnext, vsa
+from qna.models import (
+    biformer,
+    focalnet,
+    gcvit,
+    halonet,
+    nat,
+    overlock,
+    qna_unet,
+    qna_vit,
+    spectformer,
+    transnext,
+    vsa,
+)
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder, refuse_adapters
@@ -30,6 +42,8 @@ FAMILIES = {
         vsa.VITAEV2_VSA_FAMILY,
         transnext.FAMILY,
         gcvit.FAMILY,
+        spectformer.SPECTFORMER_FAMILY,
+        spectformer.SPECTFORMER_H_FAMILY,
     )
 }
 for _family in FAMILIES.values():

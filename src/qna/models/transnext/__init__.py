@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from qna.mixers import MIXERS
+from qna.models._parts.overlapping import OverlappingHalving
 from qna.models.family import Family
 from qna.models.transnext.authors import AUTHORS
 from qna.models.transnext.network import TransNeXt
-from qna.models.transnext.patches import OverlappingHalving, OverlappingPatchStem
+from qna.models.transnext.patches import OverlappingPatchStem
 from qna.models.transnext.variants import TRANSNEXT, TransNeXtVariant
 from qna.parts.conv_glu import ConvolutionalGLU
 from qna.parts.drop_path import DropPath

@@ -7,8 +7,9 @@ from torch import nn
 from qna.mixers import AggregatedAttention2d, LengthScaledAttention2d
 from qna.models._parts.block import NORM_EPS, MixerBlock, drop_path_rates
 from qna.models._parts.hierarchy import Stage
+from qna.models._parts.overlapping import OverlappingHalving, init_convolution_
 from qna.models._parts.sized import Parts, SizedHierarchy
-from qna.models.transnext.patches import OverlappingHalving, OverlappingPatchStem, init_convolution_
+from qna.models.transnext.patches import OverlappingPatchStem
 from qna.models.transnext.variants import TransNeXtVariant
 from qna.parts.conv_glu import ConvolutionalGLU
 
