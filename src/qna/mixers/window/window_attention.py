@@ -74,6 +74,7 @@ class WindowAttention2d(nn.Module):
         bias: whether queries, keys, values and output have a bias.
         border: what the padding is. "mask": no key, and gets no weight. "zero": positions of zeros whose
             keys and values are the biases, and which take their share.
+        position_bias: whether scores have a bias for each offset between two positions.
 
     Raises:
         InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
@@ -87,6 +88,7 @@ class WindowAttention2d(nn.Module):
         window_size: int | Sequence[int],
         bias: bool = False,
         border: str = "mask",
+        position_bias: bool = True,
     ):
         super().__init__()
         self.border = check_choice("border", border, BORDERS)
@@ -97,7 +99,8 @@ class WindowAttention2d(nn.Module):
         rows, columns = self.window_size
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         # bias of every offset (query - key) that two positions of a window can have
-        self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
+        table = torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads) if position_bias else None
+        self.position_table = None if table is None else nn.Parameter(table)
         self.out = nn.Linear(dim, dim, bias=bias)
         init_linear_(self.qkv)
         init_linear_(self.out)
@@ -120,7 +123,8 @@ class WindowAttention2d(nn.Module):
         """
         query, key, _, mask, tilings = self._windows(x)
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        shares = (logits.to(mask.dtype) + mask).softmax(-1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        shares = (logits if mask is None else logits + mask).softmax(-1)
         window = [tiling.window for tiling in tilings]
         return self._untile(shares, tilings, x.shape).unflatten(-1, (self.num_heads, *window))
 
@@ -149,7 +153,7 @@ class WindowAttention2d(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the paper's training exempts from decay: the position table."""
-        return {"position_table"}
+        return set() if self.position_table is None else {"position_table"}
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), padding to whole windows included."""
@@ -199,8 +203,8 @@ class WindowAttention2d(nn.Module):
         """Positions of one map (B, H, W, C) that is padded to whole windows."""
         return math.prod(tiling.tiles * tiling.window for tiling in self._tilings(size))
 
-    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tiling, Tiling]]:
-        """Queries, keys and values of each window, the additive mask, and how the windows lie.
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[Tiling, Tiling]]:
+        """Queries, keys and values of each window, the additive mask if any, and how the windows lie.
 
         Where all positions of a window are keys the windows lie in the batch, (B * windows, h, n, d), and one
         mask (1, h, n, n) serves all. Elsewhere they lie among the heads, (B, windows * h, n, d): each window
@@ -229,14 +233,19 @@ class WindowAttention2d(nn.Module):
         mask = self._bias(down.window, across.window)
         if down.hides or across.hides:
             rows, columns = down.hidden(x.device), across.hidden(x.device)
-            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, mask.shape[-1])
-            mask = (mask + mask.new_zeros(()).masked_fill(hidden, float("-inf"))).flatten(0, 1)
+            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, tiled.shape[-2])
+            closed = packed.new_zeros(()).masked_fill(hidden, float("-inf"))
+            mask = (closed.expand(-1, self.num_heads, -1, -1) if mask is None else mask + closed).flatten(
+                0, 1
+            )
             tiled = tiled.flatten(2, 3)
         else:
             tiled = tiled.flatten(1, 2)
         query, key, value = tiled.unbind(0)
-        # four axes: with three, torch takes its slow path on CPU, which forms the scores
-        return query, key, value, mask.to(query.dtype).unsqueeze(0), tilings
+        if mask is not None:
+            # four axes: with three, torch takes its slow path on CPU, which forms the scores
+            mask = mask.to(query.dtype).unsqueeze(0)
+        return query, key, value, mask, tilings
 
     @staticmethod
     def _filled(x: Tensor, tilings: tuple[Tiling, Tiling]) -> Tensor:
@@ -251,9 +260,10 @@ class WindowAttention2d(nn.Module):
             return x.index_select(1, rows).index_select(2, columns)
         return F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
 
-    def _bias(self, rows: int, columns: int) -> Tensor:
-        """Position bias (h, n, n) of a window of `rows` by `columns`."""
-        return offset_biases(self.position_table, rows, columns)
+    def _bias(self, rows: int, columns: int) -> Tensor | None:
+        """Position bias (h, n, n) of a window of `rows` by `columns`, where there is one."""
+        table = self.position_table
+        return None if table is None else offset_biases(table, rows, columns)
 
     def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""
