@@ -12,6 +12,7 @@ from qna.mixers import (
     focal,
     halo,
     learned_query,
+    linear,
     neighborhood,
     routing,
     stand_alone,
@@ -32,6 +33,7 @@ from qna.mixers.learned_query import (
     QnAUpsample2d,
     QnAUpsample3d,
 )
+from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -56,6 +58,8 @@ __all__ = [
     "HaloAttention2d",
     "Identity2d",
     "LengthScaledAttention2d",
+    "LinearAttention2d",
+    "LocalConcentration2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -85,6 +89,7 @@ FAMILIES = (
     routing,
     aggregated,
     varied_size,
+    linear,
     control,
 )
 
