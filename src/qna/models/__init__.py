@@ -6,6 +6,7 @@ from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
 from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
+from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
@@ -29,6 +30,7 @@ __all__ = [
     "FAMILIES",
     "FOCALNET",
     "HALONET",
+    "L2VIT",
     "NAT",
     "NATVariant",
     "NAT_SIZES",
@@ -48,6 +50,8 @@ __all__ = [
     "FocalNetVariant",
     "HaloNet",
     "HaloNetVariant",
+    "L2ViT",
+    "L2ViTVariant",
     "OverLoCK",
     "OverLoCKVariant",
     "QnAUNet",
