@@ -5,6 +5,7 @@ from qna.labs import (
     dinat_context,
     focalnet_shift,
     halo_blocks,
+    l2vit_concentration,
     overlock_context,
     qna_cost,
     qna_detection,
@@ -36,5 +37,6 @@ LABS: dict[str, Lab] = {
         biformer_routing.LAB,
         vsa_size.LAB,
         transnext_shift.LAB,
+        l2vit_concentration.LAB,
     )
 }
