@@ -61,15 +61,18 @@ class LinearAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         query, key, value = self._packed(x)
-        exact = torch.promote_types(value.dtype, torch.float32)
+        dtype = value.dtype
+        exact = torch.promote_types(dtype, torch.float32)
         with without_autocast(x.device):
-            key = key.to(exact)
+            key, value = key.to(exact), value.to(exact)
             # keys and values first: no score is formed
-            context = key.transpose(-1, -2) @ value.to(exact) * self.temperature.to(exact)
+            context = key.transpose(-1, -2) @ value * self.temperature.to(exact)
             met = key.sum(-2).unsqueeze(-1)
+            # with them goes all that was projected
+            del key, value
             query = query.to(exact)
             attended = query @ context / self._bounded(query @ met)
-        attended = attended.to(value.dtype).transpose(1, 2)
+        attended = attended.to(dtype).transpose(1, 2)
         return apply_linear(self.out, attended.reshape(x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -101,11 +104,11 @@ class LinearAttention2d(nn.Module):
         return math.prod(size) * (4 * self.dim + 2 * self.dim // self.num_heads + 1)
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: queries, keys and values, the first two rectified, one brought by heads.
+        """Elements beside the input: queries, keys and values, the first two rectified, two brought by heads.
 
-        In half precision what is summed is held in single precision too.
+        And the sum. In half precision what is summed is held in single precision too.
         """
-        return 6 * math.prod(size) + size[0] * self.dim * self.dim // self.num_heads
+        return 7 * math.prod(size) + size[0] * self.dim * self.dim // self.num_heads
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
