@@ -38,7 +38,8 @@ def train_all(config: L2ViTConcentrationConfig, seed: int, rate: float) -> list[
     _, held_out = classifying.drawn(data, config.images, config.held_out, seed)
     x = classifying.scaled(held_out.pixels[: config.probed])
     for name, trained in networks.items():
-        first, last = trained.stages[0]  # type: ignore[misc]
+        stage: Any = trained.stages[0]
+        first, last = stage
         with torch.no_grad():
             seen = last.position(first(trained.stem(x)))
         case = case_of(classifying.ACCURACY, seed, rate)
