@@ -16,7 +16,7 @@ from qna.mixers import LinearAttention2d, LocalConcentration2d, WindowAttention2
 from qna.models import L2VIT, L2ViT
 from qna.models.convert import convert
 from qna.models.l2vit.authors import authors_name
-from qna.models.l2vit.patches import L2ViTStem, NormedHalving
+from qna.models.l2vit.patches import L2ViTStem, NormThenHalve
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "l2vit.json").read_text())
 NANO = "l2vit_nano_32"
@@ -246,7 +246,7 @@ def test_the_stem_fills_up_an_image_before_its_convolutions():
 
 def test_what_halves_a_map_sees_what_it_says():
     """A gradient reaches exactly the positions whose share is not zero."""
-    halving = NormedHalving(4)
+    halving = NormThenHalve(4)
     x = torch.randn(1, 5, 6, 4, requires_grad=True)
     dense = halving.position_step(x)[0].dense(30)[0]
     y = halving(x).flatten(1, 2)

@@ -9,7 +9,7 @@ from qna.models._parts.position import PositionConvolution
 from qna.models.family import Family
 from qna.models.l2vit.authors import AUTHORS
 from qna.models.l2vit.network import L2ViT
-from qna.models.l2vit.patches import L2ViTStem, NormedHalving
+from qna.models.l2vit.patches import L2ViTStem, NormThenHalve
 from qna.models.l2vit.variants import L2VIT, L2ViTVariant
 from qna.parts.drop_path import DropPath
 from qna.parts.mlp import ChannelMlp
@@ -40,5 +40,5 @@ FAMILY = Family(
     timm_cfg=_timm_cfg,
     stages=lambda variant: len(variant.depths),
     authors=AUTHORS,
-    leaves=(ChannelMlp, DropPath, L2ViTStem, NormedHalving, PositionConvolution),
+    leaves=(ChannelMlp, DropPath, L2ViTStem, NormThenHalve, PositionConvolution),
 )

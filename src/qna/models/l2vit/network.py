@@ -10,7 +10,7 @@ from qna.models._parts.hierarchy import Stage
 from qna.models._parts.patches import NORM_EPS
 from qna.models._parts.sized import Parts, SizedHierarchy
 from qna.models.l2vit.block import L2ViTBlock, near_of
-from qna.models.l2vit.patches import L2ViTStem, NormedHalving
+from qna.models.l2vit.patches import L2ViTStem, NormThenHalve
 from qna.models.l2vit.variants import L2ViTVariant
 
 
@@ -29,7 +29,7 @@ class L2ViT(SizedHierarchy):
         rates = drop_path_rates(variant.drop_path_rate, sum(variant.depths))
         stages = []
         for i, (dim, depth) in enumerate(zip(dims, variant.depths, strict=True)):
-            stage = Stage(*(NormedHalving(dims[i - 1]),) * (i > 0))
+            stage = Stage(*(NormThenHalve(dims[i - 1]),) * (i > 0))
             stage.extend(_block(variant, dim, linear=n % 2 == 1, drop_path=next(rates)) for n in range(depth))
             stages.append(stage)
         return Parts(

@@ -40,7 +40,7 @@ class L2ViTStem(NotScripted, nn.Module):
         return self.norm(self.layers(x).permute(0, 2, 3, 1).contiguous())
 
 
-class NormedHalving(nn.Module):
+class NormThenHalve(nn.Module):
     """A norm, and every patch of 2x2 positions through one linear map that doubles the channels.
 
     A map of odd size is filled up behind its end with zeros, after the norm.
