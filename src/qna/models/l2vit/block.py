@@ -63,8 +63,8 @@ class L2ViTBlock(MixerBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
         x = self.position(x)
-        x = self.near(x + self.drop_path1(self.mixer(self.norm1(x))))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x = self.near(self.shortcut(x) + self.drop_path1(self.scale1(self.mixer(self.norm1(x)))))
+        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside an input of `size` = (B, H, W, C) at the worst moment of inference.
