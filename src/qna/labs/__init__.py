@@ -8,6 +8,7 @@ from qna.labs import (
     gated_sink,
     gcvit_global,
     halo_blocks,
+    l2vit_concentration,
     overlock_context,
     qna_cost,
     qna_detection,
@@ -44,5 +45,6 @@ LABS: dict[str, Lab] = {
         gated_sink.LAB,
         tap_corruption.LAB,
         gcvit_global.LAB,
+        l2vit_concentration.LAB,
     )
 }

@@ -13,6 +13,7 @@ from qna.mixers import (
     global_context,
     halo,
     learned_query,
+    linear,
     neighborhood,
     routing,
     spectral,
@@ -35,6 +36,7 @@ from qna.mixers.learned_query import (
     QnAUpsample2d,
     QnAUpsample3d,
 )
+from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -61,6 +63,8 @@ __all__ = [
     "HaloAttention2d",
     "Identity2d",
     "LengthScaledAttention2d",
+    "LinearAttention2d",
+    "LocalConcentration2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -93,6 +97,7 @@ FAMILIES = (
     varied_size,
     global_context,
     spectral,
+    linear,
     control,
 )
 

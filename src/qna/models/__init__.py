@@ -7,6 +7,7 @@ from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
+from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
@@ -31,6 +32,7 @@ __all__ = [
     "FOCALNET",
     "GCVIT",
     "HALONET",
+    "L2VIT",
     "NAT",
     "NATVariant",
     "NAT_SIZES",
@@ -52,6 +54,8 @@ __all__ = [
     "GCViTVariant",
     "HaloNet",
     "HaloNetVariant",
+    "L2ViT",
+    "L2ViTVariant",
     "OverLoCK",
     "OverLoCKVariant",
     "QnAUNet",

@@ -13,6 +13,7 @@ from qna.models import (
     focalnet,
     gcvit,
     halonet,
+    l2vit,
     nat,
     overlock,
     qna_unet,
@@ -44,6 +45,7 @@ FAMILIES = {
         gcvit.FAMILY,
         spectformer.SPECTFORMER_FAMILY,
         spectformer.SPECTFORMER_H_FAMILY,
+        l2vit.FAMILY,
     )
 }
 for _family in FAMILIES.values():

@@ -68,14 +68,14 @@ class Windows(NamedTuple):
         query: of each window and head.
         key: the same.
         value: the same.
-        mask: added to the scores.
+        mask: added to the scores, where anything is.
         tilings: how the windows lie, per axis.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    mask: Tensor
+    mask: Tensor | None
     tilings: tuple[Tiling, Tiling]
 
 
@@ -89,6 +89,7 @@ class WindowedAttention(nn.Module):
         projection: name of the linear map of the input, and how many maps of `dim` channels it makes.
         bias: whether that map and the output's have a bias.
         border: "mask" or "zero": what the padding to whole windows is.
+        position_bias: whether scores have a bias for each offset between two positions.
 
     Raises:
         InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
@@ -103,6 +104,7 @@ class WindowedAttention(nn.Module):
         projection: tuple[str, int],
         bias: bool,
         border: str,
+        position_bias: bool = True,
     ):
         super().__init__()
         self.border = check_choice("border", border, BORDERS)
@@ -115,14 +117,15 @@ class WindowedAttention(nn.Module):
         packed = nn.Linear(dim, self._maps * dim, bias=bias)
         self.add_module(name, packed)
         # bias of every offset (query - key) that two positions of a window can have
-        self.position_table = nn.Parameter(torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads))
+        table = torch.zeros(2 * rows - 1, 2 * columns - 1, num_heads) if position_bias else None
+        self.position_table = None if table is None else nn.Parameter(table)
         self.out = nn.Linear(dim, dim, bias=bias)
         init_linear_(packed)
         init_linear_(self.out)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the paper's training exempts from decay: the position table."""
-        return {"position_table"}
+        return set() if self.position_table is None else {"position_table"}
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
@@ -141,7 +144,8 @@ class WindowedAttention(nn.Module):
         """The softmax of every position over its window: (B, H, W, h, *window)."""
         query, key, _, mask, tilings = windows
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        shares = (logits.to(mask.dtype) + mask).softmax(-1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        shares = (logits if mask is None else logits + mask).softmax(-1)
         window = [tiling.window for tiling in tilings]
         return self._untile(shares, tilings, size).unflatten(-1, (self.num_heads, *window))
 
@@ -230,16 +234,19 @@ class WindowedAttention(nn.Module):
         tiled = tiled.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
         return tiled.flatten(2, 3) if down.hides or across.hides else tiled.flatten(1, 2)
 
-    def _mask(self, tilings: tuple[Tiling, Tiling], like: Tensor) -> Tensor:
+    def _mask(self, tilings: tuple[Tiling, Tiling], like: Tensor) -> Tensor | None:
         """Position bias, and -inf where a position is no key: (1, h, n, n) or (1, windows * h, n, n)."""
         down, across = tilings
         mask = self._bias(down.window, across.window)
         if down.hides or across.hides:
             rows, columns = down.hidden(like.device), across.hidden(like.device)
-            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, mask.shape[-1])
-            mask = (mask + mask.new_zeros(()).masked_fill(hidden, float("-inf"))).flatten(0, 1)
+            keys = down.window * across.window
+            hidden = (rows[:, None, :, None] | columns[:, None, :]).reshape(-1, 1, 1, keys)
+            closed = (like if mask is None else mask).new_zeros(()).masked_fill(hidden, float("-inf"))
+            mask = closed.expand(-1, self.num_heads, -1, -1) if mask is None else mask + closed
+            mask = mask.flatten(0, 1)
         # four axes: with three, torch takes its slow path on CPU, which forms the scores
-        return mask.to(like.dtype).unsqueeze(0)
+        return None if mask is None else mask.to(like.dtype).unsqueeze(0)
 
     @staticmethod
     def _filled(x: Tensor, tilings: tuple[Tiling, Tiling]) -> Tensor:
@@ -254,9 +261,10 @@ class WindowedAttention(nn.Module):
             return x.index_select(1, rows).index_select(2, columns)
         return F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
 
-    def _bias(self, rows: int, columns: int) -> Tensor:
-        """Position bias (h, n, n) of a window of `rows` by `columns`."""
-        return offset_biases(self.position_table, rows, columns)
+    def _bias(self, rows: int, columns: int) -> Tensor | None:
+        """Position bias (h, n, n) of a window of `rows` by `columns`, where there is one."""
+        table = self.position_table
+        return None if table is None else offset_biases(table, rows, columns)
 
     def _untile(self, windows: Tensor, tilings: tuple[Tiling, Tiling], size: Sequence[int]) -> Tensor:
         """(..., n, m) per window and head, in either layout of `_windows` -> (B, H, W, h * m)."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import qna
+from qna.mixers import FullAttention2d, WindowAttention2d
 
 SIZES = [(6, 9), (5, 7), (1, 1), (2, 10), (3, 3), (7, 6)]
 
@@ -129,3 +130,34 @@ def test_a_graph_recorded_for_open_sizes_takes_maps_that_fill_windows_and_others
     for size in ((1, 12, 16), (3, 11, 13), (2, 9, 20)):
         x = torch.randn(*size, 8)
         torch.testing.assert_close(graph(x), mixer(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("border", ["mask", "zero"])
+@pytest.mark.parametrize("space", [(6, 9), (5, 7), (2, 3)])
+def test_without_position_bias_it_is_a_table_of_zeros(border, space):
+    torch.manual_seed(0)
+    options = {"num_heads": 2, "window_size": 3, "bias": True, "border": border}
+    plain = WindowAttention2d(8, position_bias=False, **options).double()
+    table = WindowAttention2d(8, **options).double()
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    table.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(2, *space, 8).double()
+    torch.testing.assert_close(plain(x), table(x), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(plain.attention_map(x), table.attention_map(x), rtol=1e-11, atol=1e-12)
+    assert plain.no_weight_decay() == set()
+    assert "position_table" not in plain.state_dict()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("border", ["mask", "zero"])
+def test_a_window_of_the_map_without_position_bias_is_full_attention(border):
+    torch.manual_seed(0)
+    window = WindowAttention2d(
+        8, num_heads=2, window_size=(4, 6), bias=True, border=border, position_bias=False
+    ).double()
+    full = FullAttention2d(8, num_heads=2, bias=True).double()
+    full.load_state_dict(window.state_dict())
+    x = torch.randn(2, 4, 6, 8).double()
+    torch.testing.assert_close(window(x), full(x), rtol=1e-11, atol=1e-12)

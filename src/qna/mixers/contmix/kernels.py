@@ -1,9 +1,8 @@
-"""What the dynamic kernels of ContMix need beside its layers: sizes, biases by offset, a precision."""
+"""What the dynamic kernels of ContMix need beside its layers: sizes, and biases by offset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -37,11 +36,3 @@ def _offsets(axis, device: torch.device) -> Tensor:
     queries = torch.arange(axis.size, device=device)
     taps = torch.arange(axis.kernel, device=device)[:, None]
     return axis.starts(queries) + taps - queries + axis.kernel - 1
-
-
-def single_precision(device: torch.device) -> AbstractContextManager:
-    """Without autocast where it is on: half precision overflows in products of queries and keys."""
-    # a device without autocast, as meta is, may not be asked
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()

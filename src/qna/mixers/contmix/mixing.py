@@ -13,13 +13,14 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.contmix.dilated_reparam import DilatedReparam2d
-from qna.mixers.contmix.kernels import offset_bias, single_precision, space_of_kernel
+from qna.mixers.contmix.kernels import offset_bias, space_of_kernel
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import neighborhood_av
 from qna.parts.image_view import on_image
 from qna.parts.linear import apply_linear
 from qna.parts.normed_linear import NormedLinear
 from qna.parts.open_size import is_open
+from qna.parts.precision import without_autocast
 from qna.parts.resize import linear_matrix, mean_matrix, resample
 from qna.parts.squeeze_excite import SqueezeExcite
 
@@ -230,7 +231,8 @@ class ContMix2d(nn.Module):
         # of each region how much every tap takes, gathered before queries are met: never n x 49 numbers
         by_tap = apply_linear(self.taps, keys.permute(0, 2, 3, 1)).transpose(-1, -2)
         queries = self.query(query).flatten(1, 2).unflatten(-1, (self.groups, -1)).permute(0, 2, 3, 1)
-        with single_precision(query.device):
+        # half precision overflows in products of queries and keys
+        with without_autocast(query.device):
             dtype = torch.promote_types(query.dtype, torch.float32)
             logits = (by_tap.to(dtype) * self.scale) @ queries.to(dtype)
             logits = logits + self.tap_bias[:, None].to(dtype)

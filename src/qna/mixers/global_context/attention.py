@@ -72,6 +72,7 @@ class GlobalContextAttention2d(WindowedAttention):
             bias=bias,
             border="mask",
         )
+        assert self.position_table is not None
         truncated_normal_(self.position_table.data, 0.02)
         self.global_query = None if halvings is None else GlobalQuery(dim, halvings)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from qna.parts.precision import without_autocast
 
 
 def choose_regions(
@@ -29,7 +30,8 @@ def choose_regions(
     wide = torch.promote_types(query.dtype, torch.float32)
     counts = query.shape[2] if inside is None else inside.sum(1).clamp(min=1)[:, None]
     query_mean, key_mean = (t.detach().sum(2, dtype=wide) / counts for t in (query, key))
-    with _without_autocast(query.device.type):
+    # a choice is not to be made by rounding
+    with without_autocast(query.device):
         logits = query_mean @ key_mean.transpose(1, 2)
     if skip_empty and inside is not None:
         logits = logits.masked_fill(~inside.any(1), float("-inf"))
@@ -39,10 +41,3 @@ def choose_regions(
     routes = logits.topk(most, -1).indices
     first = torch.arange(batch, device=logits.device) * count
     return (routes + first[:, None, None]).flatten(0, 1)
-
-
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    """In which products keep their dtype: a choice is not to be made by rounding."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

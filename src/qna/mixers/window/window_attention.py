@@ -28,6 +28,7 @@ class WindowAttention2d(WindowedAttention):
         bias: whether queries, keys, values and output have a bias.
         border: what the padding is. "mask": no key, and gets no weight. "zero": positions of zeros whose
             keys and values are the biases, and which take their share.
+        position_bias: whether scores have a bias for each offset between two positions.
 
     Raises:
         InvalidInput: `num_heads` does not divide `dim`, a size is not positive, or `border` is unknown.
@@ -43,6 +44,7 @@ class WindowAttention2d(WindowedAttention):
         window_size: int | Sequence[int],
         bias: bool = False,
         border: str = "mask",
+        position_bias: bool = True,
     ):
         super().__init__(
             dim,
@@ -51,6 +53,7 @@ class WindowAttention2d(WindowedAttention):
             projection=("qkv", 3),
             bias=bias,
             border=border,
+            position_bias=position_bias,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class GCViT(SizedHierarchy):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowedAttention):
+            elif isinstance(module, WindowedAttention) and module.position_table is not None:
                 nn.init.normal_(module.position_table, std=0.02)
 
 

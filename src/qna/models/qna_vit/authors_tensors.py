@@ -134,6 +134,7 @@ def _qna(path: str, key: str, layer: QnA2d | QnAPool2d) -> Iterator[AuthorsTenso
 
 def _window(path: str, key: str, layer: WindowAttention2d) -> Iterator[AuthorsTensor]:
     C, h, table = layer.dim, layer.num_heads, layer.position_table
+    assert table is not None
     rpe = f"{path}/RelativePositionalEmbedding_0/rpe_bias"
     offsets = (table.shape[0] * table.shape[1], h)
     yield _tensor(rpe, f"{key}.position_table", table, tuple(table.shape), (0, 1, 2), shape=offsets)
