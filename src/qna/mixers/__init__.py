@@ -10,6 +10,7 @@ from qna.mixers import (
     contmix,
     control,
     focal,
+    gating,
     halo,
     learned_query,
     neighborhood,
@@ -22,6 +23,7 @@ from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
+from qna.mixers.gating import MixerGating2d
 from qna.mixers.halo import HaloAttention2d
 from qna.mixers.learned_query import (
     QnA1d,
@@ -56,6 +58,7 @@ __all__ = [
     "HaloAttention2d",
     "Identity2d",
     "LengthScaledAttention2d",
+    "MixerGating2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -81,6 +84,7 @@ FAMILIES = (
     halo,
     stand_alone,
     focal,
+    gating,
     contmix,
     routing,
     aggregated,
