@@ -10,6 +10,7 @@ from qna.mixers import (
     contmix,
     control,
     focal,
+    gating,
     global_context,
     halo,
     learned_query,
@@ -25,6 +26,7 @@ from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
+from qna.mixers.gating import MixerGating2d
 from qna.mixers.global_context import GlobalContextAttention2d
 from qna.mixers.halo import HaloAttention2d
 from qna.mixers.learned_query import (
@@ -65,6 +67,7 @@ __all__ = [
     "LengthScaledAttention2d",
     "LinearAttention2d",
     "LocalConcentration2d",
+    "MixerGating2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
@@ -91,6 +94,7 @@ FAMILIES = (
     halo,
     stand_alone,
     focal,
+    gating,
     contmix,
     routing,
     aggregated,

@@ -9,6 +9,7 @@ from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
+from qna.models.ninformer import NINFORMER, NiNformer, NiNformerVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
 from qna.models.qna_unet import QNA_UNET, QnAUNet, QnAUNetVariant
 from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
@@ -36,6 +37,9 @@ __all__ = [
     "NAT",
     "NATVariant",
     "NAT_SIZES",
+    "NINFORMER",
+    "NiNformer",
+    "NiNformerVariant",
     "OVERLOCK",
     "QNA_UNET",
     "QNA_VIT",

@@ -15,6 +15,7 @@ from qna.models import (
     halonet,
     l2vit,
     nat,
+    ninformer,
     overlock,
     qna_unet,
     qna_vit,
@@ -46,6 +47,7 @@ FAMILIES = {
         spectformer.SPECTFORMER_FAMILY,
         spectformer.SPECTFORMER_H_FAMILY,
         l2vit.FAMILY,
+        ninformer.FAMILY,
     )
 }
 for _family in FAMILIES.values():

@@ -1,0 +1,89 @@
+"""NiNformer: logits of the authors' code, their state dicts, exact sizes, and what is refused."""
+
+import pytest
+import torch
+
+from qna._core.errors import InvalidInput
+from qna.analysis.cost import total_macs
+from qna.models import NINFORMER, create
+from qna.models.convert import convert
+from qna.models.ninformer.authors import authors_name
+from tests.mixers.gating.test_mixer_gating import by_rule
+from tests.models import contract
+
+SMALL = {"img_size": 8, "patch_size": 2, "dim": 6, "hidden": 10, "depth": 2}
+# of the authors' network of that size, its tensors by the rule
+GOLDEN = [
+    [-2.6195737066370723, 2.5015015775017364, -0.5688939121257464],
+    [-2.6144619306504726, 2.497375256687019, -0.5681111096579523],
+]
+
+
+def theirs():
+    names = [n for n, _ in create("ninformer_cifar", num_classes=3, **SMALL).named_parameters()]
+    model = create("ninformer_cifar", num_classes=3, **SMALL)
+    return {
+        authors_name(n): by_rule(model.get_parameter(n).shape, phase) * 0.5 for phase, n in enumerate(names)
+    }
+
+
+@torch.no_grad()
+def test_logits_of_the_authors_network(tmp_path):
+    from safetensors.torch import load_file
+
+    torch.save(theirs(), tmp_path / "theirs.pth")
+    convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "ninformer_cifar", SMALL)
+    model = create("ninformer_cifar", num_classes=3, **SMALL).double().eval()
+    model.load_state_dict(load_file(tmp_path / "ours.safetensors"))
+    expected = torch.tensor(GOLDEN, dtype=torch.float64)
+    logits = model(by_rule((2, 3, 8, 8), 0.5))
+    assert (logits - expected).abs().max() < 1e-9 * expected.std()
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path):
+    state = theirs()
+    del state["model.1.mgu.proj.bias"]
+    torch.save(state, tmp_path / "theirs.pth")
+    with pytest.raises(InvalidInput, match=r"model\.1\.mgu\.proj\.bias is missing"):
+        convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "ninformer_cifar", SMALL)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(10, 2_652_170), (100, 2_675_300), (1000, 2_906_600)])
+def test_published_sizes(classes, count):
+    model = create("ninformer_cifar", num_classes=classes, device="meta")
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert sum(p.numel() for p in model.stages[0].parameters()) == 659_264
+    assert NINFORMER["ninformer_cifar"].parameters == 2_906_600
+
+
+def test_multiply_adds():
+    model = create("ninformer_cifar", num_classes=10)
+    assert total_macs(model, (1, 3, 32, 32)) == 218_892_800
+
+
+def test_both_norms_of_a_block_are_one():
+    block = create("ninformer_nano_16").stages[0][0]
+    calls = []
+    block.norm.register_forward_hook(lambda *_: calls.append(1))
+    block(torch.randn(1, 8, 8, 32))
+    assert len(calls) == 2
+    assert [n for n, _ in block.named_parameters() if n.startswith("norm")] == ["norm.weight", "norm.bias"]
+
+
+def test_other_sizes():
+    with pytest.raises(InvalidInput, match=r"32 x 32 pixels .* got 32 x 48; .*img_size=\(32, 48\)"):
+        create("ninformer_cifar")(torch.zeros(1, 3, 32, 48))
+    assert create("ninformer_cifar", img_size=(32, 48), num_classes=5)(torch.zeros(1, 3, 32, 48)).shape == (
+        1,
+        5,
+    )
+    with pytest.raises(InvalidInput, match=r"patch_size must divide .* try img_size=\(36, 36\)"):
+        create("ninformer_cifar", img_size=33)
+
+
+@pytest.mark.parametrize("clause", ["grad_checkpointing_changes_no_gradient", "torch_fx"])
+def test_the_clauses_that_dropout_breaks_hold_without_it(clause, monkeypatch):
+    """The family is exempt from both as published."""
+    plain = contract.build
+    monkeypatch.setattr(contract, "build", lambda name, **arguments: plain(name, mlp_drop=0.0, **arguments))
+    getattr(contract, clause)("ninformer_nano_16")
