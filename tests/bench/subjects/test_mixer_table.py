@@ -30,7 +30,7 @@ STAMP = Stamp("cpu A", "2.13.0", "abc", "2026-11-30T08:00:00+00:00")
 
 def built(name, size=32):
     with torch.device("meta"):
-        return create(BACKBONE, size, **model_arguments(name))
+        return create(BACKBONE, size, **model_arguments(name, size))
 
 
 def mixers(network):
@@ -68,11 +68,18 @@ def test_blocks_take_their_turns():
     assert [m.dilation for m in mixers(built("dilated-neighbourhood"))[1][-2:]] == [(1, 1), (2, 2)]
     assert {m.kernel_size for m in mixers(built("qna-3x3"))[1][-2:]} == {(3, 3)}
     with pytest.raises(UnknownName, match="unknown mixer of the table 'swin'; did you mean 'windows'"):
-        model_arguments("swin")
+        model_arguments("swin", 32)
+
+
+def test_mixers_of_one_map_are_made_for_each_stage_s():
+    sizes = [{m.map_size for m in stage[-2:]} for stage in mixers(built("token-gating", 28))]
+    assert sizes == [{(14, 14)}, {(7, 7)}, {(4, 4)}]
+    (run, *_) = runs(["fashion-mnist"], ["spectral"], [0], [4e-3], [])
+    assert "mixers=(('SpectralGating2d',{'map_size':14})," in " ".join(run.options)
 
 
 def test_the_command_of_a_run_makes_the_network_that_is_timed():
-    for name in ("qna", "dilated-neighbourhood", "pooling"):
+    for name in ("qna", "dilated-neighbourhood", "token-gating"):
         (run, *_) = runs(["cifar10"], [name], [0], [4e-3], [])
         config = parse(run.arguments[1:])
         network = build_classifier(config.network, classes=1000, channels=3, image_size=32)

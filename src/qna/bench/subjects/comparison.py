@@ -165,13 +165,17 @@ class ModelChoice:
 
     Attributes:
         name: as timm knows it.
-        arguments: its own, as JSON has them.
+        arguments: its own, as JSON has them, or what gives them for images of so many pixels per axis.
         provider: what its rows are called; None for `name`.
     """
 
     name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] = field(default_factory=dict)
     provider: str | None = None
+
+    def arguments_for(self, size: int) -> dict[str, Any]:
+        """Arguments of the model for images of `size` pixels."""
+        return dict(self.arguments(size) if callable(self.arguments) else self.arguments)
 
 
 def compare_models(
@@ -211,7 +215,7 @@ def compare_models(
                 forms = (False, True) if compile else (False,)
                 for model, form, threads in product(models, forms, request.threads):
                     question = _question("model", model.name, setting, threads)
-                    question |= {"compiled": form, "arguments": dict(model.arguments)}
+                    question |= {"compiled": form, "arguments": model.arguments_for(size)}
                     provider = model.provider or model.name
                     providers += _here_and_at_base(
                         f"{provider}-compiled" if form else provider,

@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,12 @@ ARGUMENTS: Mapping[str, Any] = {
     "window_head_dim": HEAD_DIM,
     "downsample": "merge",
 }
+PATCH_SIZE = 2
 BIASED = {"bias": True}
+# stands for the height and width of a stage's map, for mixers that are made for one
+MAP = "map"
+# data -> pixels per axis of its recipe's images
+SIZES = {"cifar10": 32, "fashion-mnist": 28}
 # name in the table -> mixers that the blocks of a stage take in turn, by class or as a pair with arguments
 CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "qna-3x3": (("QnA2d", {"kernel_size": 3}),),
@@ -51,7 +57,8 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "stand-alone": ("StandAloneAttention2d",),
     "linear": ("LinearAttention2d",),
     "local-concentration": ("LocalConcentration2d",),
-    "spectral": ("SpectralGating2d",),
+    "spectral": (("SpectralGating2d", {"map_size": MAP}),),
+    "token-gating": (("MixerGating2d", {"map_size": MAP}),),
     "focal": ("FocalModulation2d",),
     "contmix": ("ContMix2d",),
     "dilated-reparam": ("DilatedReparam2d",),
@@ -66,8 +73,8 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def model_arguments(name: str) -> dict[str, Any]:
-    """Arguments of `BACKBONE` that put a contender into all its stages.
+def model_arguments(name: str, size: int) -> dict[str, Any]:
+    """Arguments of `BACKBONE` that put a contender into all its stages, for square images of `size` pixels.
 
     Raises:
         UnknownName: with the nearest names.
@@ -76,18 +83,31 @@ def model_arguments(name: str) -> dict[str, Any]:
     alone = len(turns) == 1
     if alone and isinstance(turns[0], str):
         return {**ARGUMENTS, "mixers": turns[0]}
-    return {**ARGUMENTS, "mixers": (turns[0] if alone else turns,) * STAGES}
+    stages = []
+    for i in range(STAGES):
+        side = -(-size // (PATCH_SIZE * 2**i))
+        of_stage = tuple(_on_map(mixer, side) for mixer in turns)
+        stages.append(of_stage[0] if alone else of_stage)
+    return {**ARGUMENTS, "mixers": tuple(stages)}
+
+
+def _on_map(mixer: Any, side: int) -> Any:
+    """The mixer with the size of its map filled in."""
+    if isinstance(mixer, str):
+        return mixer
+    name, arguments = mixer
+    return name, {key: side if value == MAP else value for key, value in arguments.items()}
 
 
 def models(names: Iterable[str]) -> list[ModelChoice]:
     """What is timed."""
-    return [ModelChoice(BACKBONE, model_arguments(name), provider=name) for name in names]
+    return [ModelChoice(BACKBONE, partial(model_arguments, name), provider=name) for name in names]
 
 
 def declines(model: ModelChoice, setting: ModelSetting) -> str | None:
     """Why a contender is not tried at a size: its maps do not fit, in the double precision of the gate."""
     with torch.device("meta"):
-        network = create(model.name, setting.size, **model.arguments)
+        network = create(model.name, setting.size, **model.arguments_for(setting.size))
     held = peak_bytes(network, (setting.batch, 3, setting.size, setting.size), itemsize=8)
     return refuse_above_memory(setting.device, COPIES * held, "maps")
 
@@ -117,7 +137,7 @@ def runs(
     for place in data:
         check_choice("data", place, RECIPES)
     for name in names:
-        model_arguments(name)
+        check_choice("mixer of the table", name, CONTENDERS)
     if not seeds or not rates:
         raise InvalidInput(f"the table needs a seed and a rate, got seeds {[*seeds]} and rates {[*rates]}")
     every = [(place, name) for place in data for name in names]
@@ -141,7 +161,7 @@ def best_rate(data: str, name: str, seed: int, rows: Iterable[Row]) -> float:
 
 
 def _run(data: str, name: str, seed: int, rate: float) -> Run:
-    words = [f"{key}={_word(value)}" for key, value in model_arguments(name).items()]
+    words = [f"{key}={_word(value)}" for key, value in model_arguments(name, SIZES[data]).items()]
     options = ("--model", BACKBONE, "--model-kwargs", *words, "--epochs", "1", "--lr", f"{rate:g}")
     return Run(data, name, seed, options, table=TABLE)
 
