@@ -32,8 +32,8 @@ void copy_extra(const void* data, int64_t item, int64_t head, int64_t channels, 
 }
 
 // Rows of 0, and -inf where a mask hides a key.
-template <class T>
-void mask_rows(const qna::Inputs& f, int64_t item, const Group& group, const Box& keys, ByChannel<T>& rows) {
+template <class T, class F>
+void mask_rows(const F& f, int64_t item, const Group& group, const Box& keys, ByChannel<T>& rows) {
   const Geometry& g = f.geo;
   const uint8_t* mask = f.key_mask + item * g.axis[0].size * g.axis[1].size * g.axis[2].size;
   fill_rows<T>(keys, rows, [&](int64_t z, int64_t y, int64_t x) {
