@@ -1,4 +1,4 @@
-// The two halves of the op, by three sweeps between the numbers of all taps, what is at a query and what is at its keys:
+// The two halves of the op, by three sweeps between numbers of all taps, what is at a query and what is at its keys:
 //
 //     products   taps[i,t] = scale at_query[i] . at_key[t] + bias    scores, and the gradient of weights
 //     sums       at_query[i] = scale sum_t taps[i,t] at_key[t]       values, and the gradient of a query
@@ -169,7 +169,7 @@ template <class T, class S> class Products : HalfSweep<T, S> {
 
  private:
   using Base = HalfSweep<T, S>;
-  using Base::copier_, Base::f_, Base::g_, Base::part_, Base::row_, Base::rows_, Base::tap_rows_, Base::taps_, Base::width;
+  using Base::copier_, Base::f_, Base::g_, Base::part_, Base::row_, Base::tap_rows_, Base::taps_, Base::width;
 
   // Whole vectors are written: what is beside a row is written by the next, or filled afterwards.
   template <class At> void finish(const Part<T>& part, const T* bias, At at) {
@@ -252,7 +252,8 @@ template <class T, class S> class Spread : HalfSweep<T, S> {
     std::fill(sums_.data.begin(), sums_.data.end(), T(0));
     const Head<const S> from(f_.taps, item, head, group), queries(f_.at_query, item, head, group);
     row_.resize(size_t(round_up(g_.dim, width)));
-    this->each_block(group, seen_by(keys, group, false), keys, no_bias, [&](int64_t z, int64_t y, int64_t x, int64_t count) {
+    const Box asking = seen_by(keys, group, false);
+    this->each_block(group, asking, keys, no_bias, [&](int64_t z, int64_t y, int64_t x, int64_t count) {
       taps_.read(from.at(z, y, x), this->step_of_queries(group), f_.taps.stride[5], count);
       for (int64_t i = 0; i < count; ++i) {
         read_row<T>(queries.at(z, y, x + i), f_.at_query.stride[5], g_.dim, T(f_.scale), row_.data());
