@@ -50,6 +50,39 @@ WIDE = (
 )
 
 
+# narrow windows, whose queries are taken a lane each: at the border and between, of lines that end within a
+# vector, strides that spread windows further than one, and what is left to the others
+LANES = (
+    NeighborhoodCase("2d-lanes", (9, 56), (7, 7), batch=1, heads=2, head_dim=32, extra=3),
+    NeighborhoodCase("2d-lanes-biased", (5, 61), (3, 9), batch=1, heads=1, head_dim=18, biased=True),
+    NeighborhoodCase("2d-lanes-strided", (5, 70), (3, 11), batch=1, heads=1, options={"stride": (1, 11)}),
+    NeighborhoodCase("2d-lanes-strided-a-little", (5, 70), (2, 8), heads=1, options={"stride": (2, 3)}),
+    NeighborhoodCase("2d-lanes-dilated", (8, 75), (3, 5), heads=1, options={"dilation": (2, 3)}),
+    NeighborhoodCase("2d-lanes-masked-border", (4, 40), (3, 6), biased=True, options={"border": "mask"}),
+    NeighborhoodCase("2d-lanes-zero-border", (4, 40), (3, 6), biased=True, options={"border": "zero"}),
+    NeighborhoodCase("2d-lanes-causal", (4, 40), (3, 5), options={"is_causal": (False, True)}),
+    NeighborhoodCase("3d-lanes", (3, 4, 35), (3, 3, 3), heads=1, head_dim=20, value_dim=70),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D], ids=str)
+@pytest.mark.parametrize("case", LANES, ids=lambda case: case.name)
+def test_narrow_windows_on_long_lines(case, dtype, instruction_set):
+    tensors = {name: as_(t, D) for name, t in case.make().items()}
+    assert_equal(case, tensors, dtype, "cpu")
+
+
+@pytest.mark.parametrize("case", LANES, ids=lambda case: case.name)
+def test_a_nan_reaches_those_who_attend_it_alone(case, instruction_set):
+    tensors = case.make()
+    for name in ("k", "v"):
+        spoiled = {**tensors, name: tensors[name].clone()}
+        spoiled[name][0, ..., 20, 0, 0] = math.nan
+        out = neighborhood_attention(**spoiled, **case.window, backend="cpu")
+        truth = neighborhood_attention(**spoiled, **case.window, backend="reference")
+        assert torch.equal(out.isfinite(), truth.isfinite()), name
+
+
 @pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
 def test_windows_of_many_taps_and_long_lines(case, instruction_set):
     tensors = {name: as_(t, D) for name, t in case.make().items()}
@@ -98,7 +131,7 @@ def test_an_upstream_gradient_of_any_strides():
         assert all(map(torch.equal, *found))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *LANES], ids=lambda case: case.name)
 def test_threads_change_no_bit(case):
     tensors, before = case.make(), torch.get_num_threads()
     try:

@@ -11,11 +11,12 @@ from torch import Tensor
 from qna._core.backends import Backend, select
 from qna._core.errors import InvalidInput
 from qna.ops._shared.row import OpRow
-from qna.ops.neighborhood import cpu, reference, triton
+from qna.ops.neighborhood import cpu, halves, reference, triton
 from qna.ops.neighborhood.cases import CASES
 from qna.ops.neighborhood.flops import flops_of
 from qna.ops.neighborhood.inputs import (
     NAME,
+    HalfInputs,
     NeighborhoodInputs,
     NeighborhoodWindow,
     check_bias,
@@ -32,6 +33,8 @@ __all__ = ["ROW", "NeighborhoodWindow", "neighborhood_attention", "neighborhood_
 
 # fastest first
 _BACKENDS = (triton.BACKEND, cpu.BACKEND, Backend("reference", reference.attend))
+_QK_BACKENDS = (halves.SCORES, Backend("reference", reference.scores))
+_AV_BACKENDS = (halves.AGGREGATE, Backend("reference", reference.aggregate))
 
 
 @overload
@@ -146,9 +149,10 @@ def neighborhood_qk(
     bias: Tensor | None = None,
     key_mask: Tensor | None = None,
     scale: float | None = None,
+    backend: str | None = None,
     **window: Unpack[NeighborhoodWindow],
 ) -> Tensor:
-    """The first half of `neighborhood_attention`: scores of the keys in each window, in plain torch.
+    """The first half of `neighborhood_attention`: scores of the keys in each window.
 
     Args:
         q: as there.
@@ -157,6 +161,8 @@ def neighborhood_qk(
         bias: as there.
         key_mask: as there.
         scale: as there; also here None is ``d ** -0.5``.
+        backend: "cpu" or "reference", which is twice differentiable and runs everywhere; None takes the
+            fastest that can run.
         **window: as there.
 
     Returns:
@@ -165,25 +171,33 @@ def neighborhood_qk(
 
     Raises:
         InvalidInput: as there.
+        NoBackend: as there.
     """
     owner = "qna.ops.neighborhood_qk"
     check_maps(owner, q=q, k=k)
     axes = windows(owner, q, kernel_size, window)
     check_bias(owner, bias, q, axes)
     check_key_mask(owner, key_mask, k)
-    return reference.scores(q, k, bias, key_mask, scale_of(owner, scale, q), axes)
+    inputs = HalfInputs((q, k, bias, key_mask), scale_of(owner, scale, q), axes)
+    return select(owner, _QK_BACKENDS, inputs, backend).run(*inputs.arguments)
 
 
 def neighborhood_av(
-    weights: Tensor, v: Tensor, *, kernel_size: int | Sequence[int], **window: Unpack[NeighborhoodWindow]
+    weights: Tensor,
+    v: Tensor,
+    *,
+    kernel_size: int | Sequence[int],
+    backend: str | None = None,
+    **window: Unpack[NeighborhoodWindow],
 ) -> Tensor:
-    """The second half: the values in each window, summed with weights from anywhere, in plain torch.
+    """The second half: the values in each window, summed with weights from anywhere.
 
     Args:
         weights: (B, *space, heads, taps), of `v`'s dtype, in the order of `neighborhood_qk`; those of taps
             that the query does not attend are ignored, whatever they are. They need not sum to 1.
         v: (B, *space, heads, e).
         kernel_size: as there.
+        backend: as of `neighborhood_qk`.
         **window: as there.
 
     Returns:
@@ -191,6 +205,7 @@ def neighborhood_av(
 
     Raises:
         InvalidInput: as there, and weights that do not fit the windows.
+        NoBackend: as there.
     """
     owner = "qna.ops.neighborhood_av"
     check_maps(owner, weights=weights, v=v)
@@ -202,7 +217,8 @@ def neighborhood_av(
             f"{owner}: weights must have one number for each of {taps} taps of kernel_size "
             f"{tuple(axis.kernel for axis in axes)}, got {tuple(weights.shape)}"
         )
-    return reference.aggregate(weights, v, axes)
+    inputs = HalfInputs((weights, v), 1.0, axes)
+    return select(owner, _AV_BACKENDS, inputs, backend).run(*inputs.arguments)
 
 
 ROW = OpRow(NAME, neighborhood_attention, _BACKENDS, CASES, flops_of)

@@ -33,7 +33,7 @@ def forward(
 ) -> None:
     """Fill `out`, and `lse` where there is one."""
     inputs, _alive = _inputs((q, k, v), bias, (extra_keys, extra_values), key_mask, axes)
-    _call("forward", q.dtype, scale, [*inputs, *_place(out), _address(lse)])
+    call("forward", q.dtype, scale, [*inputs, *place(out), address(lse)])
 
 
 def backward(
@@ -47,25 +47,25 @@ def backward(
     """Fill the gradients of q, k and v; return those of bias, extra keys and extra values."""
     bias, extra_keys, extra_values, key_mask, lse, grads, scale, axes, wanted = given
     inputs, _alive = _inputs((q, k, v), bias, (extra_keys, extra_values), key_mask, axes)
-    arithmetic = _arithmetic(q.dtype)
+    dtype = arithmetic(q.dtype)
     sums = [
-        None if t is None else t.new_empty(t.shape, dtype=arithmetic)
-        for t in (bias, extra_keys, extra_values)
+        None if t is None else t.new_empty(t.shape, dtype=dtype) for t in (bias, extra_keys, extra_values)
     ]
     grad_lse = grad_lse.contiguous()
-    maps = [n for t in (grad, *grads) for n in _place(t)]
-    _call(
+    maps = [n for t in (grad, *grads) for n in place(t)]
+    call(
         "backward",
         q.dtype,
         scale,
-        [*inputs, *maps, lse.data_ptr(), grad_lse.data_ptr(), *map(_address, sums)],
+        [*inputs, *maps, lse.data_ptr(), grad_lse.data_ptr(), *map(address, sums)],
     )
     return tuple(sums) if wanted else (None, None, None)
 
 
-def _call(kernel: str, dtype: torch.dtype, scale: float, numbers: list[int]) -> None:
+def call(kernel: str, dtype: torch.dtype, scale: float, numbers: list[int], *more: float) -> None:
+    """Run a kernel by its name."""
     try:
-        getattr(_native, kernel)(STORAGE[dtype], torch.get_num_threads(), scale, numbers)
+        getattr(_native, kernel)(STORAGE[dtype], torch.get_num_threads(), scale, numbers, *more)
     except MemoryError:
         raise MemoryError(
             f"the CPU kernels of {NAME} found no memory for their tiles; use smaller maps or windows, or "
@@ -88,40 +88,49 @@ def _inputs(
     """As the kernels read them, and what must stay alive meanwhile."""
     q, _, v = maps
     if bias is not None:
-        bias = bias.to(_arithmetic(q.dtype))
+        bias = bias.to(arithmetic(q.dtype))
     dense = [None if t is None else t.contiguous() for t in (bias, *extra, key_mask)]
+    numbers, tables = geometry(q, v.shape[-1], 0 if extra[0] is None else extra[0].shape[1], axes)
+    for t in maps:
+        numbers += place(t)
+    return [*numbers, *map(address, dense)], (dense, tables)
+
+
+def geometry(of: Tensor, value_dim: int, extra: int, axes: Sequence[WindowAxis]) -> tuple[list[int], object]:
+    """Sizes and windows as the kernels read them, for a map (B, *space, heads, d); what must stay alive."""
     padded = (*(WindowAxis(1, 1),) * (3 - len(axes)), *axes)
     tables = [_attended(axis) for axis in padded]
-    numbers = [q.shape[0], *q.shape[-2:], v.shape[-1], 0 if extra[0] is None else extra[0].shape[1]]
+    numbers = [of.shape[0], *of.shape[-2:], value_dim, extra]
     for axis, of_axis in zip(padded, tables, strict=True):
-        numbers += [axis.size, axis.kernel, axis.dilation, *map(_address, of_axis)]
-    for t in maps:
-        numbers += _place(t)
-    return [*numbers, *map(_address, dense)], (dense, tables)
+        numbers += [axis.size, axis.kernel, axis.dilation, *map(address, of_axis)]
+    return numbers, tables
 
 
-def _arithmetic(dtype: torch.dtype) -> torch.dtype:
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """What maps of `dtype` are computed in."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def _address(t: Tensor | None) -> int:
+def address(t: Tensor | None) -> int:
+    """Where a tensor is, 0 for None."""
     return 0 if t is None else t.data_ptr()
 
 
-def _place(t: Tensor) -> list[int]:
+def place(t: Tensor) -> list[int]:
     """Address and strides of a map (B, *space, heads, channels), with three space axes."""
     batch, *space, head, channel = t.stride()
     return [t.data_ptr(), batch, *(0,) * (3 - len(space)), *space, head, channel]
 
 
 @lru_cache(maxsize=256)
-def _attended(axis: WindowAxis) -> tuple[Tensor, Tensor]:
-    """First position that each query attends, in the map or as a key of zeros, and how many."""
+def _attended(axis: WindowAxis) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each query: the first position attended, in the map or of a key of zeros; how many; taps before."""
     queries = torch.arange(axis.size, device="cpu")
+    starts = axis.starts(queries)
     if axis.border == "zero":
-        starts = axis.starts(queries)
-        return starts, axis.counts(queries, starts)
-    return axis.in_map(queries)
+        return starts, axis.counts(queries, starts), torch.zeros_like(queries)
+    first, counts = axis.in_map(queries)
+    return first, counts, (first - starts) // axis.dilation
 
 
 _attend = OP.register("cpu", forward, backward, device="cpu", keeps=True)

@@ -23,6 +23,12 @@ def flops(queries: Sequence[int], value_dim: int, extra: int, axes: Sequence[Win
     )
 
 
+def half_flops(keys: Sequence[int], axes: Sequence[WindowAxis]) -> int:
+    """Of a half, and of each of its gradients, for keys or values (B, *space, heads, channels)."""
+    batch, *_, heads, channels = keys
+    return 2 * batch * heads * channels * math.prod(axis.pairs() for axis in axes)
+
+
 def flops_of(case: NeighborhoodCase) -> tuple[int, int]:
     """FLOPs of a forward and of a backward of a case."""
     axes = window_axes(case.name, case.space, **case.window)

@@ -120,14 +120,55 @@ class NeighborhoodInputs:
 
     def describe(self) -> str:
         """Shapes, windows, dtype and device in one line."""
-        first = self.axes[0]
-        each = {name: tuple(getattr(axis, name) for axis in self.axes) for name in first._fields[1:-1]}
-        window = ", ".join(f"{name} {values}" for name, values in each.items())
         extra = "" if self.extra_keys is None else f", {self.extra_keys.shape[1]} extra keys"
         return (
-            f"{_shapes({'q': self.q, 'v': self.v})}, {window}, border {first.border}{extra}, "
+            f"{_shapes({'q': self.q, 'v': self.v})}, {_windows_told(self.axes)}{extra}, "
             f"dtype {short(self.dtype)}, device {self.device}"
         )
+
+
+@dataclass(frozen=True)
+class HalfInputs:
+    """Checked inputs of a half, as its backends judge them.
+
+    Attributes:
+        tensors: its two maps, and what else it takes or None.
+        scale: of the products.
+        axes: the windows.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    scale: float
+    axes: tuple[WindowAxis, ...]
+
+    @property
+    def arguments(self) -> tuple:
+        """As backends run them."""
+        return (*self.tensors, self.scale, self.axes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors are."""
+        return self._first.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of both maps."""
+        return self._first.dtype
+
+    def describe(self) -> str:
+        """Shapes, windows, dtype and device in one line."""
+        names = ("first", "second", "bias", "key_mask")
+        named = {n: t for n, t in zip(names, self.tensors, strict=False) if t is not None}
+        return (
+            f"{_shapes(named)}, {_windows_told(self.axes)}, dtype {short(self.dtype)}, device {self.device}"
+        )
+
+    @property
+    def _first(self) -> Tensor:
+        first = self.tensors[0]
+        assert first is not None
+        return first
 
 
 def check_maps(owner: str, **maps: Tensor) -> None:
@@ -236,6 +277,12 @@ def _check_device(owner: str, name: str, t: Tensor, other: Tensor) -> None:
 
 def _told(t: object) -> str:
     return f"{short(t.dtype)} {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+
+
+def _windows_told(axes: Sequence[WindowAxis]) -> str:
+    first = axes[0]
+    each = {name: tuple(getattr(axis, name) for axis in axes) for name in first._fields[1:-1]}
+    return ", ".join([*(f"{name} {values}" for name, values in each.items()), f"border {first.border}"])
 
 
 def _shapes(tensors: dict[str, Tensor]) -> str:

@@ -17,6 +17,20 @@ Axes = tuple[WindowAxis, ...]
 _NUMBERS = len(WindowAxis._fields)
 
 
+def encode_axes(axes: Axes) -> list[int]:
+    """Windows as a flat list: what torch's schemas take."""
+    return [n for *numbers, causal, border in axes for n in (*numbers, int(causal), BORDERS.index(border))]
+
+
+def decode_axes(window: Sequence[int]) -> Axes:
+    """The windows again."""
+    axes = [window[i : i + _NUMBERS] for i in range(0, len(window), _NUMBERS)]
+    return tuple(
+        WindowAxis(size, kernel, stride, dilation, bool(causal), BORDERS[border])
+        for size, kernel, stride, dilation, causal, border in axes
+    )
+
+
 class Neighborhood(KernelOp):
     """Kernels get (q, k, v, bias, extra_keys, extra_values, key_mask), output, lse, scale and windows."""
 
@@ -30,17 +44,11 @@ class Neighborhood(KernelOp):
 
     def encode(self, scale: float, axes: Axes) -> tuple:
         """The windows as a flat list."""
-        return scale, [
-            n for *numbers, causal, border in axes for n in (*numbers, int(causal), BORDERS.index(border))
-        ]
+        return scale, encode_axes(axes)
 
     def decode(self, parameters: tuple[Maybe, ...], scale: float, window: Sequence[int]) -> tuple:
         """The windows again."""
-        axes = [window[i : i + _NUMBERS] for i in range(0, len(window), _NUMBERS)]
-        return scale, tuple(
-            WindowAxis(size, kernel, stride, dilation, bool(causal), BORDERS[border])
-            for size, kernel, stride, dilation, causal, border in axes
-        )
+        return scale, decode_axes(window)
 
     def empty_output(self, q: Tensor, k: Tensor, v: Tensor, *_: object) -> Tensor:
         """(B, *space, heads, e), dense."""

@@ -104,15 +104,15 @@ def scores(
     return torch.stack(taps, -1).to(given)
 
 
-def aggregate(weights: Tensor, v: Tensor, axes: Sequence[WindowAxis]) -> Tensor:
-    """Values summed with weights (B, *space, heads, taps); as `qna.ops.neighborhood_av`."""
+def aggregate(weights: Tensor, v: Tensor, scale: float, axes: Sequence[WindowAxis]) -> Tensor:
+    """Values summed with weights (B, *space, heads, taps); as `qna.ops.neighborhood_av`, times `scale`."""
     given = v.dtype
     weights, v = _wide(weights, v)
     out = v.new_zeros(())
     for weight, at_tap in zip(weights.unbind(-1), _walk(axes, _keys(None, v)), strict=True):
         share = weight if at_tap.seen is None else torch.where(at_tap.seen, weight, 0)
         out = out + share[..., None] * at_tap.v
-    return out.to(given)
+    return (out if scale == 1 else out * scale).to(given)
 
 
 def _wide(*tensors: Tensor | None) -> list:

@@ -11,6 +11,13 @@ struct Sums {
   std::vector<double> bias, extra_k, extra_v;
 };
 
+// Adds the entries of a head's bias that a table holds to sums of them.
+template <class T> void add_table(const BiasTable<T>& bias, const Array<T>& table, std::vector<double>& sums) {
+  for (int64_t row = 0; row < bias.rows(); ++row)
+    for (int64_t x = 0; x < bias.width(); ++x)
+      sums[size_t(row * bias.width() + x)] += table[size_t(bias.front() + row * bias.pitch() + x)];
+}
+
 template <class T> inline int64_t number_of(const Geometry& g, int64_t item, int64_t head, const Group& group,
                                             const int64_t (&m)[3]) {
   return (item * g.axis[0].size * g.axis[1].size * g.axis[2].size + group.position(g, m)) * g.heads + head;
@@ -125,10 +132,7 @@ template <class T, class S> class QuerySweep {
   }
 
   void add_up(const BiasTable<T>& bias, Sums& sums) const {
-    if (f_.grad_bias)
-      for (int64_t row = 0; row < bias.rows(); ++row)
-        for (int64_t x = 0; x < bias.width(); ++x)
-          sums.bias[size_t(row * bias.width() + x)] += grad_bias_[size_t(bias.front() + row * bias.pitch() + x)];
+    if (f_.grad_bias) add_table(bias, grad_bias_, sums.bias);
     for (int64_t m = 0; m < g_.extra; ++m) {
       for (int64_t c = 0; c < g_.dim; ++c) sums.extra_k[size_t(m * g_.dim + c)] += grad_extra_k_.at(0, m)[c];
       for (int64_t c = 0; c < g_.value_dim; ++c) sums.extra_v[size_t(m * g_.value_dim + c)] += grad_extra_v_.at(0, m)[c];

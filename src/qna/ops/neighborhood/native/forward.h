@@ -1,7 +1,7 @@
 // Forward: a few queries of a line after the others, their windows chunk by chunk with a softmax that goes along.
 #pragma once
 
-#include "scores.h"
+#include "across.h"
 
 namespace {
 
@@ -32,8 +32,8 @@ void copy_extra(const void* data, int64_t item, int64_t head, int64_t channels, 
 }
 
 // Rows of 0, and -inf where a mask hides a key.
-template <class T>
-void mask_rows(const qna::Inputs& f, int64_t item, const Group& group, const Box& keys, ByChannel<T>& rows) {
+template <class T, class F>
+void mask_rows(const F& f, int64_t item, const Group& group, const Box& keys, ByChannel<T>& rows) {
   const Geometry& g = f.geo;
   const uint8_t* mask = f.key_mask + item * g.axis[0].size * g.axis[1].size * g.axis[2].size;
   fill_rows<T>(keys, rows, [&](int64_t z, int64_t y, int64_t x) {
@@ -65,7 +65,9 @@ template <class T, class S> class ForwardTask {
         const Place at{item, head, &group, &box, &keys, &bias, z, y};
         rows_of_queries(group, keys, bias, z, y, rows_);
         read_line(at);
-        for (int64_t x = box.lo[2]; x < box.hi[2];) x = some_of_line(at, x);
+        const bool across = by_lanes();
+        for (int64_t x = box.lo[2]; x < box.hi[2];)
+          x = across && lanes(at, x) ? across_.x + across_.queries : some_of_line(at, x);
       }
   }
 
@@ -90,13 +92,18 @@ template <class T, class S> class ForwardTask {
   void read_line(const Place& at) {
     const Head<const S> from(f_.q, at.item, at.head, *at.group);
     const Head<S> to(f_.out, at.item, at.head, *at.group);
-    const int64_t width = at.box->size(2);
-    for (int64_t x = at.box->lo[2]; x < at.box->hi[2]; ++x) {
-      int64_t later = x + kAhead, lines = 0;
-      if (later >= at.box->hi[2]) lines = (later - at.box->lo[2]) / width, later -= lines * width;
-      if (at.y + lines < at.box->hi[1] && f_.q.stride[5] == 1) fetch_row(from.at(at.z, at.y + lines, later), g_.dim);
-      fetch_row<true>(to.at(at.z, at.y, x), g_.value_dim);
-      read_row<T>(from.at(at.z, at.y, x), f_.q.stride[5], g_.dim, T(f_.scale), query(at, x));
+    const int64_t begin = at.box->lo[2], end = at.box->hi[2];
+    const bool dense = f_.q.stride[5] == 1;
+    const int64_t step = at.line().step * f_.q.stride[3], step_out = at.line().step * f_.out.stride[3];
+    const S* here = from.at(at.z, at.y, begin);
+    const S* next = at.y + 1 < at.box->hi[1] ? from.at(at.z, at.y + 1, begin) : nullptr;
+    S* out = to.at(at.z, at.y, begin);
+    for (int64_t i = 0; i < end - begin; ++i) {
+      const int64_t later = i + kAhead - (end - begin);
+      if (dense && later < 0) fetch_row(here + (i + kAhead) * step, g_.dim);
+      else if (dense && next && later < end - begin) fetch_row(next + later * step, g_.dim);
+      fetch_row<true>(out + i * step_out, g_.value_dim);
+      read_row<T>(here + i * step, f_.q.stride[5], g_.dim, T(f_.scale), query(at, begin + i));
     }
   }
   T* query(const Place& at, int64_t x) { return &q_[size_t((x - at.box->lo[2]) * q_pitch_)]; }
@@ -107,6 +114,47 @@ template <class T, class S> class ForwardTask {
       return round_up(g_.axis[2].kernel + q - 1, Simd<T>::width) * (q == 1 ? 12 : q == 2 ? 8 : 7);
     };
     return cost(4) <= cost(2) && cost(4) <= cost(1) ? 4 : cost(2) <= cost(1) ? 2 : 1;
+  }
+
+  // Whether queries of this line are better taken a lane each: measured, of vectors that have enough of them.
+  bool by_lanes() const {
+    constexpr int width = Simd<T>::width;
+    const int64_t kernel = g_.axis[2].kernel, rows = int64_t(rows_.panel.size());
+    return width >= 8 && kernel < 12 && rows > 0 && rows * kernel * width <= room && !f_.key_mask;
+  }
+
+  // Attends queries from x on, a lane each; false where their windows are none for that.
+  bool lanes(const Place& at, int64_t x) {
+    constexpr int width = Simd<T>::width;
+    const int64_t taps = g_.axis[2].kernel, rows = int64_t(rows_.panel.size()), count = rows * taps;
+    if (!across_.set(at.line(), x, at.box->hi[2], taps) || (f_.bias && !across_.moving)) return false;
+    turned_.resize(size_t(q_pitch_ * width));
+    for (int64_t c = 0; c < q_pitch_; c += width) {
+      Vec<T> block[width];
+      for (int64_t i = 0; i < width; ++i) block[i] = i < across_.queries ? load(query(at, x + i) + c) : Vec<T>{};
+      transpose<T>(block);
+      for (int64_t i = 0; i < width; ++i) store(&turned_[size_t((c + i) * width)], block[i]);
+    }
+    if (int64_t(scores_.size()) < count * width) scores_.resize(size_t(count * width));
+    T* scores = scores_.data();
+    const int64_t first = across_.first - at.keys->lo[2];
+    if (across_.moving) dots_across<true>(turned_.data(), k_, rows_, first, taps, across_.behind, scores);
+    else dots_across<false>(turned_.data(), k_, rows_, first, taps, across_.behind, scores);
+    for (int64_t row = 0; f_.bias && row < rows; ++row)  // the same of all queries: their windows move with them
+      for (int64_t t = 0; t < taps; ++t) {
+        T* to = scores + (row * taps + t) * width;
+        store(to, load(to) + splat(at.bias->data()[rows_.bias[size_t(row)] + across_.first - x + t]));
+      }
+    alignas(64) T top[width], total[width];
+    exponentials_across(scores, count, top, total);
+    for (int64_t i = 0; i < across_.queries; i += 2) {
+      const int64_t other = std::min(i + 1, across_.queries - 1), apart = across_.start[other] - across_.start[i];
+      add_across(scores + i, scores + other, v_, rows_, first + across_.start[i], apart, taps, sum_.data(), v_.pitch);
+      top_[0] = top[i], top_[1] = top[other], total_[0] = total[i], total_[1] = total[other];
+      if (other == i) finish<1>(at, {1, x + i, 0, 0, 0});
+      else finish<2>(at, {2, x + i, 0, 0, 0});
+    }
+    return true;
   }
 
   // As many as were planned, where their windows take no more vectors than that, else one.
@@ -260,7 +308,8 @@ template <class T, class S> class ForwardTask {
   Copier<T, S> copier_;
   ByChannel<T> k_, mask_, extra_k_;
   ByPosition<T> v_, extra_v_;
-  Array<T> q_, sum_;
+  Array<T> q_, turned_, sum_;
+  Across<T> across_;
   Rows rows_, extra_;  // of keys in the map, and outside of it
   alignas(64) T part_[kTogether * longest];  // scores of a part
   Array<T> scores_;                          // scores of all of several_

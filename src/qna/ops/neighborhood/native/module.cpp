@@ -17,14 +17,18 @@ InstructionSets<qna::Kernels>& sets() {
   return sets;
 }
 
-void read(Words& words, qna::Inputs& f) {
-  qna::Geometry& g = f.geo;
+void read(Words& words, qna::Geometry& g) {
   g.batch = words.next(), g.heads = words.next(), g.dim = words.next(), g.value_dim = words.next();
   g.extra = words.next();
   for (qna::Axis& axis : g.axis) {
     axis.size = words.next(), axis.kernel = words.next(), axis.dilation = words.next();
-    axis.first = static_cast<const int64_t*>(words.pointer()), axis.count = static_cast<const int64_t*>(words.pointer());
+    for (const int64_t** table : {&axis.first, &axis.count, &axis.skipped})
+      *table = static_cast<const int64_t*>(words.pointer());
   }
+}
+
+void read(Words& words, qna::Inputs& f) {
+  read(words, f.geo);
   f.q = words.map<qna::Map>(), f.k = words.map<qna::Map>(), f.v = words.map<qna::Map>();
   f.bias = words.pointer(), f.extra_keys = words.pointer(), f.extra_values = words.pointer();
   f.key_mask = static_cast<const uint8_t*>(words.pointer());
@@ -52,10 +56,27 @@ void backward(int storage, int threads, double scale, const std::vector<int64_t>
   sets()->backward(static_cast<qna::Storage>(storage), f);
 }
 
+// A sweep of a half: its name in the table of kernels.
+template <void (*qna::Kernels::*Sweep)(qna::Storage, const qna::Half&)>
+void half(int storage, int threads, double scale, const std::vector<int64_t>& numbers, double unseen) {
+  Words words(numbers);
+  qna::Half f;
+  read(words, f.geo);
+  f.taps = words.map<qna::Map>(), f.at_query = words.map<qna::Map>(), f.at_key = words.map<qna::Map>();
+  f.bias = words.pointer(), f.grad_bias = words.pointer();
+  f.key_mask = static_cast<const uint8_t*>(words.pointer());
+  f.scale = scale, f.unseen = unseen, f.threads = threads;
+  words.end();
+  ((*sets().operator->()).*Sweep)(static_cast<qna::Storage>(storage), f);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
   bind(m, sets());
   m.def("forward", &forward, nb::call_guard<nb::gil_scoped_release>());
   m.def("backward", &backward, nb::call_guard<nb::gil_scoped_release>());
+  m.def("products", &half<&qna::Kernels::products>, nb::call_guard<nb::gil_scoped_release>());
+  m.def("sums", &half<&qna::Kernels::sums>, nb::call_guard<nb::gil_scoped_release>());
+  m.def("spread", &half<&qna::Kernels::spread>, nb::call_guard<nb::gil_scoped_release>());
 }

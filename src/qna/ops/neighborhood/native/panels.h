@@ -143,15 +143,21 @@ template <class T, class S> class Copier {
     const Head<const S> from(map, item, head, group);
     if (by_position) by_position->resize(box.rows(), box.size(2), channels);
     if (by_channel) by_channel->resize(box.rows(), box.size(2), channels);
+    const int64_t size = group.line[2]->size, step = group.line[2]->step * map.stride[3];
     const uint8_t* of_item = mask ? mask + item * g.axis[0].size * g.axis[1].size * g.axis[2].size : nullptr;
     for (int64_t z = box.lo[0]; z < box.hi[0]; ++z)
       for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
-        const bool inside = z >= 0 && z < group.line[0]->size && y >= 0 && y < group.line[1]->size;
+        // this line and the next; an address costs as much as a row, so that they are counted on from these
+        const auto start = [&](int64_t y) {
+          const bool inside = z >= 0 && z < group.line[0]->size && y >= 0 && y < group.line[1]->size;
+          return inside ? from.at(z, y, 0) : nullptr;
+        };
+        const S *here = start(y), *next = start(y + 1);
         auto row = [&](int64_t at) -> const S* {
-          const int64_t later = at < box.size(2) ? 0 : at / box.size(2);  // lines
-          const int64_t m[3] = {z, y + later, box.lo[2] + at - later * box.size(2)};
-          if (!inside || m[1] >= group.line[1]->size || m[2] < 0 || m[2] >= group.line[2]->size) return nullptr;
-          return of_item && !of_item[group.position(g, m)] ? nullptr : from.at(m[0], m[1], m[2]);
+          const int64_t later = at >= box.size(2), x = box.lo[2] + at - later * box.size(2);
+          const S* base = later ? next : here;
+          if (!base || x < 0 || x >= size) return nullptr;
+          return of_item && !of_item[group.position(g, {z, y + later, x})] ? nullptr : base + x * step;
         };
         line(row, box.size(2), map.stride[5], channels, scale, box.row(z, y), by_position, by_channel);
       }

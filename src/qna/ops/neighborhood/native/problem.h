@@ -9,10 +9,10 @@
 namespace qna {
 
 // Windows along one axis. Query i attends the positions first[i], first[i] + dilation, .. count[i] of them, which
-// lie outside of the map only where these are keys of zeros.
+// lie outside of the map only where these are keys of zeros; skipped[i] taps of its window come before.
 struct Axis {
   int64_t size, kernel, dilation;
-  const int64_t *first, *count;
+  const int64_t *first, *count, *skipped;
 };
 
 struct Geometry {
@@ -47,9 +47,23 @@ struct Backward : Inputs {
   void *grad_extra_keys, *grad_extra_values;  // dense, arithmetic type, or null
 };
 
+// One sweep of a half: of numbers per tap, what is at queries and what is at keys it makes one of the other two.
+struct Half {
+  Geometry geo;             // its value_dim is its dim
+  Map taps, at_query, at_key;  // the channels of `taps` are the taps of all axes, those of the last fastest
+  const void* bias;         // as in Inputs
+  void* grad_bias;          // as in Backward
+  const uint8_t* key_mask;  // as in Inputs
+  double scale, unseen;     // `unseen` are the products of taps that are not attended
+  int threads;
+};
+
 struct Kernels {
   void (*forward)(Storage, const Forward&);
   void (*backward)(Storage, const Backward&);
+  void (*products)(Storage, const Half&);
+  void (*sums)(Storage, const Half&);
+  void (*spread)(Storage, const Half&);
   int vector_bytes;
 };
 

@@ -184,10 +184,10 @@ struct Window {
 template <int N, class T>
 QNA_INLINE void add_rows_of_two(const T* weights, int64_t weights_pitch, const ByPosition<T>& panel, const Part<T>& part,
                                 const Window* windows, int64_t channel, T* sum, int64_t sum_pitch) {
-  constexpr int width = Simd<T>::width;
-  Vec<T> total[2][N];
+  constexpr int width = Simd<T>::width, sets = N <= 2 ? 2 : 1;  // as in add_rows
+  Vec<T> total[2][sets * N];
   repeat<2>(QNA_EACH(q) {
-    repeat<N>(QNA_EACH(n) { total[q][n] = load(sum + q * sum_pitch + channel + n * width); });
+    repeat<sets * N>(QNA_EACH(n) { total[q][n] = n < N ? load(sum + q * sum_pitch + channel + n * width) : Vec<T>{}; });
   });
   const int64_t pitch = panel.pitch;
   // what one of them sees alone is of no weight in the sums of the other, not even if it is NaN
@@ -200,18 +200,23 @@ QNA_INLINE void add_rows_of_two(const T* weights, int64_t weights_pitch, const B
     };
     int64_t t = windows[0].begin;
     for (; t < apart; ++t) add(std::integral_constant<int, 0>{}, t);
-    for (t = std::max(t, windows[1].begin); t < common; ++t) {
+    const auto add_to_both = [&](auto set, int64_t t) __attribute__((always_inline)) {
       const Vec<T> first = broadcast(weights + t), second = broadcast(weights + weights_pitch + t);
       repeat<N>(QNA_EACH(n) {
         const Vec<T> v = in_register<T>(load(row + t * pitch + n * width));
-        total[0][n] += first * v;
-        total[1][n] += second * v;
+        total[0][set * N + n] += first * v;
+        total[1][set * N + n] += second * v;
       });
-    }
+    };
+    t = std::max(t, windows[1].begin);
+    for (; t + sets <= common; t += sets) repeat<sets>(QNA_EACH(set) { add_to_both(set, t + set); });
+    if (sets > 1 && t < common) add_to_both(std::integral_constant<int, 0>{}, t++);
     for (; t < windows[1].end; ++t) add(std::integral_constant<int, 1>{}, t);
   }
   repeat<2>(QNA_EACH(q) {
-    repeat<N>(QNA_EACH(n) { store(sum + q * sum_pitch + channel + n * width, total[q][n]); });
+    repeat<N>(QNA_EACH(n) {
+      store(sum + q * sum_pitch + channel + n * width, sets > 1 ? total[q][n] + total[q][(sets - 1) * N + n] : total[q][n]);
+    });
   });
 }
 

@@ -17,12 +17,14 @@ using qna::Geometry;
 struct Line {
   int64_t residue, step, size;
   std::vector<int64_t> first, last;  // query m sees the keys [first, last)
+  std::vector<int64_t> skipped;      // taps of its window that come before
   std::vector<int64_t> from, to;     // key m is seen by the queries [from, to)
 
   Line(const qna::Axis& axis, int64_t residue) : residue(residue), step(axis.dilation) {
     for (int64_t i = residue; i < axis.size; i += step) {
       first.push_back((axis.first[i] - residue) / step);
       last.push_back(first.back() + axis.count[i]);
+      skipped.push_back(axis.skipped[i]);
     }
     size = int64_t(first.size());
     for (int64_t key = 0, begin = 0, end = 0; key < size; ++key) {
