@@ -69,7 +69,8 @@ sanitize: setup ## build the CPU kernels with ASan and UBSan, and run their test
 	  --config-settings=cmake.define.QNA_SANITIZE=ON --config-settings=cmake.define.QNA_LEVELS=$$level .
 	test -n "$$(find build/sanitize -path '*/learned_query/_native*.so')"  # a failed build installs qna without the kernels
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  build/sanitize/bin/python -m pytest tests/ops/learned_query/test_cpu.py tests/ops/learned_query/test_fuzz.py -p no:cacheprovider \
+	  build/sanitize/bin/python -m pytest tests/ops/learned_query/test_cpu.py tests/ops/learned_query/test_fuzz.py \
+	  tests/ops/neighborhood/test_cpu.py tests/ops/neighborhood/test_halves.py -p no:cacheprovider \
 	  -m "not long" -k "not compile and not export"
 
 wheels: setup ## build a manylinux wheel in dist/, install it in a fresh environment without a compiler, and test it there
