@@ -12,23 +12,26 @@ from qna.labs.paired_config import PairedConfig
 
 @dataclass(frozen=True)
 class EViTKeepConfig(PairedConfig):
-    """A vision transformer that is trained whole and then loses tokens in three of its blocks.
+    """Vision transformers that lose tokens in three of their blocks, in training and after it.
 
     Attributes:
         data: what it learns; digits comes with scikit-learn.
         dim: channels, a multiple of 16, 16 a head.
         depth: blocks; a quarter, a half and three quarters of the way tokens are dropped.
         patch_size: pixels per axis of a token.
+        train_keep: part of the image tokens that stays in training; 1 trains one network with all of them,
+            from which every chooser drops afterwards.
         keep: parts of the image tokens that stay in each of those blocks.
         time_size: pixels per axis of the images whose inference is timed, with patches of the same size.
         seconds: at least so long is every network timed.
     """
 
     data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
-    images: int = 6000
+    images: int = 3000
     dim: int = 48
     depth: int = 8
     patch_size: int = 4
+    train_keep: float = 0.7
     keep: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)
     time_size: int = 56
     seconds: float = 0.5
@@ -41,6 +44,8 @@ class EViTKeepConfig(PairedConfig):
         check_counts(self, "patch_size", "time_size")
         check_multiple(self, "dim", 16)
         check_multiple(self, "depth", 4)
+        if not 0 < self.train_keep <= 1:
+            raise InvalidInput(f"train_keep must be above 0 and at most 1, got {self.train_keep}")
         if not self.keep or not all(0 < rate < 1 for rate in self.keep):
             raise InvalidInput(f"keep must be parts between 0 and 1, one or more, got {self.keep}")
         if not self.seconds > 0:

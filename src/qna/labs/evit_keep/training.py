@@ -41,25 +41,38 @@ def build(config: EViTKeepConfig, size: int, channels: int, classes: int) -> nn.
 
 
 def evaluate_all(config: EViTKeepConfig, seed: int, rate: float) -> list[Figure]:
-    """Train one network, and count what is right with every part of its tokens and every chooser."""
+    """Train every chooser's network and the whole one alike, and count what is right with every keep rate."""
     data = load_data(config.data, config.data_dir)
     train_on, held_out = classifying.drawn(data, config.images, config.held_out, seed)
     channels, size, _ = train_on.pixels.shape[1:]
-    with seeded(derive_seed(seed, "weights")):
-        network = build(config, size, channels, len(data.classes))
-    classifying.train(network, train_on, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
     about = {"data": config.data, "seed": seed, "lr": rate, "epochs": config.epochs}
     about |= {"trained_on": len(train_on), "held_out": len(held_out)}
-    whole = classifying.top1(network, held_out)
+
+    def fresh() -> nn.Module:
+        with seeded(derive_seed(seed, "weights")):
+            return build(config, size, channels, len(data.classes))
+
+    def fewer(network: nn.Module, chooser: str, keep: float) -> nn.Module:
+        adapter = EViT(keep, layers=layers(config))
+        return reduced(network, chooser, adapter, derive_seed(seed, "tokens", f"{keep:g}"))
+
+    def trained(network: nn.Module) -> nn.Module:
+        classifying.train(network, train_on, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
+        return network
+
+    whole = trained(fresh())
+    weights = {chooser: whole.state_dict() for chooser in CHOOSERS}
+    if config.train_keep < 1:
+        # an adapter adds no weight, so the bare network takes them at any rate
+        for chooser in CHOOSERS:
+            weights[chooser] = trained(fewer(fresh(), chooser, config.train_keep)).state_dict()
+    right = {DENSE: classifying.top1(whole, held_out)}
     figures = []
     for keep in config.keep:
-        adapter = EViT(keep, layers=layers(config))
-        right = {DENSE: whole}
         for chooser in CHOOSERS:
-            fewer = reduced(
-                copy.deepcopy(network), chooser, adapter, derive_seed(seed, "tokens", f"{keep:g}")
-            )
-            right[chooser] = classifying.top1(fewer, held_out)
+            network = fresh()
+            network.load_state_dict(weights[chooser])
+            right[chooser] = classifying.top1(fewer(network, chooser, keep), held_out)
         case = case_of(f"keep{keep:g}", seed, rate)
         figures += [
             Figure(case, name, "train", "top1", "%", value, extra={**about, "keep": keep})

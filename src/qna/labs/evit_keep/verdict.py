@@ -13,7 +13,7 @@ TOP1 = "train top1"
 # where the verdict is found: the paper drops three tokens in ten, in each of three blocks
 KEEP = 0.7
 RULE = (
-    f"At a keep rate of {KEEP:g} in each of three blocks, without further training. Held: the network that "
+    f"At a keep rate of {KEEP:g} in each of three blocks. Held: the network that "
     f"keeps what is {ATTENDED} is right more often than those that keep {RANDOM} tokens and the "
     f"{UNATTENDED}, each by more than two standard errors of the mean difference over the seeds; it loses "
     "at most one point in a hundred of the whole network's accuracy; and it takes at most three quarters "
