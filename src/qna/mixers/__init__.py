@@ -11,6 +11,7 @@ from qna.mixers import (
     control,
     focal,
     halo,
+    hyperzzw,
     learned_query,
     neighborhood,
     routing,
@@ -23,6 +24,7 @@ from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.halo import HaloAttention2d
+from qna.mixers.hyperzzw import HyperZZWGlobal2d, HyperZZWLocal2d
 from qna.mixers.learned_query import (
     QnA1d,
     QnA2d,
@@ -54,6 +56,8 @@ __all__ = [
     "FocalModulation2d",
     "FullAttention2d",
     "HaloAttention2d",
+    "HyperZZWGlobal2d",
+    "HyperZZWLocal2d",
     "Identity2d",
     "LengthScaledAttention2d",
     "Pooling2d",
@@ -85,6 +89,7 @@ FAMILIES = (
     routing,
     aggregated,
     varied_size,
+    hyperzzw,
     control,
 )
 

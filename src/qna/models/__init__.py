@@ -13,6 +13,7 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.terminator import TERMINATOR, Kar3, Terminator, TerminatorVariant
 from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
 from qna.models.vsa import (
     SWIN_VSA,
@@ -36,6 +37,7 @@ __all__ = [
     "QNA_UNET",
     "QNA_VIT",
     "SWIN_VSA",
+    "TERMINATOR",
     "TRANSNEXT",
     "VITAEV2_VSA",
     "Backbone",
@@ -48,6 +50,7 @@ __all__ = [
     "FocalNetVariant",
     "HaloNet",
     "HaloNetVariant",
+    "Kar3",
     "OverLoCK",
     "OverLoCKVariant",
     "QnAUNet",
@@ -56,6 +59,8 @@ __all__ = [
     "QnAViTVariant",
     "SwinVSA",
     "SwinVSAVariant",
+    "Terminator",
+    "TerminatorVariant",
     "TransNeXt",
     "TransNeXtVariant",
     "Variant",

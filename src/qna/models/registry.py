@@ -8,7 +8,18 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.models import biformer, focalnet, halonet, nat, overlock, qna_unet, qna_vit, transnext, vsa
+from qna.models import (
+    biformer,
+    focalnet,
+    halonet,
+    nat,
+    overlock,
+    qna_unet,
+    qna_vit,
+    terminator,
+    transnext,
+    vsa,
+)
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder
@@ -29,6 +40,7 @@ FAMILIES = {
         vsa.SWIN_VSA_FAMILY,
         vsa.VITAEV2_VSA_FAMILY,
         transnext.FAMILY,
+        terminator.FAMILY,
     )
 }
 for _family in FAMILIES.values():
