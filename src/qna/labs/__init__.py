@@ -12,6 +12,7 @@ from qna.labs import (
     qna_upsample,
     sasa_stages,
     swin_shift,
+    terminator_convergence,
     transnext_shift,
     vsa_size,
 )
@@ -36,5 +37,6 @@ LABS: dict[str, Lab] = {
         biformer_routing.LAB,
         vsa_size.LAB,
         transnext_shift.LAB,
+        terminator_convergence.LAB,
     )
 }

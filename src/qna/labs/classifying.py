@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.seeds import derive_seed, seeded
+from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
 from qna.data import ImageData, load_data
 from qna.data.images.labelled import TensorImages
@@ -65,22 +66,50 @@ def drawn(data: ImageData, images: int, held_out: int, seed: int) -> tuple[Tenso
     )
 
 
+def adamw(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW, with decay of every weight."""
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
+
+
 def train(
-    network: nn.Module, images: TensorImages, *, epochs: int, batch: int, rate: float, seed: int
+    network: nn.Module,
+    images: TensorImages,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    optimize: Callable[[nn.Module, float], torch.optim.Optimizer] = adamw,
+    after_epoch: Callable[[], None] | None = None,
 ) -> None:
-    """Cross entropy by AdamW; the rate rises for a tenth of the steps and falls along a cosine."""
+    """Cross entropy and the network's own losses; the rate rises for a tenth of the steps, then falls.
+
+    Args:
+        network: is in training mode in every epoch.
+        images: to train on.
+        epochs: passes over them.
+        batch: images of a step.
+        rate: the highest; it falls along a cosine.
+        seed: of the order of the images.
+        optimize: makes the optimiser of a network and a rate.
+        after_epoch: called after every epoch.
+    """
     steps = epochs * math.ceil(len(images) / batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
+    optimizer = optimize(network, rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
-    network.train()
     for epoch in range(epochs):
+        network.train()
         for chosen in order(len(images), seed, epoch).split(batch):
             optimizer.zero_grad()
-            F.cross_entropy(network(scaled(images.pixels[chosen])), images.labels[chosen]).backward()
+            output = network(scaled(images.pixels[chosen]))
+            logits, own = (output.output, output.losses) if isinstance(output, WithLosses) else (output, {})
+            (F.cross_entropy(logits, images.labels[chosen]) + sum(own.values())).backward()
             optimizer.step()
             schedule.step()
+        if after_epoch is not None:
+            after_epoch()
 
 
 def top1(network: nn.Module, images: TensorImages) -> float:
