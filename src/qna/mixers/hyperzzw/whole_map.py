@@ -128,7 +128,7 @@ ABOUT = About(
 ROW = MixerRow(
     HyperZZWGlobal2d,
     ABOUT,
-    Example((6, 6), {"size": 6, "hidden": 6}),
+    Example((6, 6), {"size": 6}),
     Traits(2, any_size=False),
     {"compiles_with_inductor_and_dynamic_sizes": "its maps are of one size"},
 )

@@ -120,6 +120,6 @@ ROW = MixerRow(
         ABOUT,
         differs=f"{ABOUT.differs}; a context and statistics of each image by itself are options of ours",
     ),
-    Example((5, 7), {"kernel_size": 3, "hidden": 6}),
+    Example((5, 7), {"kernel_size": 3}),
     Traits(2, batch_coupled=True),
 )
