@@ -207,10 +207,12 @@ def default_cfg(name):
     """What the configuration says is what the network does with an image of the named size."""
     model = timm.create_model(name, device="meta").eval()
     cfg, variant = model.default_cfg, FAMILY_OF[name].variants[name]
+    # of ImageNet, unless the family says otherwise
+    classes = FAMILY_OF[name].timm_cfg(variant).get("num_classes", 1000)
     assert model.pretrained_cfg is cfg
     assert cfg["architecture"] == name
     assert cfg["input_size"] == (model.in_chans, variant.image_size, variant.image_size)
-    assert cfg["num_classes"] == model.num_classes == 1000
+    assert cfg["num_classes"] == model.num_classes == classes
     assert len(cfg["mean"]) == len(cfg["std"]) == model.in_chans
     assert isinstance(model.get_submodule(cfg["first_conv"]), torch.nn.Conv2d)
     assert model.get_submodule(cfg["classifier"]) is model.get_classifier()
@@ -219,7 +221,7 @@ def default_cfg(name):
     features = channels_first(model, model.forward_features(x))
     assert features.shape == (1, model.num_features, *cfg["pool_size"])
     assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (1, model.head_hidden_size)
-    assert model(x).shape == (1, 1000)
+    assert model(x).shape == (1, classes)
 
 
 @clause()

@@ -17,6 +17,7 @@ from qna.labs import (
     sasa_stages,
     swin_shift,
     tap_corruption,
+    terminator_convergence,
     transnext_shift,
     vsa_size,
 )
@@ -46,5 +47,6 @@ LABS: dict[str, Lab] = {
         tap_corruption.LAB,
         gcvit_global.LAB,
         l2vit_concentration.LAB,
+        terminator_convergence.LAB,
     )
 }

@@ -66,20 +66,41 @@ def drawn(data: ImageData, images: int, held_out: int, seed: int) -> tuple[Tenso
     )
 
 
-def train(
-    network: nn.Module, images: TensorImages, *, epochs: int, batch: int, rate: float, seed: int
-) -> None:
-    """Cross entropy, and what losses the network has of its own, by AdamW.
+def adamw(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """AdamW, with decay of every weight."""
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
 
-    The rate rises for a tenth of the steps and falls along a cosine.
+
+def train(
+    network: nn.Module,
+    images: TensorImages,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    optimize: Callable[[nn.Module, float], torch.optim.Optimizer] = adamw,
+    after_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Cross entropy and the network's own losses; the rate rises for a tenth of the steps, then falls.
+
+    Args:
+        network: is in training mode in every epoch.
+        images: to train on.
+        epochs: passes over them.
+        batch: images of a step.
+        rate: the highest; it falls along a cosine.
+        seed: of the order of the images.
+        optimize: makes the optimiser of a network and a rate.
+        after_epoch: called after every epoch.
     """
     steps = epochs * math.ceil(len(images) / batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
+    optimizer = optimize(network, rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
-    network.train()
     for epoch in range(epochs):
+        network.train()
         for chosen in order(len(images), seed, epoch).split(batch):
             optimizer.zero_grad()
             output = network(scaled(images.pixels[chosen]))
@@ -88,6 +109,8 @@ def train(
             sum(own.values(), loss).backward()
             optimizer.step()
             schedule.step()
+        if after_epoch is not None:
+            after_epoch()
 
 
 def top1(network: nn.Module, images: TensorImages) -> float:

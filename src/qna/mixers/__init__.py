@@ -13,6 +13,7 @@ from qna.mixers import (
     gating,
     global_context,
     halo,
+    hyperzzw,
     learned_query,
     linear,
     neighborhood,
@@ -29,6 +30,7 @@ from qna.mixers.focal import FocalModulation2d
 from qna.mixers.gating import MixerGating2d
 from qna.mixers.global_context import GlobalContextAttention2d
 from qna.mixers.halo import HaloAttention2d
+from qna.mixers.hyperzzw import HyperZZWGlobal2d, HyperZZWLocal2d
 from qna.mixers.learned_query import (
     QnA1d,
     QnA2d,
@@ -63,6 +65,8 @@ __all__ = [
     "FullAttention2d",
     "GlobalContextAttention2d",
     "HaloAttention2d",
+    "HyperZZWGlobal2d",
+    "HyperZZWLocal2d",
     "Identity2d",
     "LengthScaledAttention2d",
     "LinearAttention2d",
@@ -102,6 +106,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    hyperzzw,
     control,
 )
 

@@ -16,6 +16,7 @@ from qna.models.qna_vit import QNA_VIT, QnAViT, QnAViTVariant
 from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
+from qna.models.terminator import TERMINATOR, Kar3, Terminator, TerminatorVariant
 from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
 from qna.models.vsa import (
     SWIN_VSA,
@@ -44,6 +45,7 @@ __all__ = [
     "QNA_UNET",
     "QNA_VIT",
     "SWIN_VSA",
+    "TERMINATOR",
     "TRANSNEXT",
     "VITAEV2_VSA",
     "Backbone",
@@ -60,6 +62,7 @@ __all__ = [
     "HaloNetVariant",
     "L2ViT",
     "L2ViTVariant",
+    "Kar3",
     "OverLoCK",
     "OverLoCKVariant",
     "QnAUNet",
@@ -68,6 +71,8 @@ __all__ = [
     "QnAViTVariant",
     "SwinVSA",
     "SwinVSAVariant",
+    "Terminator",
+    "TerminatorVariant",
     "TransNeXt",
     "TransNeXtVariant",
     "Variant",

@@ -20,6 +20,7 @@ from qna.models import (
     qna_unet,
     qna_vit,
     spectformer,
+    terminator,
     transnext,
     vsa,
 )
@@ -48,6 +49,7 @@ FAMILIES = {
         spectformer.SPECTFORMER_H_FAMILY,
         l2vit.FAMILY,
         ninformer.FAMILY,
+        terminator.FAMILY,
     )
 }
 for _family in FAMILIES.values():

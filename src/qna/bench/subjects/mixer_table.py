@@ -58,6 +58,8 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "linear": ("LinearAttention2d",),
     "local-concentration": ("LocalConcentration2d",),
     "spectral": (("SpectralGating2d", {"map_size": MAP}),),
+    "hyperzzw-global": (("HyperZZWGlobal2d", {"map_size": MAP}),),
+    "hyperzzw-local": ("HyperZZWLocal2d",),
     "token-gating": (("MixerGating2d", {"map_size": MAP}),),
     "focal": ("FocalModulation2d",),
     "contmix": ("ContMix2d",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +133,23 @@ class Hierarchy(NotScripted, nn.Module):
         """
         check_choice("output_fmt", output_fmt, ("NCHW", "NHWC"))
         taken = self.stage_indices(indices)
-        stages = list(self.stages)[: max(taken) + 1] if stop_early else list(self.stages)
-        x, maps = self.stem(x), []
-        for i, stage in enumerate(stages):
-            x = stage(x)
+        count = max(taken) + 1 if stop_early else len(self.stages)
+        maps = []
+        for i, stage_map in enumerate(self.stage_maps(self.stem(x), count)):
+            x = stage_map
             last = i == len(self.stages) - 1
             if i in taken:
                 y = self.norm(x) if norm and last else x
                 maps.append(y.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else y)
         if intermediates_only:
             return maps
-        return self.norm(x) if len(stages) == len(self.stages) else x, maps
+        return self.norm(x) if count == len(self.stages) else x, maps
+
+    def stage_maps(self, x: Tensor, count: int) -> Iterable[Tensor]:
+        """The maps after each of the first `count` stages, of what the stem makes of an image."""
+        for stage in list(self.stages)[:count]:
+            x = stage(x)
+            yield x
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

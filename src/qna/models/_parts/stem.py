@@ -48,8 +48,13 @@ class ResNetStem(NotScripted, nn.Module):
 
 def check_images(x: Tensor, conv: nn.Conv2d) -> None:
     """Images must be (B, C, H, W), with pixels, and the channels that `conv` takes."""
-    if x.ndim != 4 or x.shape[1] != conv.in_channels:
-        raise InvalidInput(f"images must be (B, C, H, W) with C = {conv.in_channels}, got {tuple(x.shape)}")
+    check_image_channels(x, conv.in_channels)
+
+
+def check_image_channels(x: Tensor, in_chans: int) -> None:
+    """Images must be (B, C, H, W), with pixels, and so many channels."""
+    if x.ndim != 4 or x.shape[1] != in_chans:
+        raise InvalidInput(f"images must be (B, C, H, W) with C = {in_chans}, got {tuple(x.shape)}")
     if 0 in x.shape[2:]:
         raise InvalidInput(f"only the batch may be empty, got images {tuple(x.shape)}")
 

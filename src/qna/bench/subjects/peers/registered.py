@@ -94,7 +94,8 @@ def _arguments(setting: Setting, name: str) -> dict[str, Any]:
     heads = setting.heads if "num_queries" in takes else setting.attention_heads
     given = {"num_heads": heads, "num_queries": setting.queries, **dict.fromkeys(WINDOWS, setting.window)}
     given |= {"block_size": BLOCK, "halo_size": setting.window // 2}
-    given |= {"map_size": (setting.height, setting.width)}
+    # of what takes maps of one size alone
+    given |= {"map_size": setting.space}
     example = {k: PLAIN.get(k, v) for k, v in _example(name).arguments.items()}
     return {**example, **{k: v for k, v in given.items() if k in takes}}
 

@@ -1,0 +1,55 @@
+"""Kar3: steps of equal size for every weight, along three signs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from qna._core.errors import InvalidInput
+
+
+class Kar3(torch.optim.Optimizer):
+    """The optimiser that Terminator is published with; no weight decay.
+
+    With the gradient g and two running means of it, m and n, a step is::
+
+        p <- p - lr (sign(g) + sign(m) + sign(n))
+        m <- b m + (1 - b) g,   n <- c n + (1 - c) g
+
+    so that the means of a step are those before it, and of the first step 0. A weight moves by 3 lr at most.
+
+    Args:
+        params: weights, or groups of them.
+        lr: the rate; the author's is 1.215e-3 for CIFAR-10, at batches of 64.
+        betas: (b, c).
+
+    Raises:
+        InvalidInput: the rate is negative or a beta not in [0, 1).
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 1.215e-3, betas: tuple[float, float] = (0.5, 0.95)):
+        if lr < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise InvalidInput(f"Kar3: lr must be at least 0 and betas in [0, 1), got lr={lr}, betas={betas}")
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step; `closure` computes the loss again, and it is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["fast_mean"], state["slow_mean"] = torch.zeros_like(p), torch.zeros_like(p)
+                means = state["fast_mean"], state["slow_mean"]
+                p.sub_(sum((mean.sign() for mean in means), p.grad.sign()), alpha=group["lr"])
+                for mean, beta in zip(means, group["betas"], strict=True):
+                    mean.lerp_(p.grad, 1 - beta)
+        return loss
