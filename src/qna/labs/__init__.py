@@ -9,6 +9,7 @@ from qna.labs import (
     gcvit_global,
     halo_blocks,
     l2vit_concentration,
+    ninformer_gate,
     overlock_context,
     qna_cost,
     qna_detection,
@@ -46,5 +47,6 @@ LABS: dict[str, Lab] = {
         tap_corruption.LAB,
         gcvit_global.LAB,
         l2vit_concentration.LAB,
+        ninformer_gate.LAB,
     )
 }
