@@ -24,7 +24,7 @@ class NiNformerGateConfig(PairedConfig):
     """
 
     data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
-    images: int = 6000
+    images: int = 5000
     dim: int = 48
     hidden: int = 96
     depth: int = 3
