@@ -5,7 +5,7 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.analysis.cost import total_macs
-from qna.models import NINFORMER, create
+from qna.models import NINFORMER, NiNformer, create
 from qna.models.convert import convert
 from qna.models.ninformer.authors import authors_name
 from tests.mixers.gating.test_mixer_gating import by_rule
@@ -79,6 +79,16 @@ def test_other_sizes():
     )
     with pytest.raises(InvalidInput, match=r"patch_size must divide .* try img_size=\(36, 36\)"):
         create("ninformer_cifar", img_size=33)
+
+
+@pytest.mark.parametrize("size", [8, (8, 12), [8, 12]])
+def test_the_class_itself_takes_a_size(size):
+    model = NiNformer(NINFORMER["ninformer_nano_16"], img_size=size, num_classes=5)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    assert model.stages[0][0].mixer.map_size == (sides[0] // 2, sides[1] // 2)
+    assert model(torch.zeros(1, 3, *sides)).shape == (1, 5)
+    with pytest.raises(InvalidInput, match="takes no other size, got 16 x 16"):
+        model(torch.zeros(1, 3, 16, 16))
 
 
 @pytest.mark.parametrize("clause", ["grad_checkpointing_changes_no_gradient", "torch_fx"])

@@ -9,6 +9,7 @@ from qna.labs import (
     gcvit_global,
     halo_blocks,
     l2vit_concentration,
+    ninformer_gate,
     overlock_context,
     qna_cost,
     qna_detection,
@@ -48,5 +49,6 @@ LABS: dict[str, Lab] = {
         gcvit_global.LAB,
         l2vit_concentration.LAB,
         terminator_convergence.LAB,
+        ninformer_gate.LAB,
     )
 }

@@ -55,6 +55,7 @@ class SizedHierarchy(Hierarchy):
         **options: Any,
     ):
         positive(type(self).__name__, in_chans=in_chans)
+        variant = self.sized(variant, img_size)
         parts = type(self).parts(variant, in_chans, **options)
         super().__init__(
             parts.stem,
@@ -70,6 +71,11 @@ class SizedHierarchy(Hierarchy):
             drop_rate=drop_rate,
         )
         self.finish(variant)
+
+    @staticmethod
+    def sized(variant: Any, img_size: int | Sequence[int] | None) -> Any:
+        """The variant for images of `img_size`; the same, unless a family has weights for one size alone."""
+        return variant
 
     def finish(self, variant: Any) -> None:
         """What a family does with the whole network: initial weights, a head of another width."""

@@ -18,20 +18,17 @@ from qna.models.ninformer.variants import NiNformerVariant
 class NiNformer(SizedHierarchy):
     """A NiNformer (Abdullah and Aydin, 2024) with timm's contract.
 
-    Images (B, in_chans, H, W) of one size, the variant's or the `img_size` that `of` is told.
+    Images (B, in_chans, H, W) of one size, the variant's unless `img_size` says another.
     No position embedding and no last norm, as published. Every block shows its map.
     """
 
-    @classmethod
-    def of(
-        cls, variant: NiNformerVariant, *, img_size: int | Sequence[int] | None = None, **arguments: Any
-    ) -> NiNformer:
-        """The model of a variant; `arguments`, its fields' and the constructor's, go before what it says."""
-        varied, others = variant.varied(arguments)
-        if img_size is not None:
-            size: Any = img_size if isinstance(img_size, int) else tuple(img_size)
-            varied = replace(varied, image_size=size, parameters=None)
-        return cls(varied, **others)
+    @staticmethod
+    def sized(variant: NiNformerVariant, img_size: int | Sequence[int] | None) -> NiNformerVariant:
+        """The variant with weights for images of that size; itself for None."""
+        if img_size is None:
+            return variant
+        size: Any = img_size if isinstance(img_size, int) else tuple(img_size)
+        return replace(variant, image_size=size, parameters=None)
 
     @staticmethod
     def parts(variant: NiNformerVariant, in_chans: int) -> Parts:
