@@ -15,6 +15,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    spectformer_share,
     swin_shift,
     tap_corruption,
     transnext_shift,
@@ -46,5 +47,6 @@ LABS: dict[str, Lab] = {
         tap_corruption.LAB,
         gcvit_global.LAB,
         l2vit_concentration.LAB,
+        spectformer_share.LAB,
     )
 }
