@@ -10,8 +10,10 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
+from qna.analysis.cost import total_macs
 from qna.models.convert import convert
 from qna.models.spectformer import SPECTFORMER, SPECTFORMER_H
+from qna.models.spectformer.blocks import ClassAttention
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "spectformer.json").read_text())
 NANO = "spectformer_h_nano_32"
@@ -79,6 +81,48 @@ def test_published_counts_hold_the_second_head(name, count):
     with torch.device("meta"):
         model = timm.create_model(name, aux_weight=0.5)
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [
+        ("spectformer_ti", 1_840_539_648),
+        ("spectformer_xs", 3_993_934_848),
+        ("spectformer_s", 6_628_174_848),
+        ("spectformer_b", 11_560_718_336),
+        ("spectformer_h_s", 4_044_822_656),
+        ("spectformer_h_b", 6_586_900_480),
+        ("spectformer_h_l", 13_181_277_696),
+    ],
+)
+def test_multiply_adds(name, macs):
+    """At 224 x 224; of those of one row 1.8, 4.0, 6.6 and 11.5 thousand million are published."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert total_macs(model, (1, 3, 224, 224)) == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"), [("spectformer_h_s", 3.9), ("spectformer_h_b", 6.3), ("spectformer_h_l", 12.7)]
+)
+def test_published_multiply_adds_hold_the_second_head_and_not_what_queries_meet(name, gmacs):
+    with torch.device("meta"):
+        model = timm.create_model(name, aux_weight=0.5)
+    variant, size = SPECTFORMER_H[name], (1, 3, 224, 224)
+    # queries with keys and shares with values, on maps of 14 x 14 and 7 x 7
+    met = sum(
+        2 * depth * positions**2 * dim
+        for depth, dim, positions in zip(variant.depths[2:], variant.dims[2:], (196, 49), strict=True)
+    )
+    assert round((total_macs(model, size) - met) / 1e9, 1) == gmacs
+    with torch.device("meta"):
+        without = total_macs(timm.create_model(name), size)
+    assert total_macs(model, size) - without == 49 * variant.dims[-1] * 1000
+
+
+def test_multiply_adds_of_the_class_attention_by_hand():
+    layer, tokens = ClassAttention(6, 2), (2, 5, 6)
+    assert total_macs(layer, tokens) == 2 * (6 * 6 + 5 * 6 * 12 + 2 * 5 * 6 + 6 * 6)
 
 
 def test_the_second_head_is_supervised_in_training():

@@ -16,6 +16,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    spectformer_share,
     swin_shift,
     tap_corruption,
     terminator_convergence,
@@ -50,5 +51,6 @@ LABS: dict[str, Lab] = {
         l2vit_concentration.LAB,
         terminator_convergence.LAB,
         ninformer_gate.LAB,
+        spectformer_share.LAB,
     )
 }

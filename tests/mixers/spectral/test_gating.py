@@ -7,6 +7,7 @@ import torch
 
 from qna._core.errors import InvalidInput
 from qna.mixers import SpectralGating2d
+from qna.mixers.spectral.products import gate_by_products
 
 SIZES = [(4, 6), (5, 7), (4, 7), (5, 6), (1, 1), (1, 2), (2, 1)]
 # float64: transforms and sums of some tens of terms
@@ -39,6 +40,12 @@ def test_is_a_circular_convolution(size, learned):
     mixer, x = layer(learned or size), a_map(size)
     kernel = torch.fft.irfft2(mixer.filters(*size), s=size, dim=(0, 1))
     torch.testing.assert_close(mixer(x), circular(x, kernel), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (31, 20)])
+def test_products_of_matrices_gate_as_transforms_do(size):
+    mixer, x = layer((4, 6)), a_map(size)
+    torch.testing.assert_close(gate_by_products(x, mixer.filters), mixer(x), **CLOSE)
 
 
 @pytest.mark.parametrize("size", SIZES)

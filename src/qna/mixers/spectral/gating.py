@@ -13,6 +13,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from qna._core import checks
 from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.mixers.spectral.products import gate_by_products
 from qna.mixers.spectral.resize import resize_filter
 from qna.parts.open_size import is_open
 
@@ -62,6 +63,8 @@ class SpectralGating2d(nn.Module):
         # autocast would interpolate filters in half precision
         whole = torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
         with whole:
+            if torch.compiler.is_exporting():
+                return gate_by_products(x.to(wide), self.filters).to(x.dtype)
             spectrum = torch.fft.rfft2(x.to(wide), dim=(1, 2), norm="ortho")
             gated = spectrum * self.filters(height, width).to(spectrum.dtype)
             # the width is said, as odd ones have the half plane of the even ones before them

@@ -13,29 +13,27 @@ def resize_filter(weight: Tensor, width: int, height_to: int, width_to: int) -> 
     frequencies that it was learned at; so one that is the same at all frequencies stays what it is. What
     `irfft2` would not read of it is taken out before, as it must not reach the frequencies between.
     """
-    weight = _as_read(weight, width)
-    rows = _periodic_matrix(height_to, weight.shape[0], weight.real)
-    columns = _half_matrix(width_to, width, weight.shape[1], weight.real)
-
-    def resized(part: Tensor) -> Tensor:
-        return torch.einsum("yh,xw,hwc->yxc", rows, columns, part)
-
-    return torch.complex(resized(weight.real), resized(weight.imag))
+    # as real numbers, as the exporter of ONNX puts no columns of complex ones together
+    parts = _as_read(torch.view_as_real(weight), width)
+    rows = _periodic_matrix(height_to, parts.shape[0], parts)
+    columns = _half_matrix(width_to, width, parts.shape[1], parts)
+    return torch.view_as_complex(torch.einsum("yh,xw,hwcp->yxcp", rows, columns, parts).contiguous())
 
 
-def _as_read(weight: Tensor, width: int) -> Tensor:
+def _as_read(parts: Tensor, width: int) -> Tensor:
     """Hermitian where a column is its own mirror; for odd widths with one column beyond the half plane."""
-    weight, last = weight.clone(), weight.shape[1] - 1
-    for column in (0,) if width % 2 else {0, last}:
-        weight[:, column] = (weight[:, column] + _mirrored(weight[:, column])) / 2
+    first, last = parts[:, :1], parts[:, -1:]
+    first = (first + _mirrored(first)) / 2
+    if width == 1:
+        return torch.cat([first, first], 1)
     if width % 2:
-        weight = torch.cat([weight, _mirrored(weight[:, last])[:, None]], 1)
-    return weight
+        return torch.cat([first, parts[:, 1:], _mirrored(last)], 1)
+    return torch.cat([first, parts[:, 1:-1], (last + _mirrored(last)) / 2], 1)
 
 
 def _mirrored(column: Tensor) -> Tensor:
-    """A column (H, C) of a real map's plane, as the column of the opposite frequency has it."""
-    return column.flip(0).roll(1, 0).conj()
+    """A column (H, 1, C, 2) of a real map's plane, as the column of the opposite frequency has it."""
+    return column.flip(0).roll(1, 0) * column.new_tensor([1.0, -1.0])
 
 
 def _periodic_matrix(new: int, old: int, like: Tensor) -> Tensor:

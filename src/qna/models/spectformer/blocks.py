@@ -129,6 +129,16 @@ class ClassAttention(nn.Module):
         key, value = both.permute(2, 0, 3, 1, 4).unbind(0)
         return apply_linear(self.out, attend(query, key, value).transpose(1, 2).flatten(2))
 
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds for tokens of `size` = (B, 1 + n, C): linear maps, and what one query attends."""
+        batch, tokens, dim = size
+        return batch * (2 * dim**2 + 2 * tokens * dim**2 + 2 * tokens * dim)
+
+    def held(self, size: Sequence[int]) -> int:
+        """Elements beside the tokens, of `size` = (B, 1 + n, C): keys and values, the query, what it gets."""
+        batch, tokens, dim = size
+        return batch * (2 * tokens + 2) * dim
+
 
 class ClassBlock(nn.Module):
     """The mean of a map as its class token, which attends the map and goes through an MLP."""
