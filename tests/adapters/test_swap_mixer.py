@@ -76,12 +76,19 @@ def test_any_mixer_in_a_convolution_s_place(name):
     row, network = MIXERS[name], BASES["convnext"]()
     swap = SwapMixer(name, "depthwise", arguments={})
     if row.traits.upsamples or not row.traits.any_size:
-        with pytest.raises(InvalidInput, match=r"does not keep the size|needs map_size"):
+        with pytest.raises(InvalidInput, match=r"does not keep the size|give map_size among its arguments"):
             swap.apply(network)
         return
     swap.apply(network)
     network(torch.randn(2, 3, 64, 64)).square().mean().backward()
     assert not [n for n, p in network.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize("name", ["MixerGating2d", "HyperZZWGlobal2d"])
+def test_a_mixer_of_one_map_takes_the_grid_of_tokens(name):
+    network = SwapMixer(name, "attention").apply(BASES["vit"]())
+    assert {block.attn.mixer.map_size for block in network.blocks} == {(4, 4)}
+    assert network(images()).shape == (2, 5)
 
 
 def test_dtype_device_and_mode_are_those_of_the_place():

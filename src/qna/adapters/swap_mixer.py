@@ -99,13 +99,22 @@ class SwapMixer(Adapter):
     def _build(self, place: Place) -> nn.Module:
         row = MIXERS[self.mixer]
         takes = inspect.signature(row.build).parameters
-        offered = {"num_heads": place.heads}
+        offered: dict[str, Any] = {"num_heads": place.heads}
+        if not row.traits.any_size and "map_size" not in self.arguments:
+            if place.grid is None:
+                raise InvalidInput(
+                    f"{self.mixer} is made for maps of one size, which {place.path} does not tell; "
+                    "give map_size among its arguments"
+                )
+            offered["map_size"] = place.grid
         if place.window is not None:
             offered |= {"kernel_size": place.window, "window_size": place.window}
         needed = {
             name: value
             for name, value in offered.items()
-            if name in takes and takes[name].default is inspect.Parameter.empty and name not in self.arguments
+            if name in takes
+            and name not in self.arguments
+            and (name == "map_size" or takes[name].default is inspect.Parameter.empty)
         }
         mixer: Any = row.create(place.dim, **needed, **self.arguments)
         if mixer.out_dim != place.dim:
@@ -126,6 +135,7 @@ class Place:
         window: taps per axis that were mixed; None where all were.
         projections: role -> (weight, bias) of what was there.
         stage: that it is in; None where the path tells none.
+        grid: rows and columns of its map, where they are known.
     """
 
     def __init__(
@@ -138,9 +148,10 @@ class Place:
         window: int | tuple[int, int] | None,
         projections: Mapping[str, tuple[Tensor, Tensor | None]],
         stage: int | None,
+        grid: tuple[int, int] | None = None,
     ):
         self.path, self.old, self.dim, self.heads = path, old, dim, heads
-        self.window, self.projections, self.stage = window, projections, stage
+        self.window, self.projections, self.stage, self.grid = window, projections, stage, grid
 
     def wrap(self, mixer: nn.Module) -> nn.Module:
         """What stands in the network for the mixer."""
@@ -158,10 +169,10 @@ class _SwinBlock(Place):
 
 
 class _Attention(Place):
-    grid: tuple[int, int]
     prefix: int
 
     def wrap(self, mixer: nn.Module) -> nn.Module:
+        assert self.grid is not None
         return TokenMixer(mixer, self.grid, self.old if self.prefix else None, self.prefix)
 
 
@@ -261,9 +272,9 @@ def _attention(network: Any) -> Iterator[Place]:
     for i, block in enumerate(blocks):
         place = _Attention(
             f"blocks.{i}.attn", block.attn, dim=block.attn.attn_dim, heads=block.attn.num_heads, window=None,
-            projections=_projections(block.attn), stage=i,
+            projections=_projections(block.attn), stage=i, grid=network.patch_embed.grid_size,
         )  # fmt: skip
-        place.grid, place.prefix = network.patch_embed.grid_size, network.num_prefix_tokens
+        place.prefix = network.num_prefix_tokens
         yield place
 
 
