@@ -25,8 +25,10 @@ LAB = Lab(
     about=replace(
         MIXERS["LinearAttention2d"].about,
         read="the author's code and its README, ChuanyangZheng/L2ViT at fad0341 (MIT)",
-        differs="the published networks have four stages and were trained on ImageNet; these have one stage "
-        "and see small images for some hundred steps: how fast they learn, not what they could reach",
+        differs="the published networks have four stages and were trained on ImageNet; these have one "
+        "stage and see small images for some hundred steps: how fast they learn, not what they could "
+        "reach. Times were first taken beside other work and said that linear attention grows to the power "
+        "1.38; they were taken again on an idle machine, and nothing else was",
         status="after",
     ),
     claim="Linear attention holds the context of the whole map at a cost that is linear in the map; a local "
