@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput
+from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow, AuthorsNames
@@ -42,7 +43,6 @@ class EViT(Adapter):
     """
 
     name: ClassVar[str] = "evit"
-    beside: ClassVar[frozenset[str]] = frozenset()
 
     keep_rate: float = 0.7
     layers: tuple[int, ...] = (3, 6, 9)
@@ -97,7 +97,7 @@ class EViT(Adapter):
         return counts
 
 
-class ReorganisingBlock(nn.Module):
+class ReorganisingBlock(AroundBlock):
     """timm's block with `EViT` between attention and MLP; all parts are the block's own.
 
     Args:
@@ -107,16 +107,12 @@ class ReorganisingBlock(nn.Module):
     """
 
     def __init__(self, block: Any, adapter: EViT, prefix: int):
-        super().__init__()
-        self.attn: Any = block.attn
-        self.norm1, self.ls1, self.drop_path1 = block.norm1, block.ls1, block.drop_path1
-        self.norm2, self.mlp, self.ls2, self.drop_path2 = block.norm2, block.mlp, block.ls2, block.drop_path2
+        super().__init__(block)
         self.adapter = adapter
         self.prefix = prefix
         self.training_rate = adapter.rate(0)
         # where `kept_tokens` finds the indices of a call
         self.noted: list[Tensor] | None = None
-        self.train(block.training)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Take the rate of this epoch for training; evaluation always takes the last."""
@@ -127,8 +123,7 @@ class ReorganisingBlock(nn.Module):
         if attn_mask is not None or is_causal:
             raise InvalidInput("evit takes no mask of tokens")
         attended, paid = self._attend(self.norm1(x))
-        x = self._reorganised(x + self.drop_path1(self.ls1(attended)), paid)
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return self.with_mlp(self._reorganised(self.with_attention(x, attended), paid))
 
     def _attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Attention of all tokens, and what the class token pays to the image's, (B, M), mean over heads."""

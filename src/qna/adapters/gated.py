@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
+from qna.adapters._parts.around import AroundAttention
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.parts.head_gate import ACTIVATIONS, HeadGate
 
-POSITIONS = ("output", "value", "key", "query", "projected")
+Position = Literal["output", "value", "key", "query", "projected"]
+POSITIONS = get_args(Position)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class GatedAttention(Adapter):
 
     name: ClassVar[str] = "gated"
 
-    position: Literal["output", "value", "key", "query", "projected"] = "output"
+    position: Position = "output"
     per: Literal["channel", "head"] = "channel"
     shared: bool = False
     add: bool = False
@@ -88,7 +90,7 @@ class GatedAttention(Adapter):
         return []
 
 
-class GatedSelfAttention(nn.Module):
+class GatedSelfAttention(AroundAttention):
     """timm's attention with gates in one place; all other parts are the attention's own.
 
     Args:
@@ -98,12 +100,7 @@ class GatedSelfAttention(nn.Module):
     """
 
     def __init__(self, attention: Any, gates: HeadGate, position: str):
-        super().__init__()
-        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
-        self.attn_dim, self.scale = attention.attn_dim, attention.scale
-        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
-        self.attn_drop, self.norm = attention.attn_drop, attention.norm
-        self.proj, self.proj_drop = attention.proj, attention.proj_drop
+        super().__init__(attention)
         self.gates = gates
         self.position = position
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -40,17 +41,16 @@ def told(network: nn.Module) -> list[dict[str, Any]]:
     return [{"name": each.adapter.name, "arguments": each.adapter.settings()} for each in applied(network)]
 
 
-def again(network: nn.Module, told: Any, where: str) -> nn.Module:
+def again(network: nn.Module, told: Sequence[Mapping[str, Any]], where: str) -> nn.Module:
     """Apply what `told` gave of another network; `where` it stands, for the error.
 
     Raises:
+        UnknownName: for an adapter that is not known, with the nearest names.
         InvalidInput: if it is damaged.
     """
-    if not isinstance(told, list):
-        raise InvalidInput(f"{where} lists no adapters")
     for each in told:
-        whole = isinstance(each, dict) and isinstance(each.get("name"), str)
-        if not whole or not isinstance(each.get("arguments"), dict):
+        name, arguments = each.get("name"), each.get("arguments")
+        if not isinstance(name, str) or not isinstance(arguments, dict):
             raise InvalidInput(f"{where} names no adapter with arguments: {str(each)[:100]}")
-        network = adapter(each["name"], **each["arguments"]).apply(network)
+        network = adapter(name, **arguments).apply(network)
     return network

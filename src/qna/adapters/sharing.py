@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,24 @@ from qna.models.shared_folder import CONFIG, LOCAL, WEIGHTS, check_folder, read_
 from qna.models.timm_entry import timm
 
 
-def save_pretrained(
-    model: nn.Module,
-    folder: Path | str,
-    *,
-    class_names: Sequence[str] | None = None,
-    data_config: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    training: str | None = None,
-) -> None:
+def save_pretrained(model: nn.Module, folder: Path | str, **about: Any) -> None:
     """`qna.models.save_pretrained`, for networks that hold adapters and for those that hold none.
 
     timm alone reads the folder of a network with adapters as the bare network, where it can read it at all;
     `from_pretrained` puts them in again.
+
+    Args:
+        model: made by ``timm.create_model``, with or without adapters.
+        folder: where to; it must not exist or be empty.
+        about: class_names, data_config, metrics and training, as there.
+
+    Raises:
+        InvalidInput: as there, but for the adapters.
+        OSError: if it cannot be written; nothing is left then.
     """
     held = told(model)
-    sharing.write_shared(
-        model,
-        folder,
-        class_names=class_names,
-        data_config=data_config,
-        metrics=metrics,
-        training=training,
-        further={"qna_adapters": held} if held else {},
-        read=from_pretrained,
-    )
+    further = {"qna_adapters": held} if held else {}
+    sharing.write_shared(model, folder, **about, further=further, read=from_pretrained)
 
 
 def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput
+from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
 from qna.adapters._parts.losses import LossOutlet, ReturnLosses
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
@@ -68,13 +69,13 @@ class TAPADL(Adapter):
                 weight = block.norm1.weight
                 pool = TokenAwarePool2d(len(weight), self.scales)
                 pool.to(device=weight.device, dtype=weight.dtype)
-                network.blocks[i] = PoolingBlock(block, pool, grid, prefix).train(block.training)
+                network.blocks[i] = PoolingBlock(block, pool.train(block.training), grid, prefix)
         if outlets:
             network.register_forward_hook(ReturnLosses("attention_diversification", self.diversity, outlets))
         return []
 
 
-class PoolingBlock(nn.Module):
+class PoolingBlock(AroundBlock):
     """timm's block whose attention reads averaged tokens; all other parts are the block's own.
 
     Args:
@@ -85,10 +86,7 @@ class PoolingBlock(nn.Module):
     """
 
     def __init__(self, block: Any, pool: nn.Module, grid: tuple[int, int], prefix: int):
-        super().__init__()
-        self.norm1, self.attn, self.ls1 = block.norm1, block.attn, block.ls1
-        self.norm2, self.mlp, self.ls2 = block.norm2, block.mlp, block.ls2
-        self.drop_path1, self.drop_path2 = block.drop_path1, block.drop_path2
+        super().__init__(block)
         self.pool = pool
         self.grid = grid
         self.prefix = prefix
@@ -104,11 +102,10 @@ class PoolingBlock(nn.Module):
         pooled = self.pool(image.unflatten(1, self.grid)).flatten(1, 2)
         read = torch.cat([x[:, : self.prefix], pooled], 1) if self.prefix else pooled
         mixed = self.attn(self.norm1(read), attn_mask=attn_mask, is_causal=is_causal)
-        x = x + self.drop_path1(self.ls1(mixed))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return self.with_mlp(self.with_attention(x, mixed))
 
 
-class JudgedAttention(nn.Module):
+class JudgedAttention(AroundAttention):
     """timm's attention that leaves a loss on its weights in training; all parts are the attention's own.
 
     Args:
@@ -117,11 +114,7 @@ class JudgedAttention(nn.Module):
     """
 
     def __init__(self, attention: Any, threshold: float):
-        super().__init__()
-        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
-        self.qkv, self.q_norm, self.k_norm = attention.qkv, attention.q_norm, attention.k_norm
-        self.attn_drop, self.norm, self.gate = attention.attn_drop, attention.norm, attention.gate
-        self.proj, self.proj_drop = attention.proj, attention.proj_drop
+        super().__init__(attention)
         self.threshold = threshold
         self.outlet = LossOutlet()
 

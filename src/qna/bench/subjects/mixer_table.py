@@ -16,7 +16,7 @@ import torch
 from qna._core.errors import InvalidInput, check_choice
 from qna.analysis.footprint import peak_bytes
 from qna.bench.measure.rows import Row
-from qna.bench.subjects.accuracy import RECIPES, TOP1, Run
+from qna.bench.subjects.accuracy import RECIPES, TOP1, Run, without_measured
 from qna.bench.subjects.comparison import ModelChoice
 from qna.bench.subjects.peers.memory_room import refuse_above_memory
 from qna.bench.subjects.whole_model import ModelSetting, create
@@ -145,10 +145,11 @@ def runs(
     every = [(place, name) for place in data for name in names]
     for place, name in every:
         for rate in rates:
-            yield from _unmeasured(_run(place, name, seeds[0], rate), rows)
+            yield from without_measured([_run(place, name, seeds[0], rate)], rows)
     for seed in seeds[1:]:
         for place, name in every:
-            yield from _unmeasured(_run(place, name, seed, best_rate(place, name, seeds[0], rows)), rows)
+            best = best_rate(place, name, seeds[0], rows)
+            yield from without_measured([_run(place, name, seed, best)], rows)
 
 
 def best_rate(data: str, name: str, seed: int, rows: Iterable[Row]) -> float:
@@ -171,8 +172,3 @@ def _run(data: str, name: str, seed: int, rate: float) -> Run:
 def _word(value: Any) -> str:
     """As `qna train --model-kwargs` reads it back."""
     return value if isinstance(value, str) else repr(value).replace(" ", "")
-
-
-def _unmeasured(run: Run, rows: Iterable[Row]) -> Iterator[Run]:
-    if all(row.extra.get("command") != run.command for row in rows):
-        yield run
