@@ -9,15 +9,16 @@ from qna._core.errors import InvalidInput
 from qna.adapters.evit import EViT, kept_tokens
 from qna.labs.evit_keep.choosing import ATTENDED, RANDOM, UNATTENDED, reduced
 from qna.labs.evit_keep.config import EViTKeepConfig
-from qna.labs.evit_keep.training import DENSE, build, layers, total_macs_of
+from qna.labs.evit_keep.training import DENSE, layers, total_macs_of
 from qna.labs.evit_keep.verdict import made_up, verdict
+from qna.labs.small_vit import small_vit
 
 CONFIG = EViTKeepConfig(dim=16, depth=4)
 
 
 def test_choosers_keep_what_they_say():
     torch.manual_seed(0)
-    network, images = build(CONFIG, 28, 1, 10).eval(), torch.randn(2, 1, 28, 28)
+    network, images = small_vit(CONFIG, (1, 28, 28), 10).eval(), torch.randn(2, 1, 28, 28)
     adapter = EViT(0.5, layers=(1,))
     kept = {
         chooser: kept_tokens(reduced(copy.deepcopy(network), chooser, adapter, 0), images)[0]

@@ -3,21 +3,22 @@
 import torch
 
 from qna.labs.gated_sink.config import GatedSinkConfig
-from qna.labs.gated_sink.training import NETWORKS, build, looked_at
+from qna.labs.gated_sink.training import NETWORKS, looked_at
 from qna.labs.gated_sink.verdict import made_up, verdict
+from qna.labs.small_vit import adapted_vit
 
 CONFIG = GatedSinkConfig(dim=32, depth=2)
 IMAGE = torch.Size((1, 28, 28))
 
 
 def test_networks_begin_alike():
-    states = [build(CONFIG, IMAGE, 10, adapter, 3).state_dict() for adapter in NETWORKS.values()]
+    states = [adapted_vit(CONFIG, IMAGE, 10, adapter, 3).state_dict() for adapter in NETWORKS.values()]
     assert all(torch.equal(state[name], t) for state in states for name, t in states[-1].items())
     assert [len(state) - len(states[-1]) for state in states] == [2, 2, 2, 0]
 
 
 def test_what_the_first_token_gets_and_the_largest_activation():
-    network = build(CONFIG, IMAGE, 10, None, 0)
+    network = adapted_vit(CONFIG, IMAGE, 10, None, 0)
     images = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         for block in network.blocks:

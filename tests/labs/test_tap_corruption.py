@@ -3,8 +3,9 @@
 import torch
 
 from qna.data.images.labelled import TensorImages
+from qna.labs.small_vit import adapted_vit
 from qna.labs.tap_corruption.config import TAPCorruptionConfig
-from qna.labs.tap_corruption.training import NETWORKS, build, damage, pairwise_cosine
+from qna.labs.tap_corruption.training import NETWORKS, damage, pairwise_cosine
 from qna.labs.tap_corruption.verdict import made_up, verdict
 
 CONFIG = TAPCorruptionConfig(dim=32, depth=2)
@@ -12,14 +13,14 @@ IMAGE = torch.Size((1, 28, 28))
 
 
 def test_networks_begin_alike():
-    states = [build(CONFIG, IMAGE, 10, adapter, 3).state_dict() for adapter in NETWORKS.values()]
+    states = [adapted_vit(CONFIG, IMAGE, 10, adapter, 3).state_dict() for adapter in NETWORKS.values()]
     assert all(torch.equal(state[name], t) for state in states for name, t in states[-1].items())
     both, pooled, judged, plain = (set(state) for state in states)
     assert both == pooled > judged == plain
 
 
 def test_cosines_of_even_and_of_own_attention():
-    network = build(CONFIG, IMAGE, 10, None, 0)
+    network = adapted_vit(CONFIG, IMAGE, 10, None, 0)
     images = torch.randn(3, 1, 28, 28)
     with torch.no_grad():
         for block in network.blocks:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from qna._core.errors import InvalidInput
 from qna.labs.config_checks import check_counts, check_multiple
-from qna.labs.paired_config import PairedConfig
+from qna.labs.small_vit import SmallViTConfig
 
 
 @dataclass(frozen=True)
-class EViTKeepConfig(PairedConfig):
+class EViTKeepConfig(SmallViTConfig):
     """Vision transformers that lose tokens in three of their blocks, in training and after it.
 
     Attributes:
-        data: what it learns; digits comes with scikit-learn.
-        dim: channels, a multiple of 16, 16 a head.
         depth: blocks; a quarter, a half and three quarters of the way tokens are dropped.
-        patch_size: pixels per axis of a token.
         train_keep: part of the image tokens that stays in training; 1 trains one network with all of them,
             from which every chooser drops afterwards.
         keep: parts of the image tokens that stay in each of those blocks.
@@ -26,23 +22,17 @@ class EViTKeepConfig(PairedConfig):
         seconds: at least so long is every network timed.
     """
 
-    data: Literal["fashion-mnist", "digits"] = "fashion-mnist"
     images: int = 3000
-    dim: int = 48
     depth: int = 8
-    patch_size: int = 4
     train_keep: float = 0.7
     keep: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)
     time_size: int = 56
     seconds: float = 0.5
     epochs: int = 6
-    batch: int = 50
-    rates: tuple[float, ...] = (2e-3,)
 
     def __post_init__(self):
         super().__post_init__()
-        check_counts(self, "patch_size", "time_size")
-        check_multiple(self, "dim", 16)
+        check_counts(self, "time_size")
         check_multiple(self, "depth", 4)
         if not 0 < self.train_keep <= 1:
             raise InvalidInput(f"train_keep must be above 0 and at most 1, got {self.train_keep}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from qna.labs.evit_keep.choosing import CHOOSERS, reduced
 from qna.labs.evit_keep.config import EViTKeepConfig
 from qna.labs.paired import case_of
 from qna.labs.row import Figure
-from qna.models.registry import create
+from qna.labs.small_vit import small_vit
 
 DENSE, SHORT = "all tokens", "evit"
 # case of the times
@@ -31,26 +30,16 @@ def layers(config: EViTKeepConfig) -> tuple[int, ...]:
     return tuple(config.depth * i // 4 for i in (1, 2, 3))
 
 
-def build(config: EViTKeepConfig, size: int, channels: int, classes: int) -> nn.Module:
-    """The whole network for square images of `size` pixels."""
-    arguments: dict[str, Any] = {
-        "img_size": size, "patch_size": config.patch_size, "in_chans": channels, "num_classes": classes,
-        "embed_dim": config.dim, "depth": config.depth, "num_heads": config.dim // 16, "mlp_ratio": 2,
-    }  # fmt: skip
-    return create("vit_tiny_patch16_224", **arguments)
-
-
 def evaluate_all(config: EViTKeepConfig, seed: int, rate: float) -> list[Figure]:
     """Train every chooser's network and the whole one alike, and count what is right with every keep rate."""
     data = load_data(config.data, config.data_dir)
     train_on, held_out = classifying.drawn(data, config.images, config.held_out, seed)
-    channels, size, _ = train_on.pixels.shape[1:]
     about = {"data": config.data, "seed": seed, "lr": rate, "epochs": config.epochs}
     about |= {"trained_on": len(train_on), "held_out": len(held_out)}
 
     def fresh() -> nn.Module:
         with seeded(derive_seed(seed, "weights")):
-            return build(config, size, channels, len(data.classes))
+            return small_vit(config, train_on.pixels.shape[1:], len(data.classes))
 
     def fewer(network: nn.Module, chooser: str, keep: float) -> nn.Module:
         adapter = EViT(keep, layers=layers(config))
@@ -84,7 +73,7 @@ def evaluate_all(config: EViTKeepConfig, seed: int, rate: float) -> list[Figure]
 def time_all(config: EViTKeepConfig) -> list[Figure]:
     """Inference of larger images, whole and with every part of the tokens, in turns."""
     with seeded(derive_seed(config.seed, "time")):
-        network = build(config, config.time_size, 1, 10).eval()
+        network = small_vit(config, (1, config.time_size, config.time_size), 10).eval()
         images = torch.randn(8, 1, config.time_size, config.time_size)
     networks = {DENSE: network}
     for keep in config.keep:

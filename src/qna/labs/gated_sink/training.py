@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from qna._core.seeds import derive_seed, seeded
 from qna.adapters.gated import GatedAttention
 from qna.data import load_data
 from qna.labs import classifying
 from qna.labs.gated_sink.config import GatedSinkConfig
 from qna.labs.paired import case_of
 from qna.labs.row import Figure
-from qna.models.registry import create
+from qna.labs.small_vit import adapted_vit, look_at_attention
 
 # name -> what is put around the network
 NETWORKS: dict[str, GatedAttention | None] = {
@@ -35,7 +33,7 @@ def train_all(config: GatedSinkConfig, seed: int, rate: float) -> list[Figure]:
     about |= {"trained_on": len(train_on), "held_out": len(held_out)}
     figures = []
     for name, adapter in NETWORKS.items():
-        network = build(config, train_on.pixels.shape[1:], len(data.classes), adapter, seed)
+        network = adapted_vit(config, train_on.pixels.shape[1:], len(data.classes), adapter, seed)
         classifying.train(network, train_on, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
         first, largest = looked_at(network, classifying.scaled(held_out.pixels[:200]))
         measured = {
@@ -49,21 +47,6 @@ def train_all(config: GatedSinkConfig, seed: int, rate: float) -> list[Figure]:
     return figures
 
 
-def build(
-    config: GatedSinkConfig, image: torch.Size, classes: int, adapter: GatedAttention | None, seed: int
-) -> nn.Module:
-    """A network for images (C, H, W); what networks share is drawn alike."""
-    arguments: dict[str, Any] = {
-        "img_size": tuple(image[1:]), "patch_size": config.patch_size, "in_chans": image[0],
-        "num_classes": classes, "embed_dim": config.dim, "depth": config.depth,
-        "num_heads": config.dim // 16, "mlp_ratio": 2,
-    }  # fmt: skip
-    with seeded(derive_seed(seed, "weights")):
-        network = create("vit_tiny_patch16_224", **arguments)
-        return network if adapter is None else adapter.apply(network)
-
-
-@torch.no_grad()
 def looked_at(network: Any, images: Tensor) -> tuple[float, float]:
     """The part of attention that the first token gets, and the largest activation between blocks.
 
@@ -73,18 +56,12 @@ def looked_at(network: Any, images: Tensor) -> tuple[float, float]:
     received: list[float] = []
     largest = 0.0
 
-    def note_attention(attention: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
-        q, k, _ = attention.qkv(given[0]).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(-1)
-        received.append(float(weights[..., 0].mean()))
-
     def note_output(block: nn.Module, given: object, output: Tensor) -> None:
         nonlocal largest
         largest = max(largest, float(output.abs().max()))
 
-    hooks = [block.attn.register_forward_hook(note_attention) for block in network.blocks]
-    hooks += [block.register_forward_hook(note_output) for block in network.blocks]
-    network.eval()(images)
+    hooks = [block.register_forward_hook(note_output) for block in network.blocks]
+    look_at_attention(network, images, lambda weights: received.append(float(weights[..., 0].mean())))
     for hook in hooks:
         hook.remove()
     return sum(received) / len(received), largest

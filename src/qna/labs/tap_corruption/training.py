@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qna._core.seeds import derive_seed, seeded
 from qna.adapters.tap_adl import TAPADL
 from qna.data import load_data
 from qna.data.images.labelled import TensorImages
@@ -15,8 +14,8 @@ from qna.eval.corruptions import CORRUPTIONS
 from qna.labs import classifying
 from qna.labs.paired import case_of
 from qna.labs.row import Figure
+from qna.labs.small_vit import adapted_vit, look_at_attention
 from qna.labs.tap_corruption.config import TAPCorruptionConfig
-from qna.models.registry import create
 
 # name -> what is put around the network
 NETWORKS: dict[str, TAPADL | None] = {
@@ -38,7 +37,7 @@ def train_all(config: TAPCorruptionConfig, seed: int, rate: float) -> list[Figur
     damaged = {name: damage(held_out, name, config.severity) for name in CORRUPTIONS}
     figures = []
     for name, adapter in NETWORKS.items():
-        network = build(config, train_on.pixels.shape[1:], len(data.classes), adapter, seed)
+        network = adapted_vit(config, train_on.pixels.shape[1:], len(data.classes), adapter, seed)
         classifying.train(network, train_on, epochs=config.epochs, batch=config.batch, rate=rate, seed=seed)
         right = {kind: classifying.top1(network, images) for kind, images in damaged.items()}
         measured = {
@@ -53,41 +52,22 @@ def train_all(config: TAPCorruptionConfig, seed: int, rate: float) -> list[Figur
     return figures
 
 
-def build(
-    config: TAPCorruptionConfig, image: torch.Size, classes: int, adapter: TAPADL | None, seed: int
-) -> nn.Module:
-    """A network for images (C, H, W); what networks share is drawn alike."""
-    arguments: dict[str, Any] = {
-        "img_size": tuple(image[1:]), "patch_size": config.patch_size, "in_chans": image[0],
-        "num_classes": classes, "embed_dim": config.dim, "depth": config.depth,
-        "num_heads": config.dim // 16, "mlp_ratio": 2,
-    }  # fmt: skip
-    with seeded(derive_seed(seed, "weights")):
-        network = create("vit_tiny_patch16_224", **arguments)
-        return network if adapter is None else adapter.apply(network)
-
-
 def damage(images: TensorImages, kind: str, severity: int) -> TensorImages:
     """The images with one of qna's own corruptions."""
     pixels = CORRUPTIONS[kind](images.pixels.float() / 255, severity, range(len(images)))
     return TensorImages(pixels.mul(255).round().to(torch.uint8), images.labels)
 
 
-@torch.no_grad()
 def pairwise_cosine(network: Any, images: Tensor) -> float:
     """How alike two queries of a layer attend: the mean cosine over pairs, images and layers."""
     found: list[float] = []
 
-    def note(attention: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
-        q, k, _ = attention.qkv(given[0]).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        rows = (q * attention.scale @ k.transpose(-2, -1)).softmax(-1).mean(1)
+    def note(weights: Tensor) -> None:
+        rows = weights.mean(1)
         rows = rows / rows.norm(dim=-1, keepdim=True)
         n = rows.shape[1]
         # of all pairs those of a query with itself are taken out
         found.append(float((rows.sum(1).square().sum(-1) - n).mean() / (n * (n - 1))))
 
-    hooks = [block.attn.register_forward_hook(note) for block in network.blocks]
-    network.eval()(images)
-    for hook in hooks:
-        hook.remove()
+    look_at_attention(network, images, note)
     return sum(found) / len(found)
