@@ -1,6 +1,5 @@
 """BiFormer: logits of the authors' code, their checkpoints in both forms, sizes, and what is refused."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,22 +17,17 @@ from qna.models.biformer.authors import authors_name
 from qna.models.biformer.block import EnhancedFullAttention2d
 from qna.models.biformer.reductions import BiFormerHalving
 from qna.models.convert import convert
+from tests.models.golden import rule
+from tests.models.golden_state import drawn_state
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "biformer.json").read_text())
 NANO = "biformer_nano_32"
 SMALL_CASES = ("biformer", "stl", "stl_nchw")
 
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
-
 
 def golden_state(case):
     """What the authors' file of a case would hold."""
-    return {
-        n: torch.from_numpy(rule.torch_tensor(n, tuple(shape))) if shape else torch.tensor(0)
-        for n, shape in GOLDEN[case]["shapes"].items()
-    }
+    return drawn_state(GOLDEN[case]["shapes"])
 
 
 def arguments_of(case):

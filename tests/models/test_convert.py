@@ -1,7 +1,6 @@
 """The authors' checkpoints: logits of their own model, the file format, the way back, what is refused."""
 
 import base64
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,14 +16,11 @@ from qna.models.convert import convert
 from qna.models.flax_file import PackedArray, flatten, read_flax, write_flax
 from qna.models.qna_vit.authors import _collections, from_flax, to_flax
 from qna.models.qna_vit.authors_tensors import authors_tensors
+from tests.models.golden import rule
 
 GOLDEN = Path(__file__).parent / "golden"
 LOGITS = json.loads((GOLDEN / "logits.json").read_text())
 FILES = json.loads((GOLDEN / "flax_files.json").read_text())
-
-_spec = importlib.util.spec_from_file_location("golden_rule", GOLDEN / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def golden_tree(model, **arguments):

@@ -1,6 +1,5 @@
 """FocalNet: logits of the authors' code, their checkpoints and timm's, sizes, and what is refused."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,20 +17,17 @@ from qna.models.convert import convert
 from qna.models.focalnet.authors import authors_name, from_authors, timms_name
 from qna.models.focalnet.blocks import FocalHalving, FocalStem, PostNormBlock
 from tests.mixers.focal.test_modulation import Held
+from tests.models.golden import rule
+from tests.models.golden_state import drawn_state
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "focalnet.json").read_text())
 NANO = "qna_focalnet_nano_16"
 LARGE = {"post_norm": True, "layer_scale": 0.5, "overlapping": True, "patch_size": 4}
 
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
-
 
 def golden_state(case):
     """What the authors' file of a case would hold."""
-    shapes = GOLDEN[case]["shapes"]
-    return {n: torch.from_numpy(rule.torch_tensor(n, tuple(shape))) for n, shape in shapes.items()}
+    return drawn_state(GOLDEN[case]["shapes"])
 
 
 def filled(network):

@@ -1,6 +1,5 @@
 """GC ViT: logits of the authors' code and of timm's, both kinds of checkpoints, sizes, refusals."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -20,14 +19,11 @@ from qna.models import GCVIT, GCViT, GCViTVariant, create
 from qna.models._parts.block import MixerBlock
 from qna.models.convert import convert
 from qna.models.gcvit.authors import authors_name, timm_name
+from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "gcvit.json").read_text())
 NANO = "qna_gcvit_nano_32"
 PUBLISHED = [name for name in GCVIT if name != NANO]
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def their_shape(key, name, tensor):

@@ -1,6 +1,5 @@
 """L2ViT: logits of the author's code, their checkpoints, sizes, blocks, and what is refused."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,21 +16,16 @@ from qna.models import L2VIT, L2ViT
 from qna.models.convert import convert
 from qna.models.l2vit.authors import authors_name
 from qna.models.l2vit.patches import L2ViTStem, NormThenHalve
+from tests.models.golden import rule
+from tests.models.golden_state import drawn_state
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "l2vit.json").read_text())
 NANO = "l2vit_nano_32"
 
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
-
 
 def golden_state(case):
     """What the author's file of a case would hold."""
-    return {
-        n: torch.from_numpy(rule.torch_tensor(n, tuple(shape))) if shape else torch.tensor(0)
-        for n, shape in GOLDEN[case]["shapes"].items()
-    }
+    return drawn_state(GOLDEN[case]["shapes"])
 
 
 def arguments_of(case):

@@ -1,6 +1,5 @@
 """NAT, DiNAT and DiNAT_s: logits of the authors' code, their checkpoints, sizes, and what is refused."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -17,20 +16,17 @@ from qna.models._parts.patches import PatchHalving
 from qna.models.convert import convert
 from qna.models.nat.authors import authors_name
 from qna.models.nat.reductions import ConvolutionHalving
+from tests.models.golden import rule
+from tests.models.golden_state import drawn_state
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "nat.json").read_text())
 SIZES = {**NAT_SIZES, **DINAT_SIZES}
 NANO = "nat_nano_16"
 
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
-
 
 def golden_state(case):
     """What the authors' file of a case would hold."""
-    shapes = GOLDEN[case]["shapes"]
-    return {n: torch.from_numpy(rule.torch_tensor(n, tuple(shape))) for n, shape in shapes.items()}
+    return drawn_state(GOLDEN[case]["shapes"])
 
 
 # what the authors' networks compute

@@ -1,6 +1,5 @@
 """OverLoCK: logits of the authors' code, both forms, their checkpoints, sizes, and what is refused."""
 
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -17,14 +16,11 @@ from qna.models import OVERLOCK, OverLoCKVariant, create
 from qna.models.convert import convert
 from qna.models.overlock.authors import from_authors
 from qna.models.overlock.blocks import ChannelAffine, DynamicBlock, LargeKernelBlock, ResponseNorm
+from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "overlock.json").read_text())
 NANO = "overlock_nano_32"
 SMALL = {n: v for n, v in GOLDEN["small"]["arguments"].items() if n != "num_classes"}
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def golden_state(case):

@@ -1,6 +1,5 @@
 """SpectFormer: logits of the authors' code, their layout of checkpoints, counts, the second head."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,13 +13,10 @@ from qna.analysis.cost import total_macs
 from qna.models.convert import convert
 from qna.models.spectformer import SPECTFORMER, SPECTFORMER_H
 from qna.models.spectformer.blocks import ClassAttention
+from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "spectformer.json").read_text())
 NANO = "spectformer_h_nano_32"
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def authors_file(case, path):

@@ -1,6 +1,5 @@
 """Terminator: the author's logits, sizes, batches, stored kernels, the slow loss and its optimiser."""
 
-import importlib.util
 import json
 from itertools import combinations
 from pathlib import Path
@@ -13,16 +12,13 @@ from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
 from qna.models import TERMINATOR, Kar3, create
 from qna.models.terminator.blocks import GroupStandardization
+from tests.models.golden import rule
 from tests.models.terminator_names import fitted, published_parts
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "terminator.json").read_text())
 SMALL = {
     name: tuple(value) if isinstance(value, list) else value for name, value in GOLDEN["arguments"].items()
 }
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def small(seed=0, **arguments):

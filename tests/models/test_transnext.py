@@ -1,6 +1,5 @@
 """TransNeXt: logits of the authors' code, their checkpoints, sizes, and what is refused."""
 
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -19,14 +18,11 @@ from qna.models import TRANSNEXT, TransNeXt, TransNeXtVariant
 from qna.models.convert import convert
 from qna.models.transnext.authors import authors_name
 from qna.parts.conv_glu import ConvolutionalGLU
+from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "transnext.json").read_text())
 LOGITS = [case for case in GOLDEN if case != "dense"]
 NANO = "transnext_nano_16"
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def golden_state(case):

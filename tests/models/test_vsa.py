@@ -1,6 +1,5 @@
 """Networks of varied-size windows: logits of the authors' ViTAEv2, their checkpoints, blocks, and limits."""
 
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -19,13 +18,10 @@ from qna.models.vsa.authors import authors_name, authors_shape
 from qna.models.vsa.blocks import VariedSizeBlock
 from qna.models.vsa.cells import NormalCell, ReductionCell
 from tests.mixers.varied_size.test_window_attention import Held
+from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "vsa.json").read_text())
 SWIN, VITAE = "swin_vsa_nano_16", "vitaev2_vsa_nano_16"
-
-_spec = importlib.util.spec_from_file_location("golden_rule", Path(__file__).parent / "golden" / "rule.py")
-rule = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rule)
 
 
 def golden_state(case):
