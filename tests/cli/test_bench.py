@@ -223,3 +223,38 @@ def test_accuracy_adds_a_row_after_each_run_and_repeats_none(tmp_path, monkeypat
     assert "1 runs, 2 more have their rows" in told
     assert "accuracy-cifar10 window-7: 50.00 % right, 1.5 CPU minutes" in told
     assert len(rows.read(out)) == 3
+
+
+def test_mixers_are_timed_in_one_backbone(tmp_path, capsys):
+    out = tmp_path / "rows.csv"
+    words = ["bench", "mixers", "--what", "cost", "--mixers", "identity", "token-gating", "--sizes", 16]
+    assert run(*words, "--seconds", 0.001, "--no-memory", "--out", out) == 0
+    assert [(r.case, r.provider, r.mode, r.metric, r.unit) for r in rows.read(out)] == [
+        ("mixers-1x16x16-float32", name, mode, "time", "ms")
+        for mode in ("forward", "forward+backward")
+        for name in ("identity", "token-gating")
+    ]
+    assert run("bench", "mixers", "--what", "speed") == 2
+    assert "unknown WHAT 'speed'" in capsys.readouterr().err
+    assert run("bench", "mixers", "--mixers", "identitty") == 2
+    assert "unknown mixer of the table 'identitty'; did you mean 'identity'" in capsys.readouterr().err
+
+
+def test_mixers_are_trained_at_every_rate_then_at_the_best_with_another_seed(tmp_path, monkeypatch):
+    out = tmp_path / "a.csv"
+
+    def row_of(of, folder, stamp, *, cpu_seconds, seconds):
+        lr = float(of.options[of.options.index("--lr") + 1])
+        extra = {"command": of.command, "cpu_seconds": cpu_seconds, "seed": of.seed, "lr": lr}
+        return row(case=of.case, provider=of.entrant, metric="top1", p50=50 + 100 * lr, extra=extra)
+
+    monkeypatch.setattr(accuracy, "_train", lambda arguments, log: 90.0)
+    monkeypatch.setattr(accuracy, "row_of", row_of)
+    words = ["bench", "mixers", "--what", "accuracy", "--data", "cifar10", "--mixers", "qna", "identity",
+             "--rates", 0.01, 0.02, "--runs", tmp_path / "runs", "--out", out]  # fmt: skip
+    for _ in range(2):  # what has a row is not trained again
+        assert run(*words) == 0
+        assert [(r.provider, r.extra["seed"], r.extra["lr"]) for r in rows.read(out)] == [
+            ("qna", 0, 0.01), ("qna", 0, 0.02), ("identity", 0, 0.01), ("identity", 0, 0.02),
+            ("qna", 1, 0.02), ("identity", 1, 0.02),
+        ]  # fmt: skip

@@ -22,7 +22,8 @@ def test_its_commands_are_read():
     commands = re.findall(r"^    qna train (.*?[^\\])$", PAGE, re.DOTALL | re.MULTILINE)
     assert commands
     for command in commands:
-        network = parse(["--data", "digits", *shlex.split(command.replace("\\\n", " "))]).network
+        words = shlex.split(command.replace("\\\n", " "))
+        network = parse(["digits" if word == "photos/" else word for word in words]).network
         assert network.adapter
         adapter(network.adapter, **network.adapter_arguments())
 
