@@ -40,6 +40,17 @@ class PositionRows(NamedTuple):
         return repeated.pull(each.repeat(batch, 1), positions).unflatten(0, (batch, rows))
 
 
+def whole_map_rows(shares: Tensor) -> PositionRows:
+    """Rows of attention in which every position sees the whole map.
+
+    Args:
+        shares: (B, H, W, h, H, W); the mean over heads is taken.
+    """
+    shares = shares.mean(3).flatten(3).flatten(1, 2)
+    n = shares.shape[-1]
+    return PositionRows(shares, torch.arange(n, device=shares.device).expand(shares.shape[1], -1))
+
+
 def received(rows: PositionRows, even: Tensor, positions: int) -> Tensor:
     """What each position gets from all rows over what it gets of even ones: (B, positions).
 

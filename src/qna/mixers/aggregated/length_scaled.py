@@ -17,7 +17,7 @@ from qna.mixers.aggregated.queries import LengthScaledQueries, unit
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import transformed
 from qna.parts.linear import apply_linear
-from qna.parts.rows import PositionRows
+from qna.parts.rows import PositionRows, whole_map_rows
 
 
 class LengthScaledAttention2d(nn.Module):
@@ -96,9 +96,7 @@ class LengthScaledAttention2d(nn.Module):
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each position looks: the softmax, mean over heads."""
-        shares = self.attention_map(x).mean(3).flatten(3).flatten(1, 2)
-        n = x.shape[1] * x.shape[2]
-        return PositionRows(shares, torch.arange(n, device=x.device).expand(n, -1))
+        return whole_map_rows(self.attention_map(x))
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all: (B, H, W), 1 where attention is even."""

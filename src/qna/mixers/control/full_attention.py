@@ -14,7 +14,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import attend
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
-from qna.parts.rows import PositionRows
+from qna.parts.rows import PositionRows, whole_map_rows
 
 
 class FullAttention2d(nn.Module):
@@ -60,9 +60,7 @@ class FullAttention2d(nn.Module):
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each position looks: the softmax, mean over heads."""
-        shares = self.attention_map(x).mean(3).flatten(3).flatten(1, 2)
-        n = x.shape[1] * x.shape[2]
-        return PositionRows(shares, torch.arange(n, device=x.device).expand(n, -1))
+        return whole_map_rows(self.attention_map(x))
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim)."""
