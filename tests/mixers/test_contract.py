@@ -8,7 +8,10 @@ import torch
 import qna
 from qna._core.errors import InvalidInput, UnknownName
 from qna.mixers import FAMILIES, MIXERS
-from tests.mixers import contract
+from tests.mixers import causal_contract, contract
+
+# its clauses are among the others'
+assert causal_contract
 
 # of each family one mixer goes through torch's own compiler, the others through its tracing alone
 REPRESENTATIVES = [next((r for r in f.ROWS if r.traits.axes == 2), f.ROWS[0]).name for f in FAMILIES]
@@ -24,6 +27,11 @@ def test_contract(name, clause):
 @pytest.mark.parametrize("name", MIXERS)
 def test_exemptions_name_clauses(name):
     contract.hold_exemptions(MIXERS[name])
+
+
+def test_every_mixer_that_goes_on_says_so():
+    goes_on = [name for name, row in MIXERS.items() if hasattr(row.build, "init_state")]
+    assert goes_on == [name for name, row in MIXERS.items() if row.traits.causal]
 
 
 @pytest.mark.long

@@ -9,10 +9,10 @@ import qna.mixers
 from qna.mixers import MIXERS
 
 ROOT = Path(qna.mixers.__file__).parent
-# files of families: ROOT/family/file.py
+# files of families: ROOT/family/file.py, and those of systems in folders of their own inside one
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in ROOT.glob("*/*.py")
+    for path in ROOT.glob("*/**/*.py")
     if path.name != "__init__.py"
 }
 
@@ -44,8 +44,8 @@ def _holds_rows(tree):
 
 
 def _imported(file, trees):
-    family, _, name = file.removesuffix(".py").partition("/")
-    module = f"qna.mixers.{family}.{name}"
+    family = file.partition("/")[0]
+    module = f"qna.mixers.{file.removesuffix('.py').replace('/', '.')}"
     return any(
         other != file and other.startswith(f"{family}/") and module in _imports(tree)
         for other, tree in trees.items()
@@ -111,11 +111,23 @@ MIXER = "from torch import nn\nclass A(nn.Module):\n    def forward(self, x):\n 
         ({"a/a.py": MIXER + "ROW = 1\n"}, ["a/a.py: A"]),
         ({"a/a.py": MIXER + "class B(A):\n    pass\nROW = 1\n"}, []),
         ({"a/a.py": MIXER, "a/b.py": "from qna.mixers.a.a import A\n"}, []),
+        ({"a/c/a.py": MIXER, "a/b.py": "from qna.mixers.a.c.a import A\n"}, []),
+        ({"a/c/a.py": MIXER}, ["a/c/a.py: A"]),
         ({"a/a.py": MIXER, "b/b.py": "from qna.mixers.a.a import A\n"}, ["a/a.py: A"]),
         ({"a/a.py": MIXER.replace("A", "_A")}, []),
         ({"a/a.py": MIXER.replace("A", "B")}, []),
     ],
-    ids=["no row", "a row of another", "a base", "a part", "a stranger's part", "private", "a row"],
+    ids=[
+        "no row",
+        "a row of another",
+        "a base",
+        "a part",
+        "a part in a folder",
+        "a folder",
+        "a stranger's part",
+        "private",
+        "a row",
+    ],
 )
 def test_what_lacks_a_row(sources, missing):
     assert without_row(sources, {"B"}) == missing

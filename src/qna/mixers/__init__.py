@@ -7,6 +7,7 @@ from torch import nn
 from qna._core.errors import check_choice
 from qna.mixers import (
     aggregated,
+    causal,
     contmix,
     control,
     focal,
@@ -24,6 +25,7 @@ from qna.mixers import (
     window,
 )
 from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
+from qna.mixers.causal import CausalAttention1d, CausalLinearAttention1d, SlidingAttention1d
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
@@ -58,6 +60,8 @@ __all__ = [
     "MIXERS",
     "AggregatedAttention2d",
     "BiLevelRoutingAttention2d",
+    "CausalAttention1d",
+    "CausalLinearAttention1d",
     "ContMix2d",
     "DepthwiseConvolution2d",
     "DilatedReparam2d",
@@ -84,6 +88,7 @@ __all__ = [
     "QnAUpsample2d",
     "QnAUpsample3d",
     "ShiftedWindowAttention2d",
+    "SlidingAttention1d",
     "SpectralGating2d",
     "StandAloneAttention2d",
     "VariedSizeWindowAttention2d",
@@ -108,6 +113,7 @@ FAMILIES = (
     linear,
     hyperzzw,
     control,
+    causal,
 )
 
 # every mixer by its class name

@@ -43,6 +43,8 @@ class Traits:
         batch_coupled: what comes out of one image depends on the others in the batch.
         pools: its maps become one vector, (B, C').
         upsamples: its maps become finer.
+        causal: a mixer of sequences of which no position depends on a later one, and that takes sequences in
+            parts: `qna.parts.protocols.GoesOn`.
     """
 
     axes: int
@@ -52,6 +54,7 @@ class Traits:
     batch_coupled: bool = False
     pools: bool = False
     upsamples: bool = False
+    causal: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from qna.parts.kv_cache import CachePolicy
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
+from qna.parts.sequence_state import SequenceState
 
 
 @runtime_checkable
@@ -110,4 +113,46 @@ class TellsReach(Protocol):
 
     def reach(self, size: Sequence[int]) -> tuple[Reach, ...]:
         """Of each space axis, for a map of `size`."""
+        ...
+
+
+@runtime_checkable
+class GoesOn(Protocol):
+    """A causal mixer, or a network of them, that can be given a sequence in parts."""
+
+    def init_state(
+        self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> SequenceState:
+        """What is known before the first position; where and as what the parameters are by default."""
+        ...
+
+    def step(self, x: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
+        """What `forward` makes of the next positions of a sequence, any number of them, and the next state.
+
+        The state that is given stays as it was. Parts of a sequence, one after the other, give what
+        `forward` gives of the whole.
+
+        Raises:
+            InvalidInput: the state is another mixer's, or of another number of sequences.
+        """
+        ...
+
+    def state_bytes(self, size: Sequence[int], dtype: torch.dtype = ...) -> int:
+        """Bytes of the state after sequences of `size` = (B, N, C), begun in `dtype`."""
+        ...
+
+
+@runtime_checkable
+class KeepsByPolicy(Protocol):
+    """A causal mixer whose keys and values are kept as a policy says."""
+
+    def policy_state(
+        self,
+        batch: int,
+        policy: CachePolicy,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> SequenceState:
+        """As `init_state`, with a cache of this policy, which `step` then follows."""
         ...
