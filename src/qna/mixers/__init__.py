@@ -25,7 +25,12 @@ from qna.mixers import (
     window,
 )
 from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
-from qna.mixers.causal import CausalAttention1d, CausalLinearAttention1d, SlidingAttention1d
+from qna.mixers.causal import (
+    CausalAttention1d,
+    CausalLinearAttention1d,
+    CoreContextAttention1d,
+    SlidingAttention1d,
+)
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
@@ -63,6 +68,7 @@ __all__ = [
     "CausalAttention1d",
     "CausalLinearAttention1d",
     "ContMix2d",
+    "CoreContextAttention1d",
     "DepthwiseConvolution2d",
     "DilatedReparam2d",
     "FocalModulation2d",
