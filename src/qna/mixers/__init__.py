@@ -29,6 +29,7 @@ from qna.mixers.causal import (
     CausalAttention1d,
     CausalLinearAttention1d,
     CoreContextAttention1d,
+    GatedCausalAttention1d,
     SlidingAttention1d,
 )
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
@@ -73,6 +74,7 @@ __all__ = [
     "DilatedReparam2d",
     "FocalModulation2d",
     "FullAttention2d",
+    "GatedCausalAttention1d",
     "GlobalContextAttention2d",
     "HaloAttention2d",
     "HyperZZWGlobal2d",

@@ -47,7 +47,7 @@ def by_loop(mixer, x):
                 values += list(v[m * policy.group : i])
                 shares = (torch.stack(keys) @ q[i - 1] / math.sqrt(q.shape[1])).softmax(0)
                 out[b, h, i - 1] = shares @ torch.stack(values)
-    return mixer._joined(out)
+    return mixer.joined(out, x)
 
 
 @pytest.mark.parametrize("pool", ["attention", "mean", "max"])

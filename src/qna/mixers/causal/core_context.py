@@ -218,8 +218,13 @@ class _Cores(Cache):
         return tuple(made)  # pyright: ignore[reportReturnType]
 
     def select(self, rows: Tensor) -> _Cores:
-        every = (self.core_keys, self.core_values, self.keys, self.values)
-        return _Cores(self.policy, *(t.select(rows) for t in every), self.length)
+        return replace(
+            self,
+            core_keys=self.core_keys.select(rows),
+            core_values=self.core_values.select(rows),
+            keys=self.keys.select(rows),
+            values=self.values.select(rows),
+        )
 
     @property
     def nbytes(self) -> int:
@@ -278,11 +283,12 @@ def _attend(
         here = torch.arange(begin, end, device=query.device) + first
         near = (here >= (policy.group * met)[:, None]) & (here <= places[:, None])
         far = torch.arange(met_at_most, device=query.device) < met[:, None]
-        both = [
+        both_keys, both_values = (
             torch.cat([_heads(t[:, :, :met_at_most], query), _heads(u[:, :, begin:end], query)], 2)
             for t, u in zip(cores, single, strict=True)
-        ]
-        parts.append(attend_where(query[:, :, start:stop], *both, torch.cat([far, near], 1)))
+        )
+        seen = torch.cat([far, near], 1)
+        parts.append(attend_where(query[:, :, start:stop], both_keys, both_values, seen))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
