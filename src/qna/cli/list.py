@@ -19,6 +19,7 @@ from qna._core.files import write_text
 REGISTRIES = {
     "mixers": ("qna.mixers", "MIXERS"),
     "models": ("qna.models.registry", "FAMILIES"),
+    "decoders": ("qna.models.decoder", "DECODERS"),
     "adapters": ("qna.adapters", "ADAPTERS"),
     "tasks": ("qna.train.tasks", "TASKS"),
     "labs": ("qna.labs", "LABS"),
@@ -27,6 +28,7 @@ REGISTRIES = {
 ONE = {
     "mixers": "a layer from a map to a map; `qna.create_mixer` builds it by name",
     "models": "a family of backbones; `timm.create_model` builds its sizes by name",
+    "decoders": "a family of networks of tokens, with any causal mixer; `qna.models.create` builds its sizes",
     "adapters": "a transform of a network",
     "tasks": "what a run can learn",
     "labs": "a published claim, tried beside its control",

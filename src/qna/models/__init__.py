@@ -3,6 +3,7 @@
 from qna.models._parts.backbone import Backbone
 from qna.models._parts.block import BlockSpec
 from qna.models.biformer import BIFORMER_SIZES, BiFormer, BiFormerVariant
+from qna.models.decoder import Decoder, DecoderVariant, create_decoder
 from qna.models.family import Family, Variant
 from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
@@ -52,6 +53,8 @@ __all__ = [
     "BiFormer",
     "BiFormerVariant",
     "DecodedBackbone",
+    "Decoder",
+    "DecoderVariant",
     "BlockSpec",
     "Family",
     "FocalNet",
@@ -79,6 +82,7 @@ __all__ = [
     "ViTAEv2VSA",
     "ViTAEv2VSAVariant",
     "create",
+    "create_decoder",
     "create_segmenter",
     "from_pretrained",
     "save_pretrained",

@@ -10,6 +10,7 @@ from torch import nn
 from qna._core.errors import InvalidInput, check_choice
 from qna.models import (
     biformer,
+    decoder,
     focalnet,
     gcvit,
     halonet,
@@ -59,6 +60,8 @@ for _family in FAMILIES.values():
 def create(name: str, **arguments: Any) -> nn.Module:
     """Make a model by any name: one of ours, else timm's; "hf-hub:OWNER/NAME" and "local-dir:FOLDER" too.
 
+    Names of decoders, of sequences of tokens, are known here as well.
+
     Args:
         name: as ``timm.create_model`` takes it.
         arguments: of ``timm.create_model``, of the network, or fields of its variant.
@@ -67,6 +70,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
         UnknownName: for a model that is not known or an argument that it does not take, with the nearest.
         InvalidInput: if the model refuses its arguments, or passes a bound of `qna.models.bounds`.
     """
+    if name in decoder.VARIANTS:
+        return decoder.create_decoder(name, **arguments)
     check_model(name)
     check_arguments(name, arguments)
     if name.startswith(LOCAL):
@@ -87,7 +92,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
 
 def takes(name: str, argument: str) -> bool:
     """Whether the model `name` has an argument of that name, by its signature."""
-    return argument in known_arguments(name)
+    return name not in decoder.VARIANTS and argument in known_arguments(name)
 
 
 # what timm takes for every model

@@ -93,6 +93,8 @@ def _arguments(setting: Setting, name: str) -> dict[str, Any]:
     # heads of learned queries as the setting says; of a query per position as their papers do
     heads = setting.heads if "num_queries" in takes else setting.attention_heads
     given = {"num_heads": heads, "num_queries": setting.queries, **dict.fromkeys(WINDOWS, setting.window)}
+    # groups that share keys: as many heads of keys, whatever number of heads there is
+    given["kv_heads"] = heads
     given |= {"block_size": BLOCK, "halo_size": setting.window // 2}
     # of what takes maps of one size alone
     given |= {"map_size": setting.space}
