@@ -30,6 +30,7 @@ from qna.mixers.causal import (
     CausalLinearAttention1d,
     CoreContextAttention1d,
     GatedCausalAttention1d,
+    NeuralMemory1d,
     SlidingAttention1d,
 )
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
@@ -84,6 +85,7 @@ __all__ = [
     "LinearAttention2d",
     "LocalConcentration2d",
     "MixerGating2d",
+    "NeuralMemory1d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
