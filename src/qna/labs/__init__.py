@@ -8,6 +8,7 @@ from qna.labs import (
     gated_sink,
     gcvit_global,
     halo_blocks,
+    icl_regression,
     l2vit_concentration,
     ninformer_gate,
     overlock_context,
@@ -52,5 +53,6 @@ LABS: dict[str, Lab] = {
         terminator_convergence.LAB,
         ninformer_gate.LAB,
         spectformer_share.LAB,
+        icl_regression.LAB,
     )
 }
