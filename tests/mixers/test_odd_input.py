@@ -7,7 +7,10 @@ from qna._core.errors import InvalidInput
 from qna._core.seeds import seeded
 from qna.mixers import MIXERS, VariedSizeWindowAttention2d
 
-FAMILIES = "neighborhood", "window", "halo", "stand_alone", "control", "aggregated", "varied_size"
+FAMILIES = (
+    *("neighborhood", "window", "halo", "stand_alone", "control", "aggregated", "varied_size"),
+    *("focal", "contmix", "routing"),
+)
 NAMES = [name for name, row in MIXERS.items() if row.build.__module__.split(".")[2] in FAMILIES]
 
 
@@ -24,7 +27,7 @@ def mixer(request):
 
 
 def test_all_of_the_families_are_here():
-    assert len(NAMES) == 14
+    assert len(NAMES) == 18
 
 
 def test_an_empty_map_is_refused_and_an_empty_batch_is_not(mixer):
@@ -54,6 +57,21 @@ def test_vmap(mixer):
     torch.testing.assert_close(torch.func.vmap(mixer)(x), torch.stack([mixer(one) for one in x]))
 
 
+# what warns is torch's fallback for fused attention
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_vmap_under_autocast(mixer, dtype):
+    """Autocast casts some ops under vmap and not others; each mixer gives what it gives alone, rounded."""
+    x = torch.randn(3, 1, *(5,) * mixer.axes, 8)
+    expected = torch.stack([mixer(one) for one in x])
+    with torch.autocast("cpu", dtype=dtype):
+        mapped = torch.func.vmap(mixer)(x)
+    # a chain of at most some sixteen roundings
+    error = (mapped.float() - expected).abs().max()
+    assert error < 16 * torch.finfo(dtype).eps * expected.abs().max()
+
+
 # torch's rules of forward mode are scripted
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_forward_mode_derivatives(mixer):
@@ -75,8 +93,9 @@ def test_forward_mode_derivatives(mixer):
 
 def test_what_a_mixer_shows_of_an_empty_batch_is_empty(mixer):
     x = torch.randn(0, *(5,) * mixer.axes, 8)
-    for name in ("attention_map", "attention_received"):
+    for name in ("attention_map", "attention_received", "routes", "dynamic_kernels"):
         if hasattr(mixer, name):
-            assert len(getattr(mixer, name)(x)) == 0
+            shown = getattr(mixer, name)(x)
+            assert all(len(t) == 0 for t in (shown if isinstance(shown, tuple) else (shown,)))
     if hasattr(mixer, "attention_rows"):
         assert len(mixer.attention_rows(x).shares) == 0

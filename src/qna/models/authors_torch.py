@@ -93,5 +93,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
-        cause = " ".join(str(error).split())
+        # torch goes on with advice that is no use here
+        cause = " ".join(str(error).split()).partition(". ")[0]
         raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None
