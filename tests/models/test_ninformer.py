@@ -91,6 +91,12 @@ def test_the_class_itself_takes_a_size(size):
         model(torch.zeros(1, 3, 16, 16))
 
 
+def test_sizes_that_are_none():
+    for size in (2.5, "a", (8, 8, 8)):
+        with pytest.raises(InvalidInput, match="img_size must be an integer of at least 1, or one for each"):
+            NiNformer(NINFORMER["ninformer_nano_16"], img_size=size)
+
+
 @pytest.mark.parametrize("clause", ["grad_checkpointing_changes_no_gradient", "torch_fx"])
 def test_the_clauses_that_dropout_breaks_hold_without_it(clause, monkeypatch):
     """The family is exempt from both as published."""

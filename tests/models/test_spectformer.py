@@ -131,6 +131,58 @@ def test_the_second_head_is_supervised_in_training():
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_the_second_head_comes_and_goes_with_the_first():
+    model = timm.create_model(NANO, num_classes=0, aux_weight=0.5)
+    assert model.aux_head is None
+    assert isinstance(model(torch.randn(2, 3, 32, 32)), torch.Tensor)
+    for classes in (5, 0, 7):
+        model.reset_classifier(classes)
+        found = model(torch.randn(2, 3, 32, 32))
+        assert isinstance(found, WithLosses) == bool(classes)
+        if classes:
+            assert found.supervised["positions"].output.shape == (2, classes)
+            # drawn as those of the constructor: 4 deviations of the estimate
+            assert model.aux_head.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    with pytest.raises(InvalidInput, match="num_classes must be an integer of at least 0, got -1"):
+        model.reset_classifier(-1)
+
+
+@torch.no_grad()
+def test_the_class_attention_comes_and_goes_with_its_pooling():
+    """A network made without pooling and one that lost it are one and the same."""
+    torch.manual_seed(0)
+    x, model = torch.randn(2, 3, 32, 32), timm.create_model(NANO, num_classes=5, aux_weight=0.5).eval()
+    for pool in ("", "qnav1"):
+        other = timm.create_model(NANO, num_classes=5, aux_weight=0.5, global_pool=pool).eval()
+        names = list(other.state_dict())
+        other.reset_classifier(5, "avg")
+        assert list(other.state_dict()) == list(model.state_dict())
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(x), model(x))
+        other.reset_classifier(5, pool)
+        assert list(other.state_dict()) == names
+    features = model.forward_features(x)
+    for pool in ("avg", "qnav2"):
+        model.reset_classifier(5, pool)
+        positions = model.position_logits(features)
+        first = model.head(model.last_norm(model.class_block(features) if model.class_block else features))
+        assert torch.equal(model(x), first + positions.amax((1, 2)) / 2)
+
+
+def test_pruning_leaves_a_head_that_is_to_stay():
+    for classes in (0, 5):
+        model = timm.create_model(NANO, num_classes=classes, aux_weight=0.5).eval()
+        x = torch.randn(2, 3, 32, 32)
+        expected = model(x)
+        model.prune_intermediate_layers([1], prune_head=False)
+        assert torch.equal(model(x), expected)
+        model.prune_intermediate_layers([1])
+        assert model.class_block is model.aux_head is None
+        model.reset_classifier(3, "avg")
+        assert model.class_block is model.aux_head is None
+        assert model(x).shape == (2, 3)
+
+
 def test_position_logits_need_the_second_head():
     with pytest.raises(InvalidInput, match="aux_weight"):
         timm.create_model(NANO).position_logits(torch.zeros(1, 2, 2, 64))
@@ -144,7 +196,8 @@ def test_position_logits_need_the_second_head():
         ("spectformer_h_s", {"depths": (1, 2)}, "one number per stage"),
         ("spectformer_h_s", {"depths": (1, 2, 0, 1)}, "positive integers"),
         ("spectformer_h_s", {"dims": 64}, "one number per stage"),
-        ("spectformer_h_s", {"aux_weight": -1.0}, "aux_weight"),
+        ("spectformer_h_s", {"aux_weight": -1.0}, "aux_weight must be at least 0 and finite, got -1.0"),
+        ("spectformer_h_s", {"aux_weight": float("inf")}, "at least 0 and finite, got inf"),
     ],
 )
 def test_refuses(name, arguments, message):

@@ -186,6 +186,8 @@ def test_no_tensor_of_a_call_grows_with_the_square_of_the_map():
         ({"clamp": -1.0}, r"LinearAttention2d: clamp must be at least 0 and finite, got -1\.0"),
         ({"clamp": float("inf")}, "clamp must be at least 0 and finite, got inf"),
         ({"clamp": float("nan")}, "clamp must be at least 0 and finite, got nan"),
+        ({"clamp": None}, "clamp must be at least 0 and finite, got None"),
+        ({"clamp": True}, "clamp must be at least 0 and finite, got True"),
         ({"num_heads": 3}, "num_heads must divide dim, got num_heads=3 and dim=8"),
     ],
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from qna._core.errors import InvalidInput
 from qna.mixers import HyperZZWLocal2d
@@ -16,6 +16,7 @@ from qna.mixers.hyperzzw.fast_kernel import FastKernel, check_map_size, one_tap
 from qna.mixers.hyperzzw.slow_net import SlowNet
 from qna.mixers.hyperzzw.whole_map import gate
 from qna.models._parts.hierarchy import Stage
+from qna.models._parts.recompute import recomputed
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.stem import check_image_channels
 from qna.models.terminator.interaction import HyperChannelInteraction, HyperInteraction
@@ -165,7 +166,7 @@ class LinkedStage(Stage):
         """Through its block."""
         (block,) = self
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, input, *earlier, use_reentrant=False)
+            return recomputed(block, input, *earlier)
         return block(input, *earlier)
 
 
@@ -184,6 +185,16 @@ class LinkedStages(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """(B, H, W, C) -> the map of the last stage."""
         return self.maps(input, len(self))[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        """A stage, or several: linked where they are the first, as maps before others would be missing."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        kept = range(len(self))[index]
+        stages = [self[i] for i in kept]
+        if kept != range(len(kept)):
+            return nn.Sequential(*stages)
+        return LinkedStages(*stages, earlier=self.earlier[: len(kept)])
 
     def maps(self, x: Tensor, count: int) -> list[Tensor]:
         """Of the first `count` stages."""

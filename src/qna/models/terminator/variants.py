@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qna._core.checks import positive, rate
+from qna._core.checks import not_negative, positive, rate
 from qna._core.errors import InvalidInput
 from qna.models.family import Variant
 
@@ -73,8 +73,7 @@ class TerminatorVariant(Variant):
                 f"dims, layers and earlier must tell of as many blocks, got {len(self.dims)}, "
                 f"{len(self.layers)} and {len(self.earlier)}"
             )
-        if self.slow_loss < 0:
-            raise InvalidInput(f"slow_loss must be a weight of at least 0, got {self.slow_loss}")
+        not_negative(owner, slow_loss=self.slow_loss)
         for number, places in enumerate(self.earlier):
             if not all(0 <= place < number - 1 for place in places):
                 raise InvalidInput(f"earlier[{number}] must name blocks before {number - 1}, got {places}")
