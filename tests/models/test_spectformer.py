@@ -125,7 +125,8 @@ def test_the_second_head_is_supervised_in_training():
     model = timm.create_model(NANO, num_classes=5, aux_weight=0.5).train()
     found = model(torch.randn(2, 3, 40, 24))
     assert isinstance(found, WithLosses)
-    assert found.output.shape == found.supervised["positions"].output.shape == (2, 5)
+    assert found.output.shape == (2, 5)
+    assert found.supervised["positions"].output.shape == (2, 5, 3, 5)
     assert found.supervised["positions"].weight == 0.5
     (found.output.sum() + found.supervised["positions"].output.sum()).backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -140,7 +141,7 @@ def test_the_second_head_comes_and_goes_with_the_first():
         found = model(torch.randn(2, 3, 32, 32))
         assert isinstance(found, WithLosses) == bool(classes)
         if classes:
-            assert found.supervised["positions"].output.shape == (2, classes)
+            assert found.supervised["positions"].output.shape == (2, 4, 4, classes)
             # drawn as those of the constructor: 4 deviations of the estimate
             assert model.aux_head.weight.std().item() == pytest.approx(0.02, rel=0.2)
     with pytest.raises(InvalidInput, match="num_classes must be an integer of at least 0, got -1"):

@@ -72,8 +72,8 @@ class SpectFormerH(SizedHierarchy):
     reads a token that begins as this mean and attends the map.
 
     With ``aux_weight`` above 0 there is a second head, on every position, and in training the network gives
-    `WithLosses`, with the mean of its logits as `Supervised` of that weight. The authors train it with a
-    label for each position, from maps of labels and mixed tokens; who has such maps asks `position_logits`.
+    `WithLosses`, with its logits as `Supervised` of that weight: every position is told the label of the
+    image, as by the authors' code where it has no maps of labels. Who has such maps asks `position_logits`.
     In evaluation half of the largest of its logits, class by class, is added to the others, as theirs is.
     """
 
@@ -126,8 +126,7 @@ class SpectFormerH(SizedHierarchy):
         logits = self.forward_head(z)
         if self.aux_head is None or not self.training:
             return logits
-        mean = self.position_logits(z).mean((1, 2))
-        return WithLosses(logits, {}, {"positions": Supervised(mean, self.aux_weight)})
+        return WithLosses(logits, {}, {"positions": Supervised(self.position_logits(z), self.aux_weight)})
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of `forward_features` -> logits, or the class token (B, C) where `pre_logits`."""
