@@ -278,6 +278,19 @@ def test_rollout_follows_positions_through_all_stages():
     assert len(rollout.layers) == 5
 
 
+@torch.no_grad()
+def test_a_block_looks_where_its_mixer_looks_behind_the_first_convolution():
+    torch.manual_seed(0)
+    block, x = timm.create_model(NANO).stages[0][1].eval(), torch.randn(1, 6, 5, 32)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    looked, kept = block.position_step(x)
+    expected = block.mixer.attention_rows(block.norm1(block.position(x)))
+    assert torch.equal(looked.shares, expected.shares)
+    assert kept is None
+    assert not torch.allclose(looked.shares, block.mixer.attention_rows(block.norm1(x)).shares)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_halves_hold_at_a_large_image(dtype):

@@ -10,6 +10,7 @@ import torch
 from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
+from qna.mixers import SpectralGating2d
 from qna.models.convert import convert
 from qna.models.spectformer import SPECTFORMER, SPECTFORMER_H
 from qna.models.spectformer.blocks import ClassAttention
@@ -116,6 +117,20 @@ def test_published_multiply_adds_hold_the_second_head_and_not_what_queries_meet(
     assert total_macs(model, size) - without == 49 * variant.dims[-1] * 1000
 
 
+@pytest.mark.parametrize("pixels", [224, 100, 36])
+def test_filters_are_learned_at_the_size_of_their_maps(pixels):
+    """Also where halves are rounded up: 25, 13 and 7, or 9, 5 and 3."""
+    model = timm.create_model("spectformer_h_s", image_size=pixels, spectral=3, device="meta")
+    maps = model.forward_intermediates(torch.empty(1, 3, pixels, pixels, device="meta"), [0, 1, 2])[1]
+    for stage, found in zip(model.stages, maps, strict=False):
+        sizes = {m.map_size for m in stage.modules() if isinstance(m, SpectralGating2d)}
+        assert sizes == {tuple(found.shape[2:])}
+    row = timm.create_model("spectformer_xs", image_size=pixels, device="meta")
+    side = -(-pixels // 16)
+    assert row.stages[0][0].mixer.map_size == (side, side)
+    assert row.stem.map_size == side
+
+
 def test_multiply_adds_of_the_class_attention_by_hand():
     layer, tokens = ClassAttention(6, 2), (2, 5, 6)
     assert total_macs(layer, tokens) == 2 * (6 * 6 + 5 * 6 * 12 + 2 * 5 * 6 + 6 * 6)
@@ -123,10 +138,13 @@ def test_multiply_adds_of_the_class_attention_by_hand():
 
 def test_the_second_head_is_supervised_in_training():
     model = timm.create_model(NANO, num_classes=5, aux_weight=0.5).train()
-    found = model(torch.randn(2, 3, 40, 24))
+    x = torch.randn(2, 3, 40, 24)
+    found = model(x)
     assert isinstance(found, WithLosses)
     assert found.output.shape == (2, 5)
     assert found.supervised["positions"].output.shape == (2, 5, 3, 5)
+    expected = model.aux_head(model.last_norm(model.forward_features(x)))
+    torch.testing.assert_close(found.supervised["positions"].output, expected)
     assert found.supervised["positions"].weight == 0.5
     (found.output.sum() + found.supervised["positions"].output.sum()).backward()
     assert all(p.grad is not None for p in model.parameters())

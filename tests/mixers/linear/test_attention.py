@@ -35,6 +35,10 @@ def scores_first(mixer, x):
     return mixer.out(attended.transpose(1, 2).reshape(x.shape)), weights
 
 
+def test_the_least_denominator_is_the_authors():
+    assert LinearAttention2d(8, num_heads=2).clamp == 100
+
+
 @pytest.mark.parametrize("clamp", [0.0, 3.0, 40.0, 1e4])
 @pytest.mark.parametrize("space", [(5, 7), (1, 1), (9, 2)])
 def test_keys_and_values_first_is_scores_first(clamp, space):

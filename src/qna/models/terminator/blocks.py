@@ -124,12 +124,15 @@ class SlowFastBlock(NotScripted, nn.Module):
                 "call the network, or its stages as a whole"
             )
         image = x.permute(0, 3, 1, 2).contiguous()
-        views = [self._views(image), *(repeated(t.permute(0, 3, 1, 2), self.dim) for t in earlier)]
+        # side by side in one go: they are the largest map there is
+        views = self._views(image)
+        for t in earlier:
+            views += repeats(t.permute(0, 3, 1, 2), self.dim)
         y = F.gelu(self.norm(self.bottleneck(torch.cat(views, 1))))
         return self.drop(y + self.bias).permute(0, 2, 3, 1)
 
-    def _views(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 10 C, H, W)."""
+    def _views(self, image: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> ten of the same."""
         gated = gate(image, self.slow_net())
         fast = self.fast_kernel(image, gated)
         mixed = standardize_images(self.mix(image))
@@ -139,7 +142,7 @@ class SlowFastBlock(NotScripted, nn.Module):
         views += [F.silu(seen), self.interaction(seen, image)]
         x, m, h = (t.permute(0, 2, 3, 1) for t in (image, mixed, weighed))
         local = (self.local0(h, x), self.local1(x, h), self.local2(x, m), self.local3(m, x))
-        return torch.cat([*views, *(t.permute(0, 3, 1, 2) for t in local)], 1)
+        return [*views, *(t.permute(0, 3, 1, 2) for t in local)]
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), all slow nets among them."""
@@ -205,6 +208,12 @@ class LinkedStages(nn.Sequential):
         return maps
 
 
+def repeats(image: Tensor, dim: int) -> list[Tensor]:
+    """Of (B, C, H, W), what makes (B, dim, H, W) side by side: the channels again and again."""
+    whole, part = divmod(dim, image.shape[1])
+    return [image] * whole + [image[:, :part]] * (part > 0)
+
+
 def repeated(image: Tensor, dim: int) -> Tensor:
     """(B, C, H, W) -> (B, dim, H, W): the channels again and again."""
-    return image.repeat(1, -(-dim // image.shape[1]), 1, 1)[:, :dim]
+    return torch.cat(repeats(image, dim), 1)
