@@ -144,6 +144,12 @@ def test_a_tensor_of_another_shape(theirs):
     refuse(theirs, r"local_mp.conv1.weight has shape \(16, 1, 5, 5\), not \(16, 1, 7, 7\)")
 
 
+def test_a_count_of_complex_numbers(theirs):
+    name = "downsample_layers.0.proj.proj.1.num_batches_tracked"
+    theirs[1][name] = theirs[1][name].to(torch.complex64)
+    refuse(theirs, f"{name} is complex64, a count must be an integer")
+
+
 def test_a_network_without_concentration_refuses_one_that_has_it(theirs):
     theirs[2]["concentration_size"] = 0
     refuse(theirs, r"it has stages\.0\.1\.local_mp\.bn\.bias \(and 32 more\), which that model has not$")

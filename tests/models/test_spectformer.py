@@ -62,6 +62,17 @@ def test_a_file_without_queries_or_keys_is_refused(name, tmp_path):
     assert not (tmp_path / "ours.safetensors").exists()
 
 
+@pytest.mark.parametrize("name", ["q.weight", "kv.bias"])
+def test_queries_or_keys_that_are_integers_are_refused(name, tmp_path):
+    """Both are put together before dtypes are compared, and the other half is of floating point."""
+    state = authors_file("stages", tmp_path / "theirs.pth")
+    state[f"block3.0.attn.{name}"] = state[f"block3.0.attn.{name}"].to(torch.int32)
+    torch.save(state, tmp_path / "theirs.pth")
+    arguments = {k: v for k, v in GOLDEN["stages"]["arguments"].items() if k != "num_classes"}
+    with pytest.raises(InvalidInput, match=rf"block3\.0\.attn\.{name} is int32, a weight must be of float"):
+        convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "spectformer_h_s", arguments)
+
+
 @pytest.mark.parametrize("name", [*SPECTFORMER, *SPECTFORMER_H])
 def test_counts(name):
     with torch.device("meta"):
