@@ -342,6 +342,7 @@ def test_rollout_follows_positions_through_all_stages():
         ({"halvings": (1, -1)}, r"halvings\[1\] must be an integer of at least 0, got -1"),
         ({"num_heads": (2, 5)}, "num_heads"),
         ({"layer_scale": 0}, "layer_scale must be above 0 and finite, or None, got 0"),
+        ({"layer_scale": "1e-5"}, "layer_scale must be above 0 and finite, or None, got '1e-5'"),
         ({"mlp_ratio": 2.5}, "mlp_ratio must be an integer of at least 1, got 2.5"),
     ],
 )
