@@ -75,10 +75,16 @@ def read_authors(
     )
     for key, name in theirs.items():
         if own[key].is_floating_point() and not found[name].is_floating_point():
-            dtype = short(found[name].dtype)
-            raise InvalidInput(f"{path}: {name} is {dtype}, a weight must be of floating point")
+            raise InvalidInput(f"{path}: {said_of_dtype(name, found[name])}")
+        if found[name].is_complex():
+            raise InvalidInput(f"{path}: {name} is {short(found[name].dtype)}, a count must be an integer")
     # of several that share one storage each gets its own
     return {key: found[name].clone() for key, name in theirs.items()}
+
+
+def said_of_dtype(name: str, tensor: Tensor) -> str:
+    """What is wrong with a weight that is no floating-point numbers."""
+    return f"{name} is {short(tensor.dtype)}, a weight must be of floating point"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from qna._core import checks
 from qna._core.about import About
-from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
@@ -46,8 +45,7 @@ class LinearAttention2d(nn.Module):
     def __init__(self, dim: int, *, num_heads: int, bias: bool = True, clamp: float = 100.0):
         super().__init__()
         head_dim = checks.head_dim(type(self).__name__, dim, num_heads)
-        if not 0 <= clamp < math.inf:
-            raise InvalidInput(f"{type(self).__name__}: clamp must be at least 0 and finite, got {clamp!r}")
+        checks.not_negative(type(self).__name__, clamp=clamp)
         self.dim = self.out_dim = dim
         self.num_heads = num_heads
         self.clamp = clamp

@@ -82,8 +82,8 @@ SPECTFORMER_H_FAMILY = Family(
     replace(
         _ABOUT,
         differs="images of any size, with filters resized; the second head, which published counts hold, is "
-        "there on request and is trained with the label of the image, without label maps or mixed tokens; "
-        "the nano size is ours",
+        "there on request and is told the label of the image at every position, without label maps or "
+        "mixed tokens; the nano size is ours",
     ),
     network=SpectFormerH,
     variants=SPECTFORMER_H,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qna._core.errors import InvalidInput
-from qna.models.authors_torch import read_authors
+from qna.models.authors_torch import read_authors, said_of_dtype
 from qna.models.family import Authors
 from qna.models.spectformer.network import SpectFormer, SpectFormerH
 from qna.models.spectformer.variants import SPECTFORMER, SPECTFORMER_H
@@ -97,6 +97,10 @@ def _join_queries(found: dict[str, Tensor]) -> dict[str, Tensor]:
         rest = name.replace(".q.", ".kv.")
         if rest not in found:
             raise InvalidInput(f"{rest} is missing beside {name}")
+        for half in (name, rest):
+            # put together with floating-point numbers they would pass for such
+            if not found[half].is_floating_point():
+                raise InvalidInput(said_of_dtype(half, found[half]))
         if found[name].shape[1:] != found[rest].shape[1:] or not found[name].ndim:
             shapes = f"{tuple(found[name].shape)} and {tuple(found[rest].shape)}"
             raise InvalidInput(f"{name} and {rest} do not fit together, with shapes {shapes}")
