@@ -12,7 +12,7 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
-from qna.adapters._parts.losses import LossOutlet, ReturnLosses
+from qna.parts.losses import LossOutlet, ReturnLosses
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.parts.token_pool import TokenAwarePool2d, attention_diversification

@@ -10,6 +10,7 @@ from torch import nn
 from qna._core.errors import InvalidInput, check_choice
 from qna.models import (
     biformer,
+    fan,
     focalnet,
     gcvit,
     halonet,
@@ -50,6 +51,8 @@ FAMILIES = {
         l2vit.FAMILY,
         ninformer.FAMILY,
         terminator.FAMILY,
+        fan.FAN_FAMILY,
+        fan.TAP_FAN_FAMILY,
     )
 }
 for _family in FAMILIES.values():

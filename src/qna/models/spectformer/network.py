@@ -10,6 +10,7 @@ from qna._core.errors import InvalidInput
 from qna._core.with_losses import Supervised, WithLosses
 from qna.mixers import FullAttention2d, SpectralGating2d
 from qna.models._parts.block import NORM_EPS, MixerBlock, drop_path_rates
+from qna.models._parts.class_token import TokenHierarchy
 from qna.models._parts.hierarchy import Stage
 from qna.models._parts.overlapping import OverlappingHalving, init_convolution_
 from qna.models._parts.sized import Parts, SizedHierarchy
@@ -59,7 +60,7 @@ class SpectFormer(SizedHierarchy):
         _init(self)
 
 
-class SpectFormerH(SizedHierarchy):
+class SpectFormerH(TokenHierarchy):
     """The hierarchical SpectFormer (Patro et al., WACV 2025), with images of any height and width.
 
     Stages of spectral gating, then of attention. Instead of the mean of the last map ("avg") the classifier
@@ -101,11 +102,8 @@ class SpectFormerH(SizedHierarchy):
     def finish(self, variant: SpectFormerHVariant) -> None:
         """Put the class token and the second head in, and draw the weights."""
         dim = variant.dims[-1]
-        self.class_block: ClassBlock | None = None
-        if self.global_pool in ("avg", "gap"):
-            self.class_block = ClassBlock(dim, variant.num_heads[-1], variant.mlp_ratios[-1])
-        # after the class attention, not before it
-        self.last_norm: nn.Module = nn.LayerNorm(dim, eps=NORM_EPS)
+        block = ClassBlock(dim, variant.num_heads[-1], variant.mlp_ratios[-1])
+        self.read_by(block, nn.LayerNorm(dim, eps=NORM_EPS))
         self.aux_weight = variant.aux_weight
         self.aux_head: nn.Linear | None = None
         if variant.aux_weight and self.num_classes:
@@ -123,15 +121,10 @@ class SpectFormerH(SizedHierarchy):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of `forward_features` -> logits, or the class token (B, C) where `pre_logits`."""
-        if self.class_block is not None and self.global_pool in ("avg", "gap"):
-            # of one position, so that its mean is itself
-            token = self.last_norm(self.class_block(x))
-            y = super().forward_head(token, pre_logits=pre_logits)
-            if pre_logits or self.training or self.aux_head is None:
-                return y
-            return y + self.position_logits(x).amax((1, 2)) / 2
-        # an output without pooling is what `forward_features` gives
-        return super().forward_head(self.last_norm(x) if self.global_pool else x, pre_logits=pre_logits)
+        y = super().forward_head(x, pre_logits=pre_logits)
+        if pre_logits or self.training or self.aux_head is None or self.class_block is None:
+            return y
+        return y + self.position_logits(x).amax((1, 2)) / 2 if self.global_pool in ("avg", "gap") else y
 
     def position_logits(self, x: Tensor) -> Tensor:
         """The second head on the map of `forward_features`: (B, H', W', num_classes).
@@ -152,11 +145,10 @@ class SpectFormerH(SizedHierarchy):
             self.aux_head = new and new.to(device=old.device, dtype=old.dtype).train(self.training)
 
     def prune_intermediate_layers(self, *arguments: Any, **named: Any) -> list[int]:
-        """As `Hierarchy`; class token and second head go with the first head."""
+        """As `TokenHierarchy`; the second head goes with the first."""
         taken = super().prune_intermediate_layers(*arguments, **named)
         if not self.num_classes:
-            self.class_block = self.aux_head = None
-            self.last_norm = nn.Identity()
+            self.aux_head = None
         return taken
 
 
