@@ -338,7 +338,7 @@ def test_held_covers_what_lives_in_a_block():
         ("fan_tiny", {"dim": 36, "num_heads": 4}, "8 must divide dim, got 36"),
         ("fan_tiny", {"conv_dims": (8,)}, r"conv_dims must be of two stages, or empty, got \(8,\)"),
         ("fan_tiny", {"conv_dims": (8, 16)}, r"as many stages, got \(8, 16\) and \(\)"),
-        ("tap_fan_tiny", {"diversity": -1.0}, "diversity must be at least 0, got -1.0"),
+        ("tap_fan_tiny", {"diversity": -1.0}, "diversity must be at least 0 and finite, got -1.0"),
         ("tap_fan_tiny", {"scales": -1}, "scales"),
         ("tap_fan_tiny", {"drop_path_rate": 1.0}, "drop_path_rate"),
     ],

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qna._core.with_losses import WithLosses
+from qna.parts.recompute import recomputing
 
 
 class LossOutlet:
@@ -23,8 +24,7 @@ class LossOutlet:
 
     def leave(self, loss: Tensor) -> None:
         """Leave one number in the place of what nobody took."""
-        # the compiler cannot ask, and in what it makes a backward pass leaves nothing
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        if not recomputing():
             self._left = [loss]
 
     def take(self) -> list[Tensor]:

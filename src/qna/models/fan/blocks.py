@@ -201,7 +201,7 @@ class ClassReader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the class token as a map of one position, (B, 1, 1, C)."""
-        tokens = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], 1)
         return self.blocks(tokens)[:, None, :1]
 
     def no_weight_decay(self) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from qna._core.checks import natural, positive, rate
 from qna._core.errors import InvalidInput
@@ -60,8 +61,8 @@ class FANVariant(Variant):
         if not self.conv_dims and self.dim % 8:
             raise InvalidInput(f"without conv_dims 8 must divide dim, got {self.dim}")
         for name in ("diversity", "threshold"):
-            if not getattr(self, name) >= 0:
-                raise InvalidInput(f"{name} must be at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < inf:
+                raise InvalidInput(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
 
 
 _HYBRID = ((128, 256), (3, 3))
