@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import timm
@@ -171,3 +172,21 @@ def test_a_network_without_a_class_token_is_refused():
     network = timm.create_model("vit_tiny_patch16_224", **SMALL, class_token=False, global_pool="avg")
     with pytest.raises(InvalidInput, match="asks a class token what matters, and this network has none"):
         EViT(layers=(1,)).apply(network)
+
+
+def test_intermediate_tokens_have_no_grid():
+    network = EViT(keep_rate=0.5, layers=(1,)).apply(BASES["vit"]()).eval()
+    for each in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        for asked in ({}, {"output_fmt": "NCHW"}):
+            with pytest.raises(
+                InvalidInput, match="no grid: forward_intermediates gives them with output_fm"
+            ):
+                each.forward_intermediates(images(), **asked)
+        last, tokens = each.forward_intermediates(images(), output_fmt="NLC")
+        assert [t.shape[1] for t in tokens] == [16, 9, 9, 9]
+        assert torch.equal(last, network.forward_features(images()))
+    # a copy asks its own blocks
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        twin.norm.weight.zero_()
+    assert not torch.equal(twin.forward_intermediates(images(), output_fmt="NLC")[0], last)
