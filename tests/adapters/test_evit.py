@@ -11,6 +11,7 @@ import torch
 from qna._core.errors import InvalidInput
 from qna.adapters import EViT, adapter
 from qna.adapters.evit import ReorganisingBlock, kept_tokens
+from qna.export import TOLERANCE, export_onnx
 from tests.adapters.bases import BASES, SMALL
 from tests.adapters.contract import images
 
@@ -190,3 +191,16 @@ def test_intermediate_tokens_have_no_grid():
     with torch.no_grad():
         twin.norm.weight.zero_()
     assert not torch.equal(twin.forward_intermediates(images(), output_fmt="NLC")[0], last)
+
+
+@pytest.mark.long
+def test_onnx_keeps_what_the_network_keeps(tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="qna[export] brings it")
+    network = EViT(keep_rate=0.5, layers=(1, 2)).apply(BASES["vit"]()).eval()
+    with torch.no_grad():
+        for block in network.blocks:
+            block.attn.qkv.weight.mul_(20)
+    shape = ("batch", 3, SMALL["img_size"], SMALL["img_size"])
+    exported = export_onnx(network, tmp_path / "evit.onnx", shape, sizes=[{"batch": 1}, {"batch": 3}])
+    assert exported.difference < TOLERANCE

@@ -141,6 +141,9 @@ class ReorganisingBlock(AroundBlock):
 
     def ranked(self, paid: Tensor) -> Tensor:
         """Image tokens (B, M), those that stay first."""
+        if torch.compiler.is_exporting():
+            # ONNX has no stable sort; of what is paid alike its TopK, too, takes the first first
+            return paid.topk(paid.shape[1], dim=1).indices
         return paid.argsort(dim=1, descending=True, stable=True)
 
     def _reorganised(self, x: Tensor, paid: Tensor) -> Tensor:
