@@ -11,9 +11,9 @@ from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
 from qna.mixers import SpectralGating2d
+from qna.models._parts.class_token import ClassAttention
 from qna.models.convert import convert
 from qna.models.spectformer import SPECTFORMER, SPECTFORMER_H
-from qna.models.spectformer.blocks import ClassAttention
 from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "spectformer.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,6 +85,25 @@ def read_authors(
 def said_of_dtype(name: str, tensor: Tensor) -> str:
     """What is wrong with a weight that is no floating-point numbers."""
     return f"{name} is {short(tensor.dtype)}, a weight must be of floating point"
+
+
+def join_rows(found: dict[str, Tensor], parts: Sequence[str], whole: str) -> None:
+    """Put tensors of theirs that are rows of one here in its place, under the name `whole`.
+
+    Raises:
+        InvalidInput: one is missing, or they do not fit together.
+    """
+    for name in parts[1:]:
+        if name not in found:
+            raise InvalidInput(f"{name} is missing beside {parts[0]}")
+    for name in parts:
+        # put together with floating-point numbers they would pass for such
+        if not found[name].is_floating_point():
+            raise InvalidInput(said_of_dtype(name, found[name]))
+        if found[name].shape[1:] != found[parts[0]].shape[1:] or not found[name].ndim:
+            shapes = f"{tuple(found[parts[0]].shape)} and {tuple(found[name].shape)}"
+            raise InvalidInput(f"{parts[0]} and {name} do not fit together, with shapes {shapes}")
+    found[whole] = torch.cat([found.pop(name) for name in parts])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

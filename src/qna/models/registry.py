@@ -11,6 +11,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.models import (
     biformer,
     decoder,
+    fan,
     focalnet,
     gcvit,
     halonet,
@@ -51,6 +52,8 @@ FAMILIES = {
         l2vit.FAMILY,
         ninformer.FAMILY,
         terminator.FAMILY,
+        fan.FAN_FAMILY,
+        fan.TAP_FAN_FAMILY,
     )
 }
 for _family in FAMILIES.values():

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from qna.mixers import MIXERS
+from qna.models._parts.class_token import ClassAttention
 from qna.models._parts.overlapping import OverlappingHalving
 from qna.models.family import Family
 from qna.models.spectformer.authors import AUTHORS, AUTHORS_H
 from qna.models.spectformer.blocks import (
-    ClassAttention,
     ClassBlock,
     ConvolvedStem,
     PositionedMlp,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from qna._core.errors import InvalidInput
 from qna._core.with_losses import Supervised, WithLosses
 from qna.mixers import FullAttention2d, SpectralGating2d
 from qna.models._parts.block import NORM_EPS, MixerBlock, drop_path_rates
+from qna.models._parts.class_token import TokenHierarchy
 from qna.models._parts.hierarchy import Stage
 from qna.models._parts.overlapping import OverlappingHalving, init_convolution_
 from qna.models._parts.sized import Parts, SizedHierarchy
@@ -23,11 +25,6 @@ from qna.models.spectformer.blocks import (
 )
 from qna.models.spectformer.variants import SpectFormerHVariant, SpectFormerVariant
 from qna.parts.initializers import truncated_normal_
-
-# what has the classifier read the class token
-CLASS_POOLS = ("avg", "gap")
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class SpectFormer(SizedHierarchy):
@@ -65,7 +62,7 @@ class SpectFormer(SizedHierarchy):
         _init(self)
 
 
-class SpectFormerH(SizedHierarchy):
+class SpectFormerH(TokenHierarchy):
     """The hierarchical SpectFormer (Patro et al., WACV 2025), with images of any height and width.
 
     Stages of spectral gating, then of attention. Instead of the mean of the last map ("avg") the classifier
@@ -77,7 +74,6 @@ class SpectFormerH(SizedHierarchy):
     In evaluation half of the largest of its logits, class by class, is added to the others, as theirs is.
     """
 
-    class_block: ClassBlock | None
     aux_head: nn.Linear | None
 
     @staticmethod
@@ -110,12 +106,8 @@ class SpectFormerH(SizedHierarchy):
     def finish(self, variant: SpectFormerHVariant) -> None:
         """Put the class token and the second head in, and draw the weights."""
         dim = variant.dims[-1]
-        # heads and hidden channels of the class attention; None where a network is cut before it
-        self._class_sizes: tuple[int, int] | None = (variant.num_heads[-1], variant.mlp_ratios[-1])
-        # registered, so that what comes later takes its place in the order of parts
-        self.register_module("class_block", self._new_class_block())
-        # after the class attention, not before it
-        self.last_norm: nn.Module = nn.LayerNorm(dim, eps=NORM_EPS)
+        token = partial(ClassBlock, dim, variant.num_heads[-1], variant.mlp_ratios[-1])
+        self.read_by(token, nn.LayerNorm(dim, eps=NORM_EPS))
         self.aux_weight = variant.aux_weight
         self.register_module("aux_head", self._new_aux_head())
         _init(self)
@@ -130,10 +122,7 @@ class SpectFormerH(SizedHierarchy):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of `forward_features` -> logits, or the class token (B, C) where `pre_logits`."""
-        # of one position, so that its mean is itself
-        read = x if self.class_block is None else self.class_block(x)
-        # an output without pooling is what `forward_features` gives
-        y = super().forward_head(self.last_norm(read) if self.global_pool else x, pre_logits=pre_logits)
+        y = super().forward_head(x, pre_logits=pre_logits)
         if pre_logits or self.training or self.aux_head is None or not self.global_pool:
             return y
         return y + self.position_logits(x).amax((1, 2)) / 2
@@ -149,49 +138,29 @@ class SpectFormerH(SizedHierarchy):
         return self.aux_head(self.last_norm(x))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new linear layer for `num_classes`, and a new pooling if one is named; of the second head too.
-
-        The class attention is the pooling "avg": it comes and goes with it.
-        """
+        """As `TokenHierarchy`; a new second head comes with the first."""
         super().reset_classifier(num_classes, global_pool)
-        pools = self.global_pool in CLASS_POOLS
-        if pools and self.class_block is None:
-            self.class_block = self._as_here(self._new_class_block())
-        elif not pools:
-            self.class_block = None
-        self.aux_head = self._as_here(self._new_aux_head())
+        self.aux_head = self.as_here(self._new_aux_head())
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """As `Hierarchy`; class token and second head go with the first head."""
+        """As `TokenHierarchy`; the second head goes with the first."""
         stages = len(self.stages)
         taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
         if prune_head or len(self.stages) < stages:
-            self.aux_weight, self._class_sizes = 0.0, None
-            self.class_block = self.aux_head = None
-            self.last_norm = nn.Identity()
+            self.aux_weight, self.aux_head = 0.0, None
         return taken
 
-    def _new_class_block(self) -> ClassBlock | None:
-        """Where the pooling is by class attention."""
-        if self._class_sizes is None or self.global_pool not in CLASS_POOLS:
-            return None
-        return ClassBlock(self.num_features, *self._class_sizes)
+    def draw_part(self, module: nn.Module) -> None:
+        """As all parts are drawn."""
+        _init(module)
 
     def _new_aux_head(self) -> nn.Linear | None:
         """Where there is a first head to go with."""
         if not (self.aux_weight and self.num_classes):
             return None
         return nn.Linear(self.num_features, self.num_classes)
-
-    def _as_here(self, module: Module | None) -> Module | None:
-        """A new part with initial weights, on the device, in the dtype and the mode of the others."""
-        if module is None:
-            return None
-        _init(module)
-        at = next(self.parameters())
-        return module.to(device=at.device, dtype=at.dtype).train(self.training)
 
 
 def _init(network: nn.Module) -> None:
