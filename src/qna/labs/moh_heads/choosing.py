@@ -26,9 +26,8 @@ class FixedHeads(HeadRouter):
         super().__init__(dim, speaking, shared=speaking, routed=0)
         self.silent = heads - speaking
 
-    def gates(self, x: Tensor) -> Tensor:
-        """Tokens (..., C) -> gates (..., heads), 0 for the last ones."""
-        return nn.functional.pad(super().gates(x), (0, self.silent))
+    def _tell(self, gates: Tensor) -> Tensor:
+        return super()._tell(nn.functional.pad(gates, (0, self.silent)))
 
 
 class AlikeRouter(HeadRouter):
