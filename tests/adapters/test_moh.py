@@ -297,6 +297,21 @@ def test_leaving_heads_out_gives_what_masking_gives(router, base):
         assert share.tolist() == [1, 0, 1, 0, 1, 0]
 
 
+def test_gradients_are_those_of_masking():
+    bare = filled(timm.create_model("vit_tiny_patch16_224", **{**MANY, "num_heads": 6}))
+    network = collapsed(filled(MoH(1, 2).apply(bare)), (2, 4))
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = []
+    for each in (network, masked(network)):
+        each(x).square().sum().backward()
+        found.append({n: p.grad for n, p in each.named_parameters()})
+    # of a head that was left out as of one whose gate is 0: none
+    rows = found[0]["blocks.3.attn.qkv.weight"].unflatten(0, (3, 6, 4)).abs().sum((0, 2, 3))
+    assert (rows > 0).tolist() == [True, False, True, False, True, False]
+    for name, grad in found[0].items():
+        torch.testing.assert_close(grad, found[1][name], rtol=1e-9, atol=1e-11)
+
+
 def test_heads_that_differ_by_token_are_all_computed():
     network = filled(MoH(1, 1).apply(timm.create_model("vit_tiny_patch16_224", **MANY)))
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)

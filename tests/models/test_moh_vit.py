@@ -10,6 +10,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
+from qna.adapters.moh import head_use
 from qna.analysis.cost import total_macs
 from qna.models import MOH_VIT, TRANSNEXT
 from qna.models.convert import convert
@@ -166,6 +167,14 @@ def test_the_balance_loss_is_returned_in_training_alone():
     assert {n for n, _ in model.named_parameters() if n.endswith("wg.weight")} <= grads
     assert not [n for n in grads if n.startswith("head.")]
     assert isinstance(timm.create_model(NANO).train()(x), torch.Tensor)
+
+
+def test_which_heads_speak_can_be_asked():
+    torch.manual_seed(0)
+    use = head_use(timm.create_model(NANO).eval(), torch.randn(2, 3, 16, 24))
+    assert list(use) == [f"stages.{s}.{b}.mixer.head_gate" for s, b in ((0, 0), (0, 1), (1, 1), (1, 2))]
+    for share, speaking in zip(use.values(), (2, 2, 3, 3), strict=True):
+        assert share.sum().item() == pytest.approx(speaking)
 
 
 def test_checkpointed_blocks_leave_no_loss_for_the_next_call():

@@ -118,3 +118,20 @@ def test_tasks_that_take_no_adapter_say_so():
         build_segmenter(OPTIONS, SegmentationOptions(), classes=2, channels=1)
     with pytest.raises(InvalidInput, match="is put around classifiers, and this is detec"):
         build_detector(OPTIONS, DetectionOptions(), ("a",), 64)
+
+
+def test_a_run_learns_its_routers_of_heads(config, changed):
+    moh = ("shared_heads=1", "routed_heads=1", "balance=0.05")
+    run = fit(changed(config, model=MODEL, model_kwargs=SMALL, adapter="moh", adapter_args=moh, epochs=1))
+    network = load_classifier(str(run.folder)).network
+    (one,) = applied(network)
+    assert one.adapter.settings() == {
+        "shared_heads": 1, "routed_heads": 1, "balance": 0.05,
+        "router": "learned", "layers": None,
+    }
+    fresh = built(adapter="moh", adapter_args=moh).state_dict()
+    learned = network.state_dict()
+    for name in one.added:
+        assert learned[name].isfinite().all()
+        assert learned[name].abs().sum() > 0
+        assert not torch.equal(learned[name], fresh[name])

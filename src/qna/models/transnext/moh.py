@@ -82,7 +82,7 @@ class MoHViT(TransNeXt):
     """
 
     @staticmethod
-    def parts(variant: MoHViTVariant, in_chans: int, *, attn_drop_rate: float = 0.0) -> Parts:
+    def parts(variant: Any, in_chans: int, *, attn_drop_rate: float = 0.0) -> Parts:
         """Those of `TransNeXt`, with a router in every block."""
         parts = TransNeXt.parts(variant, in_chans, attn_drop_rate=attn_drop_rate)
         for i, stage in enumerate(parts.stages):
@@ -93,7 +93,7 @@ class MoHViT(TransNeXt):
                 )
         return parts
 
-    def finish(self, variant: MoHViTVariant) -> None:
+    def finish(self, variant: Any) -> None:
         """Draw the weights as the authors do, routers among them."""
         super().finish(variant)
         self.balance = variant.balance
