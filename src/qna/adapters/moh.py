@@ -181,11 +181,14 @@ class RoutedSelfAttention(AroundAttention):
         # rows of the packed map
         parts = (3, self.num_heads, self.head_dim)
         first = 0 if q is None else 1
-        weight, bias = (
-            None if t is None else t.unflatten(0, parts)[first:, kept].flatten(0, 2)
-            for t in (self.qkv.weight, self.qkv.bias)
+
+        def rows(packed: Tensor) -> Tensor:
+            return packed.unflatten(0, parts)[first:, kept].flatten(0, 2)
+
+        bias = None if self.qkv.bias is None else rows(self.qkv.bias)
+        packed = (
+            F.linear(x, rows(self.qkv.weight), bias).unflatten(-1, (3 - first, -1, self.head_dim)).unbind(2)
         )
-        packed = F.linear(x, weight, bias).unflatten(-1, (3 - first, -1, self.head_dim)).unbind(2)
         query, key, value = packed if q is None else (q[:, :, kept], *packed)
         heads = (t.transpose(1, 2) for t in (self.q_norm(query), self.k_norm(key), value))
         y = attended(self, *heads).transpose(1, 2)
