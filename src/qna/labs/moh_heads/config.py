@@ -28,6 +28,7 @@ class MoHHeadsConfig(SmallViTConfig):
     time_depth: int = 12
     time_sizes: tuple[int, ...] = (224, 384)
     seconds: float = 1.0
+    minutes: float = 6.0
 
     def __post_init__(self):
         super().__post_init__()
