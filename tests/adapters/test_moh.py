@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import qna.adapters._parts.vit
+import qna.adapters.moh
 from qna._core.errors import InvalidInput, UnknownName
 from qna._core.with_losses import WithLosses
 from qna.adapters import MoH, SwapMixer, adapter, applied
@@ -312,7 +313,58 @@ def test_gradients_are_those_of_masking():
         torch.testing.assert_close(grad, found[1][name], rtol=1e-9, atol=1e-11)
 
 
-def test_heads_that_differ_by_token_are_all_computed():
+@pytest.mark.parametrize(("shared", "routed"), [(1, 1), (0, 2), (2, 1), (1, 3)])
+@pytest.mark.parametrize("router", ["learned", "norm"])
+def test_heads_attend_with_the_queries_of_their_own_tokens(shared, routed, router, monkeypatch):
+    base = timm.create_model("vit_tiny_patch16_224", **{**MANY, "num_heads": 6})
+    network = filled(MoH(shared, routed, router=router).apply(base))
+    x = torch.randn(3, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    asked = counting_queries(monkeypatch)
+    with torch.no_grad():
+        found = network(x)
+        queries = sum(asked)
+        asked.clear()
+        torch.testing.assert_close(found, masked(network)(x), rtol=1e-11, atol=1e-11)
+    assert sum(asked) == 4 * 3 * 6 * 65
+    assert 4 * 3 * (shared + routed) * 65 <= queries
+    if (shared, routed) != (1, 3):
+        assert queries < sum(asked)
+
+
+def counting_queries(monkeypatch):
+    """Queries of all heads and images, a number for each attention that is computed."""
+    asked, attended = [], qna.adapters.moh.attended
+
+    def counted(attention, q, k, v):
+        asked.append(q[..., 0].numel())
+        assert k.shape == v.shape
+        return attended(attention, q, k, v)
+
+    monkeypatch.setattr(qna.adapters.moh, "attended", counted)
+    return asked
+
+
+def test_as_many_queries_as_the_busiest_head_has(monkeypatch):
+    torch.manual_seed(0)
+    attention = RoutedSelfAttention(ViTAttention(24, 4), NormRouter(4, shared=1, routed=1)).eval()
+    q, k, v = torch.randn(3, 2, 4, 10, 6, dtype=torch.float64)
+    asked = counting_queries(monkeypatch)
+    whole = qna.adapters.moh.attended(attention, q, k, v)
+    open_for = torch.zeros(2, 10, 4, dtype=torch.bool)
+    open_for[..., 0] = True
+    open_for[0, [1, 4, 9], 1] = open_for[1, [0, 2, 3, 5, 6], 2] = open_for[1, [7, 8], 3] = True
+    for busy, expected in (((), [2 * 3 * 5, 2 * 10]), ((2, 7), [2 * 1 * 2, 2 * 3 * 10])):
+        # a head that speaks for seven of ten is computed whole, and so is what stands before it
+        if busy:
+            open_for[0, : busy[1], busy[0]] = True
+        asked.clear()
+        y = attention._of_own_queries(q, k, v, open_for)
+        assert sorted(asked) == sorted(expected)
+        spoken = open_for.transpose(1, 2)[..., None]
+        torch.testing.assert_close(y * spoken, whole * spoken, rtol=1e-12, atol=1e-12)
+
+
+def test_heads_that_differ_by_token_are_told():
     network = filled(MoH(1, 1).apply(timm.create_model("vit_tiny_patch16_224", **MANY)))
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():

@@ -24,6 +24,8 @@ from qna.parts.protocols import GatesHeads
 ROUTERS = ("learned", "norm")
 # fewer tokens than this, and copying the weights of the heads that speak takes what the others would have
 _FEW_TOKENS = 64
+# more of the tokens, and bringing a head's own queries together takes what the others would have
+_MOST_QUERIES = 0.6
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,13 @@ class MoH(Adapter):
 
     In evaluation a head that no token of the call chose costs nothing: neither its queries, keys and values
     nor its attention nor its columns of the projection are computed; with ``router="norm"`` its queries are,
-    as they decide. The result is what masking gives. All heads are computed in training, in graphs that are
-    compiled or exported, of calls of fewer than 64 tokens, where tools look on or the attention has a norm or
-    gate of its own before its projection, and in networks other than timm's plain vision transformers: there
-    it is every mixer of `qna.mixers` that takes gates on its heads which gets one.
+    as they decide. Of the other routed heads attention is computed for as many queries of an image as the
+    busiest of them speaks for, where that is at most six tenths. The result is what masking gives.
+
+    All heads are computed in training, in graphs that are compiled or exported, of calls of fewer than 64
+    tokens, where tools look on or the attention has a norm or gate of its own before its projection, and in
+    networks other than timm's plain vision transformers: there it is every mixer of `qna.mixers` that takes
+    gates on its heads which gets one.
 
     Adapters of different layers may follow one another, so that layers may have other counts.
 
@@ -190,11 +195,29 @@ class RoutedSelfAttention(AroundAttention):
             F.linear(x, rows(self.qkv.weight), bias).unflatten(-1, (3 - first, -1, self.head_dim)).unbind(2)
         )
         query, key, value = packed if q is None else (q[:, :, kept], *packed)
-        heads = (t.transpose(1, 2) for t in (self.q_norm(query), self.k_norm(key), value))
-        y = attended(self, *heads).transpose(1, 2)
-        y = y * gates[..., kept, None].to(y.dtype)
+        q, k, v = (t.transpose(1, 2) for t in (self.q_norm(query), self.k_norm(key), value))
+        gates = gates[..., kept]
+        y = self._of_own_queries(q, k, v, gates != 0).transpose(1, 2)
+        y = y * gates[..., None].to(y.dtype)
         columns = self.proj.weight.unflatten(1, parts[1:])[:, kept].flatten(1)
         return self.proj_drop(F.linear(y.flatten(2), columns, self.proj.bias))
+
+    def _of_own_queries(self, q: Tensor, k: Tensor, v: Tensor, open_for: Tensor) -> Tensor:
+        """What heads attend, (B, heads, N, d), where `open_for` (B, N, heads) says so; elsewhere anything.
+
+        Behind the last head that speaks for many tokens heads get as many queries as the busiest of them has.
+        """
+        count = open_for.sum(1)
+        many = (count > _MOST_QUERIES * open_for.shape[1]).any(0).nonzero()
+        first = int(many.max()) + 1 if len(many) else 0
+        if first == count.shape[1]:
+            return attended(self, q, k, v)
+        most = int(count[:, first:].max())
+        places = open_for[..., first:].transpose(1, 2).float().topk(most, -1, sorted=False).indices
+        places = places[..., None].expand(-1, -1, -1, q.shape[-1])
+        own = attended(self, q[:, first:].gather(2, places), k[:, first:], v[:, first:])
+        y = torch.zeros_like(q[:, first:]).scatter(2, places, own)
+        return torch.cat([attended(self, q[:, :first], k[:, :first], v[:, :first]), y], 1) if first else y
 
     def _rows(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias).unflatten(-1, (-1, self.head_dim))
