@@ -8,7 +8,7 @@ from functools import partial
 from qna.adapters import ADAPTERS
 from qna.labs.moh_heads.config import MoHHeadsConfig
 from qna.labs.moh_heads.picture import draw
-from qna.labs.moh_heads.times import time_all
+from qna.labs.moh_heads.times import time_at
 from qna.labs.moh_heads.training import train_all
 from qna.labs.moh_heads.verdict import EXAMPLES, RULE, verdict
 from qna.labs.paired import parts_of
@@ -16,8 +16,9 @@ from qna.labs.row import Lab, LabFolder, Metrics
 
 
 def run(config: MoHHeadsConfig, folder: LabFolder) -> Metrics:
-    """A part for each seed, in which every network is trained; then the times."""
-    return folder.measured({**parts_of(config, train_all), "times": partial(time_all, config)})
+    """A part for each seed, in which every network is trained; then the times, a part for each size."""
+    times = {f"times at {size}": partial(time_at, config, size) for size in config.time_sizes}
+    return folder.measured({**parts_of(config, train_all), **times})
 
 
 LAB = Lab(
