@@ -130,6 +130,7 @@ AROUND = {
     "gated": ("bias=1.0",),
     "tap_adl": ("scales=3", "threshold=0.5"),
     "swap_mixer": SWAP,
+    "moh": ("shared_heads=1", "routed_heads=1"),
 }
 
 
@@ -149,3 +150,23 @@ def test_an_interrupted_run_of_an_adapted_network_goes_on_bit_for_bit(adapter, c
         ours, theirs = (load_tensors(run.folder / name)[0] for run in (outcome, expected))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_learns_its_routers_of_heads(config, changed):
+    moh = ("shared_heads=1", "routed_heads=1", "balance=0.05")
+    run = fit(changed(config, model=MODEL, model_kwargs=SMALL, adapter="moh", adapter_args=moh, epochs=1))
+    network = load_classifier(str(run.folder)).network
+    (one,) = applied(network)
+    assert one.adapter.settings() == {
+        "shared_heads": 1,
+        "routed_heads": 1,
+        "balance": 0.05,
+        "router": "learned",
+        "layers": None,
+    }
+    fresh = built(adapter="moh", adapter_args=moh).state_dict()
+    learned = network.state_dict()
+    for name in one.added:
+        assert learned[name].isfinite().all()
+        assert learned[name].abs().sum() > 0
+        assert not torch.equal(learned[name], fresh[name])

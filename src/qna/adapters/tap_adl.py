@@ -74,7 +74,7 @@ class TAPADL(Adapter):
                 pool.to(device=weight.device, dtype=weight.dtype)
                 network.blocks[i] = PoolingBlock(block, pool.train(block.training), grid, prefix)
         if outlets:
-            network.register_forward_hook(ReturnLosses("attention_diversification", self.diversity, outlets))
+            ReturnLosses("attention_diversification", self.diversity, outlets).put_into(network)
         return []
 
 

@@ -46,6 +46,7 @@ FAMILIES = {
         vsa.SWIN_VSA_FAMILY,
         vsa.VITAEV2_VSA_FAMILY,
         transnext.FAMILY,
+        transnext.MOH_FAMILY,
         gcvit.FAMILY,
         spectformer.SPECTFORMER_FAMILY,
         spectformer.SPECTFORMER_H_FAMILY,

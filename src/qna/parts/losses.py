@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +37,24 @@ class LossOutlet:
         return {**self.__dict__, "_left": []}
 
 
+class LeavesLosses(Protocol):
+    """Whose losses are taken: an outlet, or a part that has one."""
+
+    def take(self) -> list[Tensor]:
+        """What was left since the last time."""
+        ...
+
+
 class ReturnLosses:
     """A forward hook: in training the network returns `WithLosses` with the mean over what its outlets hold.
 
     Args:
-        name: of the loss.
+        name: of the loss; one of that name that is there already is added to.
         weight: that its mean over the layers is multiplied with.
         outlets: whose losses it takes.
     """
 
-    def __init__(self, name: str, weight: float, outlets: Iterable[LossOutlet]):
+    def __init__(self, name: str, weight: float, outlets: Iterable[LeavesLosses]):
         self.name = name
         self.weight = weight
         self.outlets = list(outlets)
@@ -55,12 +64,22 @@ class ReturnLosses:
         left = [loss for outlet in self.outlets for loss in outlet.take()]
         return with_mean(output, self.name, self.weight, left if network.training else [])
 
+    def put_into(self, network: nn.Module) -> None:
+        """Hang it on a network."""
+        network.register_forward_hook(self)
+
 
 def with_mean(output: object, name: str, weight: float, left: list[Tensor]) -> object:
     """`WithLosses` of an output, with `weight` times the mean of `left`; itself where nothing was left."""
     if not left:
         return output
-    found = {name: weight * torch.stack(left).mean()}
+    mean = weight * torch.stack(left).mean()
     if isinstance(output, WithLosses):
-        return output._replace(losses={**output.losses, **found})
-    return WithLosses(output, found)
+        return output._replace(losses={**output.losses, name: output.losses.get(name, 0) + mean})
+    return WithLosses(output, {name: mean})
+
+
+def taken_mean(outlets: Iterable[LeavesLosses]) -> Tensor | None:
+    """The mean over what outlets hold, which is taken away; None where they hold nothing."""
+    left = [loss for outlet in outlets for loss in outlet.take()]
+    return torch.stack(left).mean() if left else None

@@ -77,7 +77,7 @@ class GlobalContextAttention2d(WindowedAttention):
 
     def forward(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         """(B, H, W, dim), and g (B, h, w, dim) where the mixer makes none -> (B, H, W, dim)."""
-        return self._attended(self._windows(x, query), x.shape)
+        return self._attended(self._windows(x, query), x)
 
     def attention_map(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         """The softmax of every position over its own window.

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from qna._core import checks
 from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.head_gate import GatedHeads
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.precision import without_autocast
 from qna.parts.rows import PositionRows, whole_map_rows
 
 
-class LinearAttention2d(nn.Module):
+class LinearAttention2d(GatedHeads, nn.Module):
     """L2ViT's enhanced linear attention (Zheng, arXiv 2501.16182) of all positions of a map.
 
     Of each head, with ``q = ReLU(W_q x)``, ``k = ReLU(W_k x)`` and sums over all n positions::
@@ -71,7 +72,7 @@ class LinearAttention2d(nn.Module):
             query = query.to(exact)
             attended = query @ context / self._bounded(query @ met)
         attended = attended.to(dtype).transpose(1, 2)
-        return apply_linear(self.out, attended.reshape(x.shape))
+        return apply_linear(self.out, self._gated(x, attended.reshape(x.shape)))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """What share each position has of all that a position meets: (B, H, W, h, H, W), at least fp32.

@@ -17,6 +17,7 @@ from qna.mixers.routing.attend import attend_routed, gathered_at_once, routed_sh
 from qna.mixers.routing.choose import choose_regions
 from qna.mixers.routing.regions import Regions
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import as_image
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
@@ -27,7 +28,7 @@ from qna.parts.rows import PositionRows
 BORDERS = ("mask", "input", "projected")
 
 
-class BiLevelRoutingAttention2d(nn.Module):
+class BiLevelRoutingAttention2d(GatedHeads, nn.Module):
     """Bi-level routing attention (Zhu et al., CVPR 2023) of maps of any height and width.
 
     A map is split into S x S regions, S fixed, so that they grow with it. With Q^r and K^r the means of
@@ -106,7 +107,7 @@ class BiLevelRoutingAttention2d(nn.Module):
 
     def _mixed(self, x: Tensor, regions: Regions) -> Tensor:
         attended, enhanced = self._attend(x, regions)
-        whole = regions.crop(regions.untile(attended))
+        whole = self._gated(x, regions.crop(regions.untile(attended)))
         if enhanced is not None:
             whole = whole + enhanced
         if any(map(is_open, x.shape)):
