@@ -195,9 +195,9 @@ class RoutedSelfAttention(AroundAttention):
             F.linear(x, rows(self.qkv.weight), bias).unflatten(-1, (3 - first, -1, self.head_dim)).unbind(2)
         )
         query, key, value = packed if q is None else (q[:, :, kept], *packed)
-        q, k, v = (t.transpose(1, 2) for t in (self.q_norm(query), self.k_norm(key), value))
+        query, key, value = (t.transpose(1, 2) for t in (self.q_norm(query), self.k_norm(key), value))
         gates = gates[..., kept]
-        y = self._of_own_queries(q, k, v, gates != 0).transpose(1, 2)
+        y = self._of_own_queries(query, key, value, gates != 0).transpose(1, 2)
         y = y * gates[..., None].to(y.dtype)
         columns = self.proj.weight.unflatten(1, parts[1:])[:, kept].flatten(1)
         return self.proj_drop(F.linear(y.flatten(2), columns, self.proj.bias))
