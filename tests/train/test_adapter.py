@@ -126,8 +126,11 @@ def test_a_run_learns_its_routers_of_heads(config, changed):
     network = load_classifier(str(run.folder)).network
     (one,) = applied(network)
     assert one.adapter.settings() == {
-        "shared_heads": 1, "routed_heads": 1, "balance": 0.05,
-        "router": "learned", "layers": None,
+        "shared_heads": 1,
+        "routed_heads": 1,
+        "balance": 0.05,
+        "router": "learned",
+        "layers": None,
     }
     fresh = built(adapter="moh", adapter_args=moh).state_dict()
     learned = network.state_dict()
