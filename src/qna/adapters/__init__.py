@@ -9,6 +9,7 @@ from qna.adapters.gated import GatedAttention
 from qna.adapters.registry import ADAPTERS, adapter
 from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
 from qna.adapters.sharing import from_pretrained, save_pretrained
+from qna.adapters.sparsifiner import Sparsifiner
 from qna.adapters.swap_mixer import SwapMixer
 from qna.adapters.tap_adl import TAPADL
 
@@ -20,6 +21,7 @@ __all__ = [
     "EViT",
     "GatedAttention",
     "Applied",
+    "Sparsifiner",
     "SwapMixer",
     "adapter",
     "added_names",

@@ -6,10 +6,10 @@ looks for the methods alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
@@ -95,6 +95,23 @@ class FollowsEpochs(Protocol):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Epoch `epoch` of `epochs`, from 0, begins or is gone on with; all depends on them alone."""
+        ...
+
+
+@runtime_checkable
+class KeepsBeside(Protocol):
+    """A module with tensors that training needs and that are no part of the network: those of a teacher."""
+
+    def beside(self) -> Mapping[str, Tensor]:
+        """The tensors by name, for the checkpoint of a run; empty where there are none yet."""
+        ...
+
+    def take_beside(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take them back from a checkpoint of `network`, which this is a part of.
+
+        Raises:
+            RuntimeError: if they are another network's.
+        """
         ...
 
 

@@ -48,6 +48,11 @@ class ReturnLosses:
         self.weight = weight
         self.outlets = list(outlets)
 
+    def forget(self, network: nn.Module, given: object) -> None:
+        """A hook before forward: take away what was left when a backward pass computed a part again."""
+        for outlet in self.outlets:
+            outlet.take()
+
     def __call__(self, network: nn.Module, given: object, output: object) -> object:
         left = [loss for outlet in self.outlets for loss in outlet.take()]
         if not network.training or not left:
