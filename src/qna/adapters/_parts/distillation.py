@@ -89,9 +89,10 @@ class Distillation(nn.Module):
         """A forward hook: in training the output comes with the losses."""
         if not network.training or not self.teaches:
             return None
-        return self._with_losses(network, given[0], output)
+        # a teacher is copied in here, which no compiler follows
+        taught: Any = torch.compiler.disable(self._with_losses)
+        return taught(network, given[0], output)
 
-    @torch.compiler.disable
     def _with_losses(self, network: Any, images: Tensor, output: Any) -> WithLosses:
         # nothing of this call may be copied into a teacher
         seen, self.seen = self.seen, None
@@ -167,4 +168,4 @@ class Distillation(nn.Module):
 
 def _mean_of_heads(output: Any) -> Tensor:
     """Logits; of two heads their mean, as in evaluation."""
-    return sum(output) / len(output) if isinstance(output, tuple) else output
+    return torch.stack(output).mean(0) if isinstance(output, tuple) else output

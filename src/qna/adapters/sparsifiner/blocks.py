@@ -83,9 +83,9 @@ class ShorteningBlocks(nn.Sequential):
 
     places: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B, N, C) -> (B, n, C)."""
-        places = None
+        x, places = input, None
         for block in self:
             x, places = block.shortened(x, places) if isinstance(block, PrunedBlock) else (block(x), places)
         self.places = places
