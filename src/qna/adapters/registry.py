@@ -55,3 +55,10 @@ def again(network: nn.Module, told: Sequence[Mapping[str, Any]], where: str) -> 
             raise InvalidInput(f"{where} names no adapter with arguments: {str(each)[:100]}")
         network = adapter(name, **arguments).apply(network)
     return network
+
+
+def has_resting_parts(network: nn.Module) -> bool:
+    """Whether an adapter of the network lets some parameters rest in some updates."""
+    return any(
+        ADAPTERS[each.adapter.name].rests for each in applied(network) if each.adapter.name in ADAPTERS
+    )

@@ -39,9 +39,13 @@ def _by_partition(scores: Tensor, count: int) -> Tensor:
     least = np.partition(found, width - count, -1)[:, width - count, None]
     taken = found >= least
     flat = np.flatnonzero(taken)
-    if flat.size != len(rows) * count or np.isnan(least).any():
-        # equal numbers around the last that is taken, or none that can be compared
-        return scores.topk(count, -1, sorted=False).indices
+    if flat.size != len(found) * count or np.isnan(least).any():
+        # rows with equal numbers around the last that is taken, or with some that cannot be compared
+        odd = taken.sum(-1) != count
+        taken[odd] = False
+        some = torch.from_numpy(found[odd]).topk(count, -1, sorted=False).indices
+        taken[np.flatnonzero(odd)[:, None], some.numpy()] = True
+        flat = np.flatnonzero(taken)
     return torch.from_numpy(flat % width).view(*scores.shape[:-1], count)
 
 

@@ -199,4 +199,5 @@ ROW = AdapterRow(
         "every_parameter_gets_a_gradient": "predictors rest while the network learns, and the network while "
         "they do",
     },
+    rests=True,
 )
