@@ -345,6 +345,18 @@ def test_taken_out_is_made_zero_but_for_what_tokens_before_the_image_s_pay_to_ze
     torch.testing.assert_close(zeroed(x), out(x), rtol=1e-9, atol=1e-9)
 
 
+def test_what_calls_blocks_one_by_one_is_told_that_tokens_are_taken_out():
+    arguments = {"reduce_tokens": 3, "token_keep_rate": 0.5, "token_layers": (1,), "reconstruction_epochs": 0}
+    network = Sparsifiner(**arguments, drop_tokens=True).apply(BASES["vit"]())
+    with pytest.raises(InvalidInput, match="leave gradient checkpointing and maps of single blocks out"):
+        network.forward_intermediates(images())
+    network.set_grad_checkpointing(True)
+    with pytest.raises(InvalidInput, match="leave gradient checkpointing and maps of single blocks out"):
+        network.train()(images())
+    zeroed = Sparsifiner(**arguments).apply(BASES["vit"]()).eval()
+    assert torch.equal(zeroed.forward_intermediates(images())[0], zeroed.forward_features(images()))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -42,7 +42,7 @@ class Sparsifiner(Adapter):
     saves nothing; or with `drop_tokens` taken out, so that the sequence gets shorter.
 
     Of attention's ``2 N^2 C`` multiply-adds ``2 keep_rate N^2 C`` are left, and the predictor adds its own.
-    Whether that saves time is another matter: docs/sparsifiner.md has the figures.
+    Whether that saves time is another matter: docs/adapters.md has the figures.
 
     Attributes:
         keep_rate: part of all tokens that an image token sees, above 0 and at most 1.
@@ -162,7 +162,7 @@ class Sparsifiner(Adapter):
         for i, block in enumerate(blocks):
             keep = math.ceil(self.token_keep_rate ** (layers.index(i) + 1) * image) if i in layers else None
             if keep is not None or left is not None:
-                network.blocks[i] = PrunedBlock(block, prefix, left, keep)
+                network.blocks[i] = PrunedBlock(block, prefix, left, keep, drop=self.drop_tokens)
             left = left if keep is None else keep
         if self.drop_tokens:
             network.blocks = ShorteningBlocks(*network.blocks).train(network.blocks.training)

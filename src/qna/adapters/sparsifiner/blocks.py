@@ -24,12 +24,14 @@ class PrunedBlock(AroundBlock):
         prefix: tokens before the image's, which stay.
         left: image tokens that are there; None where none has gone yet.
         keep: how many of them stay here; None for all.
+        drop: they are taken out, for which the block has to be told which tokens it gets.
     """
 
     attn: Any
 
-    def __init__(self, block: Any, prefix: int, left: int | None, keep: int | None):
+    def __init__(self, block: Any, prefix: int, left: int | None, keep: int | None, *, drop: bool):
         super().__init__(block)
+        self.drop = drop
         self.prefix = prefix
         self.left = left
         self.keep = keep
@@ -45,6 +47,11 @@ class PrunedBlock(AroundBlock):
             raise InvalidInput("sparsifiner takes no mask of tokens")
         if self.whole:
             return self.with_mlp(self.with_attention(x, self.attn(self.norm1(x))))
+        if self.drop:
+            raise InvalidInput(
+                "blocks of sparsifiner with drop_tokens are called together; leave gradient checkpointing "
+                "and maps of single blocks out, or drop_tokens"
+            )
         # zeros tell what went, so that nothing has to be handed on beside the tokens
         active = None if self.left is None else still_there(x[:, self.prefix :])
         attended, paid = self.attn.attend(self.norm1(x), active, left=self.left)
