@@ -271,6 +271,15 @@ def test_inference_computes_chosen_products_alone(monkeypatch):
     assert ways == ["all_masked"] * 4
 
 
+def test_half_numbers_and_programs_that_are_exported():
+    network = Sparsifiner(keep_rate=0.4, reduce_tokens=3).apply(filled(BASES["registers"]())).float()
+    program = torch.export.export(network.eval(), (images(),))
+    torch.testing.assert_close(program.module()(images()), network(images()))
+    with torch.no_grad():
+        for kind in (torch.bfloat16, torch.float16):
+            assert network.to(kind)(images().to(kind)).isfinite().all()
+
+
 def test_a_way_back_from_sparse_attention():
     network = Sparsifiner(keep_rate=0.4, reduce_tokens=3).apply(filled(BASES["vit"]())).double()
     attention = network.blocks[0].attn

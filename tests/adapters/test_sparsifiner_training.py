@@ -242,6 +242,40 @@ def test_activations_that_are_computed_again(epoch):
             torch.testing.assert_close(p.grad, dict(plain.named_parameters())[name].grad, msg=name)
 
 
+def test_another_classifier_than_the_teacher_s_is_said():
+    network = made(reconstruction_epochs=0)
+    network(images(4))
+    network.reset_classifier(7)
+    with pytest.raises(InvalidInput, match="the teacher gives 5 logits and the network 7"):
+        network(images(4))
+
+
+# what the compiler itself asks of tensors between two graphs
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.long
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_training_compiles(epochs):
+    torch._dynamo.reset()
+    network, plain = (made(reconstruction_epochs=epochs) for _ in range(2))
+    found, expected = torch.compile(network, backend="eager")(images(4)), plain(images(4))
+    torch.testing.assert_close(found.output, expected.output)
+    assert found.losses.keys() == expected.losses.keys()
+    torch.testing.assert_close(dict(found.losses), dict(expected.losses))
+
+
+def test_hooks_fire_on_predictors_and_their_parts():
+    called = []
+    for epochs in (0, 1):
+        network = made(reconstruction_epochs=epochs)
+        for name, module in network.named_modules():
+            if "mask_predictor" in name:
+                module.register_forward_hook(lambda *given, name=name: called.append(name))
+        network(images(4))
+        parts = {n for n, _ in network.named_modules() if "mask_predictor" in n}
+        assert {*called} == parts
+        called.clear()
+
+
 def test_attention_dropout_keeps_what_is_chosen():
     network = made(reconstruction_epochs=0)
     attention = network.blocks[0].attn

@@ -98,10 +98,16 @@ class Distillation(nn.Module):
         seen, self.seen = self.seen, None
         plain = output.output if isinstance(output, WithLosses) else output
         told, features = self._told(images, network)
+        own = _mean_of_heads(plain)
+        if own.shape != told.shape:
+            raise InvalidInput(
+                f"the teacher gives {told.shape[-1]} logits and the network {own.shape[-1]}; make it with "
+                "its classes before the adapter comes"
+            )
         found: dict[str, Tensor] = {}
         if self.logits:
             found["logits_distillation"] = self.logits * F.kl_div(
-                _mean_of_heads(plain).log_softmax(-1),
+                own.log_softmax(-1),
                 told.log_softmax(-1),
                 reduction="batchmean",
                 log_target=True,

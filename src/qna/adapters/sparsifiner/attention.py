@@ -87,7 +87,7 @@ class SparseAttention(AroundAttention):
         count = min(self.config.kept(self.tokens), columns if left is None else left)
         chosen = None
         if count < columns:
-            chosen = self.mask_predictor.choose(q.detach(), k.detach(), count, active, places)
+            chosen = self.mask_predictor(q.detach(), k.detach(), count, active, places)
         return finished(self, self._kept(q, k, v, chosen), x), self._paid(q, k)
 
     def _paid(self, q: Tensor, k: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class SparseAttention(AroundAttention):
         """Dense attention, which the predictor is told to estimate; neither is told of the other's loss."""
         assert self.mask_predictor is not None
         weights = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
-        found = self.mask_predictor.fitted(q.detach(), k.detach())
+        found = self.mask_predictor(q.detach(), k.detach())
         self.outlet.leave(F.mse_loss(found, weights[:, :, self.prefix :].detach(), reduction="sum"))
         return self.attn_drop(weights) @ v
 

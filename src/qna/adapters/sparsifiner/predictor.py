@@ -110,6 +110,17 @@ class MaskPredictor(nn.Module):
         before = torch.arange(self.prefix, device=places.device).expand(len(places), -1)
         return torch.cat([before, places + self.prefix], 1)
 
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        count: int | None = None,
+        active: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """What is fitted, as `fitted`; or with a `count` what is chosen, as `choose`."""
+        return self.fitted(q, k) if count is None else self.choose(q, k, count, active, places)
+
     @torch.no_grad()
     def choose(
         self,
