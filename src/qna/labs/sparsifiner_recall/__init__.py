@@ -24,7 +24,7 @@ LAB = Lab(
     name="sparsifiner-recall",
     about=replace(
         ADAPTERS["sparsifiner"].about,
-        differs="the paper starts from DeiT on ImageNet and 197 tokens; this is a vision transformer of six "
+        differs="the paper starts from DeiT on ImageNet and 197 tokens; this is a vision transformer of four "
         "blocks and 50 tokens, trained here on small images",
     ),
     claim="From queries and keys a predictor of low rank tells which keys a query needs: with a quarter of "

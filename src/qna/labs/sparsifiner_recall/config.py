@@ -26,17 +26,18 @@ class SparsifinerRecallConfig(SmallViTConfig):
         seconds: at least so long is every network timed, and every part of its attention.
     """
 
-    images: int = 3000
-    keep: tuple[float, ...] = (0.1, 0.2, 0.25, 0.3, 0.5)
+    images: int = 2000
+    keep: tuple[float, ...] = (0.1, 0.25, 0.35, 0.5)
     tune_keep: float = 0.25
     fit_epochs: int = 4
-    tune_epochs: int = 3
+    tune_epochs: int = 2
     tune_rate: float = 0.25
     time_model: str = "deit_small_patch16_224"
     time_sizes: tuple[int, ...] = (224, 384)
     time_batch: int = 4
     time_tokens: float = 0.7
     seconds: float = 1.0
+    depth: int = 4
     epochs: int = 6
 
     def __post_init__(self):
