@@ -242,6 +242,28 @@ def test_activations_that_are_computed_again(epoch):
             torch.testing.assert_close(p.grad, dict(plain.named_parameters())[name].grad, msg=name)
 
 
+def test_a_call_that_breaks_off_leaves_nothing_to_the_next():
+    network = made(reconstruction_epochs=1)
+    expected = network(images(4)).losses["attention_reconstruction"]
+
+    def break_off(*given):
+        raise KeyboardInterrupt
+
+    for part in (network.head, network.blocks[2]):
+        hook = part.register_forward_pre_hook(break_off)
+        with pytest.raises(KeyboardInterrupt):
+            network(2 * images(4))
+        hook.remove()
+        assert torch.equal(network(images(4)).losses["attention_reconstruction"], expected)
+    begin(network, 1)
+    hook = network.head.register_forward_pre_hook(break_off)
+    with pytest.raises(KeyboardInterrupt):
+        network(images(4))
+    hook.remove()
+    # a teacher is copied now, and nothing of the call before
+    assert network(images(4)).losses.keys() == {"logits_distillation", "token_distillation"}
+
+
 def test_another_classifier_than_the_teacher_s_is_said():
     network = made(reconstruction_epochs=0)
     network(images(4))

@@ -18,6 +18,7 @@ from qna.train.config import NetworkOptions
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, prepare_network
 from qna.train.reload import load_classifier
+from qna.train.sharding import shard
 from qna.train.tasks.detection import DetectionOptions, build_detector
 from qna.train.tasks.segmentation import SegmentationOptions, build_segmenter
 
@@ -133,6 +134,12 @@ def test_a_run_in_phases_goes_on_bit_for_bit(config, changed, tmp_path):
     told = [{n for n in line if n.startswith("loss/")} for line in parts if line["event"] == "update"]
     assert told[:2] == [{"loss/attention_reconstruction"}] * 2
     assert told[2:] == [{"loss/logits_distillation", "loss/token_distillation"}] * 4
+
+
+def test_parts_that_rest_are_not_sharded():
+    network = built(adapter="sparsifiner", adapter_args=SPARSE)
+    with pytest.raises(InvalidInput, match="whose teacher is a whole copy of it; leave --sharding out"):
+        shard(network, torch.device("cpu"))
 
 
 def test_words_of_the_command_line():

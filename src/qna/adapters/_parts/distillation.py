@@ -138,10 +138,6 @@ class Distillation(nn.Module):
 
     def _copied(self, network: Any) -> nn.Module:
         """A dense copy of the network, frozen."""
-        if any(hasattr(p, "full_tensor") for p in network.parameters()):
-            raise InvalidInput(
-                "a teacher is a whole copy of the network, and this one is in shards; leave --sharding out"
-            )
         teacher = copy.deepcopy(network)
         for name, part in list(teacher.named_children()):
             if isinstance(part, Distillation):

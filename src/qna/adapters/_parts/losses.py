@@ -49,7 +49,7 @@ class ReturnLosses:
         self.outlets = list(outlets)
 
     def forget(self, network: nn.Module, given: object) -> None:
-        """A hook before forward: take away what was left when a backward pass computed a part again."""
+        """A hook before forward: take away what a call left that broke off."""
         for outlet in self.outlets:
             outlet.take()
 
