@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from qna.adapters import ADAPTERS
 from qna.labs.paired import parts_of
 from qna.labs.row import Lab, LabFolder, Metrics
 from qna.labs.sparsifiner_recall.config import SparsifinerRecallConfig
 from qna.labs.sparsifiner_recall.picture import draw
-from qna.labs.sparsifiner_recall.timing import time_all
 from qna.labs.sparsifiner_recall.training import train_all
 from qna.labs.sparsifiner_recall.verdict import EXAMPLES, RULE, verdict
 
 
 def run(config: SparsifinerRecallConfig, folder: LabFolder) -> Metrics:
-    """A part for each seed, in which every network is trained and judged; then the times."""
-    return folder.measured({**parts_of(config, train_all), "times": partial(time_all, config)})
+    """A part for each seed, in which every network is trained and judged."""
+    return folder.measured(parts_of(config, train_all))
 
 
 LAB = Lab(
@@ -44,10 +42,6 @@ LAB = Lab(
         keep=(0.25, 0.5),
         fit_epochs=1,
         tune_epochs=1,
-        time_model="deit_tiny_patch16_224",
-        time_sizes=(224,),
-        time_batch=1,
-        seconds=0.01,
         epochs=1,
         seeds=2,
     ),

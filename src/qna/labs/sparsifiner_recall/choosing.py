@@ -20,7 +20,14 @@ class RandomMask(MaskPredictor):
 
     generator: torch.Generator
 
-    def choose(self, q: Tensor, k: Tensor, count: int, *rest: Any) -> Tensor:
+    def choose(
+        self,
+        q: Tensor,
+        k: Tensor,
+        count: int,
+        active: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """As the predictor's."""
         shape = (*q.shape[:2], q.shape[2] - self.prefix, k.shape[2])
         return largest(torch.rand(shape, generator=self.generator), count)
@@ -31,7 +38,14 @@ class LocalMask(MaskPredictor):
 
     columns: int
 
-    def choose(self, q: Tensor, k: Tensor, count: int, *rest: Any) -> Tensor:
+    def choose(
+        self,
+        q: Tensor,
+        k: Tensor,
+        count: int,
+        active: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """As the predictor's."""
         places = torch.arange(k.shape[2] - self.prefix)
         at = torch.stack([places // self.columns, places % self.columns], -1).to(q.dtype)

@@ -19,11 +19,6 @@ class SparsifinerRecallConfig(SmallViTConfig):
         fit_epochs: that predictors learn in, beside a trained network that rests.
         tune_epochs: that the network learns in afterwards, with its masks.
         tune_rate: of learning in them, as a part of that before.
-        time_model: whose inference is timed, with random weights, by its name in timm.
-        time_sizes: pixels per axis of the images that it reads.
-        time_batch: images of a call.
-        time_tokens: part of the tokens that each of three layers leaves where tokens go as well.
-        seconds: at least so long is every network timed, and every part of its attention.
     """
 
     images: int = 2000
@@ -32,27 +27,15 @@ class SparsifinerRecallConfig(SmallViTConfig):
     fit_epochs: int = 4
     tune_epochs: int = 2
     tune_rate: float = 0.25
-    time_model: str = "deit_small_patch16_224"
-    time_sizes: tuple[int, ...] = (224, 384)
-    time_batch: int = 4
-    time_tokens: float = 0.7
-    seconds: float = 1.0
     depth: int = 4
     epochs: int = 6
 
     def __post_init__(self):
         super().__post_init__()
-        check_counts(self, "fit_epochs", "tune_epochs", "time_batch")
+        check_counts(self, "fit_epochs", "tune_epochs")
         if not self.keep or not all(0 < rate < 1 for rate in (*self.keep, self.tune_keep)):
             raise InvalidInput(
                 f"keep and tune_keep must be parts between 0 and 1, got {self.keep} and {self.tune_keep}"
             )
-        if not self.time_sizes or min(self.time_sizes) < 1 or not self.seconds > 0:
-            raise InvalidInput(
-                f"time_sizes and seconds must be above 0, got {self.time_sizes} and {self.seconds}"
-            )
-        if not 0 < self.tune_rate <= 1 or not 0 < self.time_tokens <= 1:
-            raise InvalidInput(
-                "tune_rate and time_tokens must be above 0 and at most 1, got "
-                f"{self.tune_rate} and {self.time_tokens}"
-            )
+        if not 0 < self.tune_rate <= 1:
+            raise InvalidInput(f"tune_rate must be above 0 and at most 1, got {self.tune_rate}")

@@ -17,33 +17,41 @@ from qna.analysis.cost import total_macs
 from qna.bench.measure.calls import time_calls
 from qna.bench.measure.harness import Plan
 from qna.labs.row import Figure
-from qna.labs.sparsifiner_recall.config import SparsifinerRecallConfig
+from qna.labs.sparsifiner_cost.config import SparsifinerCostConfig
 from qna.models.registry import create
 
-WHOLE, SPARSE, SHORT = "all keys", "some keys", "some keys, tokens taken out"
+NETWORKS = WHOLE, SPARSE, SHORT = "all keys", "some keys", "some keys, tokens taken out"
 
 
-def time_all(config: SparsifinerRecallConfig) -> list[Figure]:
-    """Every size of image, networks in turns, and the parts of one attention in turns."""
-    return [figure for size in config.time_sizes for figure in _of_size(config, size)]
+def network_case(size: int) -> str:
+    """The case of whole networks."""
+    return f"network-{size}px"
 
 
-def _of_size(config: SparsifinerRecallConfig, size: int) -> list[Figure]:
+def attention_case(size: int) -> str:
+    """The case of the parts of one attention."""
+    return f"attention-{size}px"
+
+
+def time_size(config: SparsifinerCostConfig, size: int) -> list[Figure]:
+    """One size of image: networks in turns, and the parts of one attention in turns."""
     with seeded(derive_seed(config.seed, "time", size)):
-        dense = create(config.time_model, img_size=size, num_classes=10).eval()
-        sparse = Sparsifiner(config.tune_keep).apply(copy.deepcopy(dense)).eval()
-        short = Sparsifiner(config.tune_keep, token_keep_rate=config.time_tokens, drop_tokens=True)
+        dense = create(config.model, img_size=size, num_classes=10).eval()
+        sparse = Sparsifiner(config.keep).apply(copy.deepcopy(dense)).eval()
+        short = Sparsifiner(
+            config.keep, token_keep_rate=config.tokens, token_layers=config.layers, drop_tokens=True
+        )
         networks = {WHOLE: dense, SPARSE: sparse, SHORT: short.apply(copy.deepcopy(dense)).eval()}
-        images = torch.randn(config.time_batch, 3, size, size)
+        images = torch.randn(config.batch, 3, size, size)
         attention: Any = sparse.blocks[0].attn  # type: ignore[index, union-attr]
-        shape = config.time_batch, attention.num_heads, attention.tokens, attention.head_dim
+        shape = config.batch, attention.num_heads, attention.tokens, attention.head_dim
         q, k, v = (torch.randn(shape) for _ in range(3))
-    about = {"model": config.time_model, "batch": config.time_batch, "size": size, "keep": config.tune_keep}
+    about = {"model": config.model, "batch": config.batch, "size": size, "keep": config.keep}
     found = _timed(
-        config, f"network-{size}px", {n: partial(_infer, n_, images) for n, n_ in networks.items()}, about
+        config, network_case(size), {n: partial(_infer, n_, images) for n, n_ in networks.items()}, about
     )
     found += [
-        Figure(f"network-{size}px", name, "none", "macs", "MMAC", _macs(network, size) / 1e6, extra=about)
+        Figure(network_case(size), name, "none", "macs", "MMAC", _macs(network, size) / 1e6, extra=about)
         for name, network in networks.items()
         if name != SHORT
     ]
@@ -56,11 +64,11 @@ def _of_size(config: SparsifinerRecallConfig, size: int) -> list[Figure]:
         "masked products": partial(all_masked, image, k, v, chosen, attention.scale),
     }
     extra = {**about, "tokens": attention.tokens, "keys": chosen.shape[-1], "heads": attention.num_heads}
-    return found + _timed(config, f"attention-{size}px", parts, extra)
+    return found + _timed(config, attention_case(size), parts, extra)
 
 
 def _timed(
-    config: SparsifinerRecallConfig, case: str, calls: Mapping[str, Callable[[], Any]], about: dict[str, Any]
+    config: SparsifinerCostConfig, case: str, calls: Mapping[str, Callable[[], Any]], about: dict[str, Any]
 ) -> list[Figure]:
     quiet = {name: partial(_without_gradients, call) for name, call in calls.items()}
     times = time_calls(quiet, plan=Plan(seconds=config.seconds, patience=20.0))
