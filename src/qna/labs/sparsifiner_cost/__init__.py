@@ -26,8 +26,8 @@ LAB = Lab(
     ),
     claim="Sparse attention cuts the operations of multi-head attention by 48 to 69 % (abstract); an "
     "efficient transformer would take less time for that.",
-    control="The dense network, with torch's fused attention. Beside them the sparse network whose tokens are "
-    "taken out as well, and of one attention: all its products, the choice of keys, the products of "
+    control="The dense network, with torch's fused attention. Beside them the sparse network whose tokens "
+    "are taken out as well, and of one attention: all its products, the choice of keys, the products of "
     "chosen keys alone, and all products with the others masked.",
     rule=RULE,
     config=SparsifinerCostConfig,

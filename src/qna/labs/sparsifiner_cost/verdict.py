@@ -8,8 +8,8 @@ from qna.labs.sparsifiner_cost.timing import NETWORKS, SHORT, SPARSE, WHOLE, net
 TIME, MACS = "forward time", "none macs"
 RULE = (
     f"Held: at every size the network whose queries see {SPARSE} takes less time than the one that sees "
-    f"{WHOLE}, by at least half of the part of the multiply-adds that it saves. Direction only: it takes "
-    "less time at one size at least. Else not seen. The network whose tokens are taken out too is told and does "
+    f"{WHOLE}, by at least half of the part of the multiply-adds that it saves. Direction only: it is faster "
+    "at one size at least. Else not seen. The network whose tokens are taken out too is told and does "
     "not count, nor do the parts of one attention."
 )
 
