@@ -21,8 +21,9 @@ class SparsifinerRecallConfig(SmallViTConfig):
         tune_rate: of learning in them, as a part of that before.
     """
 
-    images: int = 2000
-    keep: tuple[float, ...] = (0.1, 0.25, 0.35, 0.5)
+    images: int = 1200
+    held_out: int = 600
+    keep: tuple[float, ...] = (0.1, 0.25, 0.5)
     tune_keep: float = 0.25
     fit_epochs: int = 4
     tune_epochs: int = 2
