@@ -54,7 +54,7 @@ class Sparsifiner(Adapter):
         scale: of the estimate's products: one over the root of the number of "heads", as in the authors'
             code, or of the channels of a head, "channels".
         reconstruction_epochs: that fit predictors.
-        reconstruction: weight of their loss.
+        reconstruction: weight of their loss, which is a sum over the batch, as in the authors' code.
         logits: weight of the loss on logits.
         tokens: weight of the loss on tokens.
         token_keep_rate: above 0 and at most 1; 1 for all.
