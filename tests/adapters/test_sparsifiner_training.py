@@ -130,6 +130,7 @@ def test_the_teacher_is_the_network_that_the_second_phase_began_with():
 
 def test_the_teacher_is_in_no_state_dict_and_copies_share_it():
     network = made(reconstruction_epochs=0)
+    early = copy.deepcopy(network)
     before = set(network.state_dict())
     count = sum(p.numel() for p in network.parameters())
     network(images(4))
@@ -141,6 +142,8 @@ def test_the_teacher_is_in_no_state_dict_and_copies_share_it():
     assert not any("mask_predictor" in name for name in teacher.state_dict())
     assert not any(isinstance(m, SparseAttention) and m.mask_predictor for m in teacher.modules())
     assert copy.deepcopy(network).distillation.teacher.network is teacher
+    early(images(4))
+    assert early.distillation.teacher.network is not teacher
     again = pickle.loads(pickle.dumps(network))
     assert again.distillation.teacher.network is not teacher
     torch.testing.assert_close(dict(again(images(4)).losses), dict(network(images(4)).losses))

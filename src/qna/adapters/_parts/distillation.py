@@ -23,14 +23,14 @@ Whereabouts = Callable[[Tensor, Any], tuple[Tensor | None, Tensor | None]]
 class FrozenTeacher:
     """A network that others share and nobody trains: no module, so that it is in no state dict.
 
-    Copies of the network that it teaches, as a running average of weights, share it.
+    Copies of the network that it teaches share it; those that are made before there is one get their own.
     """
 
     def __init__(self):
         self.network: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
-        return self
+        return FrozenTeacher() if self.network is None else self
 
 
 class Distillation(nn.Module):
