@@ -111,7 +111,7 @@ def only_chosen(query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, scale
 
 def plain_cpu(t: Any) -> bool:
     """Whether `t` holds numbers on a CPU that are neither traced nor transformed."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return (
         t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter) and not (traced or transformed())
     )
