@@ -1,5 +1,6 @@
 """Runs of adapted networks: options, weights to start from, files that come back, tasks that take none."""
 
+import json
 import os
 import signal
 
@@ -11,12 +12,13 @@ from qna._core.errors import InvalidInput, UnknownName
 from qna.adapters import applied, from_pretrained
 from qna.cli import main
 from qna.cli.train import parse
-from qna.train import RunStopped, TrainConfig, fit, resume
+from qna.train import Observer, RunStopped, TrainConfig, fit, resume
 from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, prepare_network
 from qna.train.reload import load_classifier
+from qna.train.sharding import shard
 from qna.train.tasks.detection import DetectionOptions, build_detector
 from qna.train.tasks.segmentation import SegmentationOptions, build_segmenter
 from tests.train.test_interruption import Losses
@@ -100,6 +102,45 @@ def test_modules_are_told_of_epochs(config, monkeypatch):
     monkeypatch.setattr("qna.train.tasks.classification.create_network", with_counting)
     fit(config)
     assert counting.seen == [(0, 2), (1, 2)]
+
+
+SPARSE = ("keep_rate=0.4", "reduce_tokens=3", "reconstruction_epochs=1")
+
+
+def weights_in(folder):
+    return load_tensors(folder / "model.safetensors")[0]
+
+
+def test_a_run_in_phases_goes_on_bit_for_bit(config, changed, tmp_path):
+    """Of three epochs of two updates the first fits predictors; after it a teacher is kept with the run."""
+    options = {"model": MODEL, "model_kwargs": SMALL, "adapter": "sparsifiner", "adapter_args": SPARSE}
+    wanted = changed(config, epochs=3, save_every=1, **options)
+    whole = fit(changed(wanted, out=tmp_path / "whole"))
+    theirs = weights_in(whole.folder)
+    assert not any("beside" in name or "teacher" in name for name in theirs)
+
+    class Stopping(Observer):
+        def update(self, step, epoch, loss):
+            if step in (1, 3):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunStopped):
+        fit(changed(wanted, out=tmp_path / "broken"), Stopping())
+    with pytest.raises(RunStopped):
+        resume(tmp_path / "broken", Stopping())
+    ours = weights_in(resume(tmp_path / "broken").folder)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], t) for name, t in theirs.items())
+    parts = [json.loads(line) for line in (whole.folder / "log.jsonl").read_text().splitlines()]
+    told = [{n for n in line if n.startswith("loss/")} for line in parts if line["event"] == "update"]
+    assert told[:2] == [{"loss/attention_reconstruction"}] * 2
+    assert told[2:] == [{"loss/logits_distillation", "loss/token_distillation"}] * 4
+
+
+def test_parts_that_rest_are_not_sharded():
+    network = built(adapter="sparsifiner", adapter_args=SPARSE)
+    with pytest.raises(InvalidInput, match="whose teacher is a whole copy of it; leave --sharding out"):
+        shard(network, torch.device("cpu"))
 
 
 def test_words_of_the_command_line():

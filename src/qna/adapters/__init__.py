@@ -10,6 +10,7 @@ from qna.adapters.moh import MoH
 from qna.adapters.registry import ADAPTERS, adapter
 from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
 from qna.adapters.sharing import from_pretrained, save_pretrained
+from qna.adapters.sparsifiner import Sparsifiner
 from qna.adapters.swap_mixer import SwapMixer
 from qna.adapters.tap_adl import TAPADL
 
@@ -22,6 +23,7 @@ __all__ = [
     "GatedAttention",
     "Applied",
     "MoH",
+    "Sparsifiner",
     "SwapMixer",
     "adapter",
     "added_names",

@@ -6,7 +6,7 @@ looks for the methods alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -119,6 +119,23 @@ class GatesHeads(Protocol):
 
     def gate_heads(self, gate: nn.Module) -> None:
         """Put a gate there: a module (x (B, *space, dim), y (B, *space, heads, head dim)) -> as y."""
+        ...
+
+
+@runtime_checkable
+class KeepsBeside(Protocol):
+    """A module with tensors that training needs and that are no part of the network: those of a teacher."""
+
+    def beside(self) -> Mapping[str, Tensor]:
+        """The tensors by name, for the checkpoint of a run; empty where there are none yet."""
+        ...
+
+    def take_beside(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take them back from a checkpoint of `network`, which this is a part of.
+
+        Raises:
+            RuntimeError: if they are another network's.
+        """
         ...
 
 

@@ -47,6 +47,7 @@ class Learner:
         if self.is_sharded:
             self.model, self.stepper = self.network, accelerator.prepare(self.optimizer)
         else:
+            setup.look_for_resting_parts(accelerator, self.network)
             self.model, self.stepper = accelerator.prepare(self.network, self.optimizer)
         if config.network.compile:
             self.model.compile()
