@@ -16,6 +16,7 @@ from qna.mixers import (
     hyperzzw,
     learned_query,
     linear,
+    minimal,
     neighborhood,
     routing,
     spectral,
@@ -41,6 +42,7 @@ from qna.mixers.learned_query import (
     QnAUpsample3d,
 )
 from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
+from qna.mixers.minimal import MinimalAttention1d, MinimalAttention2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -71,6 +73,8 @@ __all__ = [
     "LengthScaledAttention2d",
     "LinearAttention2d",
     "LocalConcentration2d",
+    "MinimalAttention1d",
+    "MinimalAttention2d",
     "MixerGating2d",
     "Pooling2d",
     "NeighborhoodAttention1d",
@@ -106,6 +110,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    minimal,
     hyperzzw,
     control,
 )

@@ -8,6 +8,7 @@ from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
+from qna.models.minimal import MINIMAL, MinimalTransformer, MinimalVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.ninformer import NINFORMER, NiNformer, NiNformerVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
@@ -35,6 +36,9 @@ __all__ = [
     "GCVIT",
     "HALONET",
     "L2VIT",
+    "MINIMAL",
+    "MinimalTransformer",
+    "MinimalVariant",
     "NAT",
     "NATVariant",
     "NAT_SIZES",

@@ -14,6 +14,7 @@ from qna.models import (
     gcvit,
     halonet,
     l2vit,
+    minimal,
     nat,
     ninformer,
     overlock,
@@ -50,6 +51,7 @@ FAMILIES = {
         l2vit.FAMILY,
         ninformer.FAMILY,
         terminator.FAMILY,
+        minimal.FAMILY,
     )
 }
 for _family in FAMILIES.values():
