@@ -9,6 +9,7 @@ from qna.labs import (
     gcvit_global,
     halo_blocks,
     l2vit_concentration,
+    minimal_order,
     ninformer_gate,
     overlock_context,
     qna_cost,
@@ -52,5 +53,6 @@ LABS: dict[str, Lab] = {
         terminator_convergence.LAB,
         ninformer_gate.LAB,
         spectformer_share.LAB,
+        minimal_order.LAB,
     )
 }
