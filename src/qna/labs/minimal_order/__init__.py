@@ -58,8 +58,8 @@ LAB = Lab(
     about=replace(
         MIXERS["MinimalAttention2d"].about,
         read="the abstract",
-        differs="the paper trains on MNIST, CIFAR-10 and, with restrictions, ImageNet; these networks see a few "
-        "thousand images a few times, without dropout: how fast they learn, not what they could reach",
+        differs="the paper trains on MNIST, CIFAR-10 and, with restrictions, ImageNet; these networks see a "
+        "few thousand images a few times, without dropout: how fast they learn, not what they could reach",
     ),
     claim="Transformers without MLPs, with queries and keys as one matrix and without values and output, "
     "classify small images as well as whole ones, with up to 90 % fewer parameters (abstract).",
