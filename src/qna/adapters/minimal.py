@@ -14,7 +14,7 @@ from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.mixers import MIXERS
-from qna.parts.minimal_attention import FULL, QK, VALUES, MinimalAttention
+from qna.parts.minimal_attention import FULL, QK, VALUES, MinimalAttention, of_one_size
 from qna.parts.minimal_folding import fold_into
 
 
@@ -122,9 +122,7 @@ class MinimalSelfAttention(MinimalAttention):
         query, key, value = self.projected(x)
         if self.fused_attn:
             y = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
+                *of_one_size(query, key, value),
                 attn_mask=attn_mask,
                 dropout_p=self.attn_drop.p if self.training else 0.0,
                 is_causal=is_causal,

@@ -41,9 +41,10 @@ class MinimalAttention(nn.Module):
 
     One head is what is published of the collapsed forms; h heads, ours, take h matrices of C x C, which saves
     nothing from two heads on. Parameters, with biases: of queries and keys 2 C^2 + 2 C, h (C^2 + C), or h d
-    (d + 1) / 2; of values and output 2 C^2 + 2 C, h C^2 + C, or none. Multiply-adds of n tokens: for scores 2
-    n C^2 + n^2 C, h (n C^2 + n^2 C), or n C d + n^2 C; for what comes out 2 n C^2 + n^2 C, h (n C^2 + n^2 C),
-    or n^2 C.
+    (d + 1) / 2; of values and output 2 C^2 + 2 C, h C^2 + C, or none. Multiply-adds of n tokens: 2 n C^2, h n
+    C^2, or n C d; 2 n C^2, h n C^2, or none; and 2 n^2 C for scores and averages, 2 h n^2 C where anything is
+    collapsed: what is not is filled up with zeros then, since torch's fused kernels want queries and values
+    of one size, and scores of all pairs would be held otherwise.
 
     All tokens see all others, in any order; no form is causal by itself.
 
@@ -120,7 +121,7 @@ class MinimalAttention(nn.Module):
         if self.training and self.drop_weights:
             weights = F.dropout((query * self.scale @ key.transpose(-1, -2)).softmax(-1), self.drop_weights)
             return self.joined(weights @ value)
-        return self.joined(attend(query, key, value, scale=self.scale))
+        return self.joined(attend(*of_one_size(query, key, value), scale=self.scale))
 
     def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of tokens (B, N, dim), what their scores are products of, and what is averaged.
@@ -144,7 +145,9 @@ class MinimalAttention(nn.Module):
         return query, key, value.unflatten(-1, heads).transpose(1, 2)
 
     def joined(self, y: Tensor) -> Tensor:
-        """What comes out, (B, N, dim), of the heads' averages (B, heads, N, d)."""
+        """What comes out, (B, N, dim), of the heads' averages (B, heads, N, d); what is behind d is zeros."""
+        if self.value_form != COLLAPSED:
+            y = y[..., : self.head_dim]
         y = y.transpose(1, 2).flatten(2)
         return y if self.value_form == NONE else apply_linear(self.out, y)
 
@@ -162,29 +165,31 @@ class MinimalAttention(nn.Module):
         return flat.index_copy(1, rows * d + columns, self.triangle).unflatten(1, (d, d))
 
     def macs(self, size: Sequence[int]) -> int:
-        """Multiply-adds for tokens of `size` = (B, *space, dim); zeros of a triangle are counted."""
-        n, h, c = math.prod(size[1:-1]), self.num_heads, self.dim
-        scores = {FULL: 2 * c + n, COLLAPSED: h * (c + n), SYMMETRIC: self.head_dim + n}[self.qk_form]
-        averages = {FULL: 2 * c + n, COLLAPSED: h * (c + n), NONE: n}[self.value_form]
-        return math.prod(size) * (scores + averages)
+        """Multiply-adds for tokens of `size` = (B, *space, dim); those of zeros are counted."""
+        h, c = self.num_heads, self.dim
+        scores = {FULL: 2 * c, COLLAPSED: h * c, SYMMETRIC: self.head_dim}[self.qk_form]
+        averages = {FULL: 2 * c, COLLAPSED: h * c, NONE: 0}[self.value_form]
+        return math.prod(size) * (scores + averages + 2 * self._width() * math.prod(size[1:-1]))
 
     def held(self, size: Sequence[int]) -> int:
-        """Elements beside the input: what is projected and averaged, or that and what comes out.
-
-        Torch's fused kernel wants queries and values of one size: with several heads and one of both forms
-        collapsed, all scores are formed.
-        """
+        """Elements beside the input: projected, filled up and averaged, or what is averaged and comes out."""
         n, h = math.prod(size), self.num_heads
+        wide = self._width() * n
         projected = {FULL: 2 * n, COLLAPSED: h * n, SYMMETRIC: n}[self.qk_form]
         projected += n if self.value_form == FULL else 0
-        averaged = h * n if self.value_form == COLLAPSED else n
-        if h > 1 and (self.qk_form == COLLAPSED) != (self.value_form == COLLAPSED):
-            averaged += 2 * size[0] * h * math.prod(size[1:-1]) ** 2
-        return max(projected + averaged, averaged + n)
+        if h > 1 and self.qk_form == COLLAPSED != self.value_form:
+            projected += wide
+        if h > 1 and self.value_form == COLLAPSED != self.qk_form:
+            projected += 2 * wide
+        return max(projected + wide, wide + n)
 
     def extra_repr(self) -> str:
         """The arguments that the printed children do not show."""
         return f"{self.dim}, num_heads={self.num_heads}, qk={self.qk_form!r}, value={self.value_form!r}"
+
+    def _width(self) -> int:
+        """Channels that all heads together attend with, in units of `dim`."""
+        return self.num_heads if COLLAPSED in (self.qk_form, self.value_form) else 1
 
     def _through_triangles(self, x: Tensor) -> Tensor:
         triangles = self.triangles()
@@ -193,3 +198,13 @@ class MinimalAttention(nn.Module):
         # heads first, so that a product stands for all tokens and images
         parts = x.unflatten(-1, (self.num_heads, self.head_dim)).movedim(2, 0)
         return (parts.flatten(1, 2) @ triangles).unflatten(1, x.shape[:2]).transpose(0, 1)
+
+
+def of_one_size(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with zeros behind the shorter ones' channels: neither scores nor averages are others."""
+    more = query.shape[-1] - value.shape[-1]
+    if more > 0:
+        return query, key, F.pad(value, (0, more))
+    if more < 0:
+        return F.pad(query, (0, -more)), F.pad(key, (0, -more)), value
+    return query, key, value

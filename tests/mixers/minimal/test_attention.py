@@ -304,7 +304,7 @@ def test_parameters_and_multiply_adds(heads, qk, value):
 
 @each_form
 @torch.no_grad()
-def test_scores_are_formed_only_where_it_says_so(heads, qk, value):
+def test_scores_of_all_pairs_are_never_held(heads, qk, value):
     mixer, x = MinimalAttention2d(8, num_heads=heads, qk=qk, value=value).eval(), torch.randn(1, 32, 24, 8)
     largest = 0
 
@@ -318,12 +318,8 @@ def test_scores_are_formed_only_where_it_says_so(heads, qk, value):
 
     with Watch():
         mixer(x)
-    pairs = (32 * 24) ** 2 * heads
-    formed = heads > 1 and (qk == "collapsed") != (value == "collapsed")
-    assert (largest >= pairs) == formed
-    assert (mixer.held(x.shape) >= pairs) == formed
-    if not formed:
-        assert largest <= heads * x.numel()
+    assert largest <= heads * x.numel()
+    assert mixer.held(x.shape) <= 6 * heads * x.numel() < (32 * 24) ** 2
 
 
 def test_dropout_of_weights_in_training_alone():
