@@ -10,6 +10,7 @@ from qna.labs import (
     halo_blocks,
     icl_regression,
     l2vit_concentration,
+    minimal_order,
     moh_heads,
     ninformer_gate,
     overlock_context,
@@ -60,5 +61,6 @@ LABS: dict[str, Lab] = {
         ninformer_gate.LAB,
         spectformer_share.LAB,
         icl_regression.LAB,
+        minimal_order.LAB,
     )
 }

@@ -17,6 +17,7 @@ from qna.mixers import (
     hyperzzw,
     learned_query,
     linear,
+    minimal,
     neighborhood,
     routing,
     spectral,
@@ -50,6 +51,7 @@ from qna.mixers.learned_query import (
     QnAUpsample3d,
 )
 from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
+from qna.mixers.minimal import MinimalAttention1d, MinimalAttention2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -84,6 +86,8 @@ __all__ = [
     "LengthScaledAttention2d",
     "LinearAttention2d",
     "LocalConcentration2d",
+    "MinimalAttention1d",
+    "MinimalAttention2d",
     "MixerGating2d",
     "NeuralMemory1d",
     "Pooling2d",
@@ -121,6 +125,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    minimal,
     hyperzzw,
     control,
     causal,

@@ -9,6 +9,7 @@ from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
+from qna.models.minimal import MINIMAL, MinimalTransformer, MinimalVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.ninformer import NINFORMER, NiNformer, NiNformerVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
@@ -37,6 +38,9 @@ __all__ = [
     "HALONET",
     "L2VIT",
     "MOH_VIT",
+    "MINIMAL",
+    "MinimalTransformer",
+    "MinimalVariant",
     "NAT",
     "NATVariant",
     "NAT_SIZES",

@@ -16,6 +16,7 @@ from qna.models import (
     gcvit,
     halonet,
     l2vit,
+    minimal,
     nat,
     ninformer,
     overlock,
@@ -55,6 +56,7 @@ FAMILIES = {
         terminator.FAMILY,
         fan.FAN_FAMILY,
         fan.TAP_FAN_FAMILY,
+        minimal.FAMILY,
     )
 }
 for _family in FAMILIES.values():
