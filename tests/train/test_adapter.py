@@ -1,11 +1,13 @@
 """Runs of adapted networks: options, weights to start from, files that come back, tasks that take none."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput, UnknownName
-from qna.adapters import applied, from_pretrained
+from qna.adapters import added_names, applied, from_pretrained
 from qna.cli import main
 from qna.cli.train import parse
 from qna.train import TrainConfig, fit
@@ -19,7 +21,8 @@ from qna.train.tasks.segmentation import SegmentationOptions, build_segmenter
 MODEL = "vit_tiny_patch16_224"
 SMALL = ("patch_size=8", "embed_dim=24", "depth=2", "num_heads=3")
 SWAP = ("mixer=QnA2d", "of=attention", 'arguments={"kernel_size":3}')
-OPTIONS = NetworkOptions(model=MODEL, model_kwargs=SMALL, adapter="swap_mixer", adapter_args=SWAP)
+OPTIONS = NetworkOptions(model=MODEL, model_kwargs=SMALL, adapter=("swap_mixer",), adapter_args=SWAP)
+PROMPTS = ("tcpa", "pool=4,4", "top=2,2", "random_epochs=1", "gated", "per=head", "bias=2.0")
 
 
 def built(**changes):
@@ -30,13 +33,13 @@ def built(**changes):
 @pytest.fixture
 def run(config, changed):
     return fit(
-        changed(config, model=MODEL, model_kwargs=SMALL, adapter="swap_mixer", adapter_args=SWAP, epochs=1)
+        changed(config, model=MODEL, model_kwargs=SMALL, adapter=("swap_mixer",), adapter_args=SWAP, epochs=1)
     )
 
 
 def test_a_run_keeps_its_adapter_wherever_it_goes(run, tmp_path):
     again = TrainConfig.from_file(run.folder / CONFIG)
-    assert (again.network.adapter, again.network.adapter_args) == ("swap_mixer", SWAP)
+    assert (again.network.adapter, again.network.adapter_args) == (("swap_mixer",), SWAP)
     path = run.folder / "model.safetensors"
     classifiers = [load_classifier(str(run.folder)), load_classifier(MODEL, weights=path)]
     assert main(["share", str(run.folder), "--out", str(tmp_path / "shared")]) == 0
@@ -73,6 +76,49 @@ def test_weights_of_the_adapted_network_fill_all_of_it(tmp_path):
         built(weights=path)
 
 
+def test_a_run_of_prompts_and_gates_trains_them_and_the_classifier(config, changed, tmp_path):
+    start = built(adapter=None, adapter_args=()).state_dict()
+    torch.save(start, tmp_path / "bare.pth")
+    told = changed(
+        config,
+        model=MODEL,
+        model_kwargs=SMALL,
+        adapter=PROMPTS,
+        weights=tmp_path / "bare.pth",
+        weight_decay=0.5,
+    )
+    outcome = fit(told)
+    network = outcome.network
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == added_names(network) | {"head.weight", "head.bias"}
+    found = network.state_dict()
+    assert all(torch.equal(found[name], start[name]) for name in start if not name.startswith("head."))
+    fresh = built(adapter=PROMPTS, adapter_args=()).state_dict()
+    assert not any(torch.equal(found[name], fresh[name]) for name in trained)
+    (loss,) = {name for line in events(outcome.folder) for name in line if name.startswith("loss/")}
+    assert loss == "loss/prompt_match"
+    assert main(["share", str(outcome.folder), "--out", str(tmp_path / "shared")]) == 0
+    x, shared = torch.randn(2, 1, 32, 32), from_pretrained(tmp_path / "shared")
+    for again in (shared, load_classifier(str(outcome.folder)).network):
+        assert [each.adapter.name for each in applied(again)] == ["tcpa", "gated"]
+        assert torch.equal(again(x), network.eval()(x))
+
+
+def events(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_weights_of_a_network_that_holds_the_first_adapter(tmp_path):
+    first = built(adapter=("tcpa",), adapter_args=("pool=4,4", "top=2,2"))
+    torch.save(first.state_dict(), tmp_path / "first.pth")
+    both = built(
+        adapter=("tcpa", "pool=4,4", "top=2,2", "gated"), adapter_args=(), weights=tmp_path / "first.pth"
+    )
+    found = both.state_dict()
+    assert all(torch.equal(found[name], t) for name, t in first.state_dict().items())
+    assert added_names(both) > added_names(first)
+
+
 class Counting(nn.Module):
     """Keeps what it is told of epochs."""
 
@@ -100,15 +146,25 @@ def test_modules_are_told_of_epochs(config, monkeypatch):
 def test_words_of_the_command_line():
     words = ["--adapter", "swap_mixer", "--adapter-args", *SWAP]
     config = parse(["--data", "digits", *words])
-    assert config.network.adapter_arguments() == {
-        "mixer": "QnA2d",
-        "of": "attention",
-        "arguments": {"kernel_size": 3},
-    }
+    arguments = {"mixer": "QnA2d", "of": "attention", "arguments": {"kernel_size": 3}}
+    assert config.network.adapters() == [("swap_mixer", arguments)]
+    config = parse(["--data", "digits", "--adapter", "evit", "keep_rate=0.7", "gated", "per=head"])
+    assert config.network.adapters() == [("evit", {"keep_rate": 0.7}), ("gated", {"per": "head"})]
+    assert TrainConfig.from_json(config.to_json()) == config
+    # as earlier files have it
+    earlier = {"adapter": "evit", "adapter_args": ["keep_rate=0.5"]}
+    again = TrainConfig.from_json(json.dumps({"network": earlier}))
+    assert again.network.adapters() == [("evit", {"keep_rate": 0.5})]
     with pytest.raises(UnknownName, match="unknown adapter 'swapmixer'; did you mean 'swap_mixer'"):
-        built(adapter="swapmixer")
-    with pytest.raises(InvalidInput, match=r"adapter_args must be NAME=VALUE, .* got 'QnA2d'"):
-        NetworkOptions(adapter="swap_mixer", adapter_args=("QnA2d",))
+        built(adapter=("swapmixer",))
+    with pytest.raises(InvalidInput, match=r"arguments of swap_mixer must be NAME=VALUE, .* got 'QnA2d'"):
+        NetworkOptions(adapter=("swap_mixer",), adapter_args=("QnA2d",))
+    with pytest.raises(InvalidInput, match="adapter begins with the name of one, got 'per=head'"):
+        NetworkOptions(adapter=("per=head", "gated"))
+    with pytest.raises(InvalidInput, match="adapter_args are of one adapter, and evit and gated are named"):
+        NetworkOptions(adapter=("evit", "gated"), adapter_args=("per=head",))
+    with pytest.raises(InvalidInput, match="tcpa has no meaning in a network that holds evit; apply it to"):
+        built(adapter=("evit", "layers=1,", "tcpa"), adapter_args=())
     with pytest.raises(InvalidInput, match="adapter_args are of an adapter, and none is named"):
         NetworkOptions(adapter_args=("mixer=QnA2d",))
 

@@ -56,3 +56,23 @@ class ReturnLosses:
         if isinstance(output, WithLosses):
             return output._replace(losses={**output.losses, **found})
         return WithLosses(output, found)
+
+    def put_into(self, network: nn.Module) -> None:
+        """Hang it on a network, and clear its outlets before each call.
+
+        Blocks that are computed again in the backward pass leave their losses once more.
+        """
+        network.register_forward_pre_hook(ForgetLosses(self.outlets))
+        network.register_forward_hook(self)
+
+
+class ForgetLosses:
+    """A forward pre-hook that takes away what outlets hold from before."""
+
+    def __init__(self, outlets: list[LossOutlet]):
+        self.outlets = outlets
+
+    def __call__(self, network: nn.Module, given: object) -> None:
+        """Clear the outlets."""
+        for outlet in self.outlets:
+            outlet.take()
