@@ -9,8 +9,9 @@ from torch import nn
 from qna._core.errors import InvalidInput, UnknownName
 from qna.adapters import added_names, applied, from_pretrained
 from qna.cli import main
+from qna.cli._progress import TerminalObserver
 from qna.cli.train import parse
-from qna.train import TrainConfig, fit
+from qna.train import TrainConfig, fit, resume
 from qna.train.config import NetworkOptions
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, prepare_network
@@ -76,7 +77,7 @@ def test_weights_of_the_adapted_network_fill_all_of_it(tmp_path):
         built(weights=path)
 
 
-def test_a_run_of_prompts_and_gates_trains_them_and_the_classifier(config, changed, tmp_path):
+def test_a_run_of_prompts_and_gates_trains_them_and_the_classifier(config, changed, tmp_path, capsys):
     start = built(adapter=None, adapter_args=()).state_dict()
     torch.save(start, tmp_path / "bare.pth")
     told = changed(
@@ -87,8 +88,11 @@ def test_a_run_of_prompts_and_gates_trains_them_and_the_classifier(config, chang
         weights=tmp_path / "bare.pth",
         weight_decay=0.5,
     )
-    outcome = fit(told)
+    with TerminalObserver() as observer:
+        outcome = fit(told, observer)
     network = outcome.network
+    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert f"{count:,} of them trained" in " ".join(capsys.readouterr().out.split())
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     assert trained == added_names(network) | {"head.weight", "head.bias"}
     found = network.state_dict()
@@ -102,6 +106,8 @@ def test_a_run_of_prompts_and_gates_trains_them_and_the_classifier(config, chang
     for again in (shared, load_classifier(str(outcome.folder)).network):
         assert [each.adapter.name for each in applied(again)] == ["tcpa", "gated"]
         assert torch.equal(again(x), network.eval()(x))
+    resumed = resume(outcome.folder)
+    assert all(torch.equal(resumed.network.state_dict()[name], t) for name, t in found.items())
 
 
 def events(folder):

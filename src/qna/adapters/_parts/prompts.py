@@ -104,13 +104,15 @@ class PromptedBlock(AroundBlock):
         """(B, N, C) -> the same."""
         refuse_masks(attn_mask, is_causal)
         opened = self.prompts.opened(x)
-        mixed = self._attend(self.norm1(x), self.norm1(self.prompts.for_images(len(x))), opened)
+        mixed = self._attend(self.norm1(x), self.norm1(self.prompts.for_images(x.shape[0])), opened)
         return self.with_mlp(self.with_attention(x, mixed))
 
     def _attend(self, x: Tensor, prompts: Tensor, opened: Tensor | None) -> Tensor:
         """Attention of normed tokens to themselves and to normed prompts, (B, N, C)."""
         q, k, v = projected(self.attn, x)
-        _, prompt_k, prompt_v = (part.expand(len(x), -1, -1, -1) for part in projected(self.attn, prompts))
+        _, prompt_k, prompt_v = (
+            part.expand(x.shape[0], -1, -1, -1) for part in projected(self.attn, prompts)
+        )
         k = torch.cat([k, prompt_k], 2)
         if opened is None:
             y = attended(self.attn, q, k, torch.cat([v, prompt_v], 2))
@@ -141,7 +143,7 @@ class PassingBlock(AroundBlock):
         """(B, N, C) -> (B, N', C)."""
         refuse_masks(attn_mask, is_causal)
         if self.prompts is not None:
-            prompts = self.prompts.for_images(len(x)).expand(len(x), -1, -1)
+            prompts = self.prompts.for_images(x.shape[0]).expand(x.shape[0], -1, -1)
             x = torch.cat([x[:, : self.prefix], prompts, x[:, self.prefix :]], 1)
         x = self.with_mlp(self.with_attention(x, self.attn(self.norm1(x))))
         return torch.cat([x[:, : self.prefix], x[:, self.prefix + self.leaving :]], 1) if self.leaving else x
