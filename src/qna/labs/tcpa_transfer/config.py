@@ -28,12 +28,13 @@ class TCPATransferConfig(SmallViTConfig):
     held_out: int = 360
     depth: int = 4
     epochs: int = 4
-    rates: tuple[float, ...] = (5e-3, 2e-2)
+    batch: int = 25
+    rates: tuple[float, ...] = (2e-2, 6e-2)
     source_rate: float = 2e-3
     pool: int = 8
     top: int = 4
     target_images: int = 500
-    target_epochs: int = 15
+    target_epochs: int = 12
 
     def __post_init__(self):
         super().__post_init__()

@@ -22,7 +22,7 @@ from qna.labs.tcpa_transfer.config import TCPATransferConfig
 from qna.parts.protocols import FollowsEpochs
 
 CASE = "digits"
-CHOSEN, ROLES, ALL, PROBE, WHOLE = "tcpa", "tcpa by role", "vpt", "classifier alone", "whole network"
+CHOSEN, ROLES, ALL, PROBE = "tcpa", "tcpa by role", "vpt", "classifier alone"
 
 
 def contenders(config: TCPATransferConfig) -> dict[str, Callable[[nn.Module], nn.Module]]:
@@ -34,7 +34,6 @@ def contenders(config: TCPATransferConfig) -> dict[str, Callable[[nn.Module], nn
         # dropout of prompts as around the others
         ALL: VPT(2 * config.pool, dropout=0.1).apply,
         PROBE: _probed,
-        WHOLE: lambda network: network,
     }
 
 

@@ -6,10 +6,10 @@ from statistics import mean
 
 from qna.labs import paired
 from qna.labs.row import Metrics, Verdict, Word
-from qna.labs.tcpa_transfer.training import ALL, CASE, CHOSEN, PROBE, ROLES, WHOLE
+from qna.labs.tcpa_transfer.training import ALL, CASE, CHOSEN, PROBE, ROLES
 
 TOP1, TRAINED = "train top1", "none trained"
-NAMES = (CHOSEN, ROLES, ALL, PROBE, WHOLE)
+NAMES = (CHOSEN, ROLES, ALL, PROBE)
 RULE = (
     f"Every contender counts at the learning rate with its better mean over the seeds. Held: {CHOSEN} names "
     f"more held-out digits right than {ALL} and than the {PROBE}, each by more than two standard errors of "
