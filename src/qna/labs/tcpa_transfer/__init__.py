@@ -26,7 +26,7 @@ LAB = Lab(
         read="title and a figure of the authors' repository, zhoujiahuan1991/ICML2025-TCPA at dce8b3a",
         differs="the paper adapts ViT-B/16, trained on ImageNet-21k, to ten data sets; this is a small "
         "vision transformer, trained on Fashion-MNIST and adapted to a few hundred handwritten digits. A "
-        "first run of one seed had half the rates and twice the batch, with which no prompts had learned "
+        "first run of one seed had smaller rates and twice the batch, with which no prompts had learned "
         "much (vpt 49.7 %, tcpa 46.1 %); the rule was not changed",
     ),
     claim="Prompts of pools of their own, of which class and image tokens choose the nearest, adapt a frozen "
