@@ -22,7 +22,7 @@ from qna.adapters import (
     from_pretrained,
     save_pretrained,
 )
-from qna.adapters._parts.prompts import fourier
+from qna.adapters._parts.prompts import apart, fourier
 from tests.adapters.bases import BASES, SMALL
 from tests.adapters.contract import images, logits
 from tests.models.golden import rule
@@ -255,6 +255,20 @@ def test_closed_prompts_leave_attention_scaled_by_what_is_left():
     torch.testing.assert_close(
         closed, (plain * left.transpose(1, 2)[..., None]).flatten(2), rtol=1e-11, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("large", [1, 40])
+def test_weights_of_prompts_come_out_of_fused_attention(large):
+    """As those that are formed, also where nearly all or nothing is on the prompts."""
+    attention = BASES["vit"]().blocks[0].attn.double()
+    q, k = large * torch.randn(2, 3, 6, 8).double(), torch.randn(2, 3, 11, 8).double()
+    k[0, :, 6:] += 2 * q[0].mean(1, keepdim=True)
+    v = torch.randn(2, 3, 6, 8).double()
+    y, weights = apart(attention.eval(), q, k, v)
+    attention.attn_drop.p = 1e-300
+    expected_y, expected = apart(attention.train(), q, k, v)
+    torch.testing.assert_close(weights, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(y, expected_y, rtol=1e-12, atol=1e-14)
 
 
 def test_fourier_is_its_definition():

@@ -46,8 +46,8 @@ class TCPA(Adapter):
     Distillation and register tokens take the class token's pool. The network's weights are frozen when it is
     applied; pools and the classifier are trained, and what other adapters bring. With pools of K prompts of
     `length` tokens, K (length + 1) C numbers a pool and block are added, K length C without keys. A block
-    takes 2 P C^2 + 2 N P C + N K C multiply-adds more, the first part once for a batch in evaluation; in
-    training attention forms its weights, N (N + P) a head.
+    takes 2 P C^2 + 3 N P C + N K C multiply-adds more, the first part once for a batch in evaluation, and
+    N P numbers a head.
 
     Attributes:
         form: "token", "role" or "open".
@@ -139,13 +139,14 @@ class PromptPool(nn.Module):
         The distance is the mean of 1 - cosine over tokens and the keys that they chose.
         """
         size, length, _ = self.prompts.shape
-        if self.keys is None:
+        keys, top = self.keys, self.top
+        if keys is None or top is None:
             return x.new_ones(1, x.shape[1], size * length), None
         # a choice must not hang on the rounding of half precision
         with without_autocast(x.device):
-            near = F.normalize(x, dim=-1) @ F.normalize(self.keys, dim=-1).to(x.dtype).T
+            near = F.normalize(x, dim=-1) @ F.normalize(keys, dim=-1).to(x.dtype).T
         rank = torch.rand_like(near) if at_random else near
-        nearest = rank.topk(self.top, -1).indices
+        nearest = rank.topk(top, -1).indices
         seen = torch.zeros_like(near).scatter(-1, nearest, 1.0)
         return seen.repeat_interleave(length, -1), (1 - near.gather(-1, nearest)).mean()
 

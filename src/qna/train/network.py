@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,22 @@ def _adapted(network: nn.Module, options: NetworkOptions) -> nn.Module:
     Those of the bare network, or of one that holds the first of the adapters, are loaded before what may take
     over what it replaces.
     """
-    start = None if options.weights is None else read_weights(options.weights)
-
-    def fits() -> bool:
-        assert start is not None
-        return without_classifier(network, start) == without_classifier(network, network.state_dict())
-
+    path = options.weights
+    start = None if path is None else read_weights(path)
     for name, arguments in options.adapters():
         chosen = adapter(name, **arguments)
-        if start is not None and fits():
-            start_from(network, start, options.weights)
+        if path is not None and start is not None and _same_names(network, start):
+            start_from(network, start, path)
             start = None
         network = chosen.apply(network)
-    if start is not None:
-        start_from(network, start, options.weights)
+    if path is not None and start is not None:
+        start_from(network, start, path)
     return network
+
+
+def _same_names(network: nn.Module, given: Iterable[str]) -> bool:
+    """Whether `given` names what the network has, beside its classifier."""
+    return without_classifier(network, given) == without_classifier(network, network.state_dict())
 
 
 def common_arguments(options: NetworkOptions) -> dict[str, Any]:

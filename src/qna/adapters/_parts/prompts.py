@@ -117,7 +117,7 @@ class PromptedBlock(AroundBlock):
         if opened is None:
             y = attended(self.attn, q, k, torch.cat([v, prompt_v], 2))
         else:
-            y, weights = apart(self.attn, q, k, v, fused=not self.training)
+            y, weights = apart(self.attn, q, k, v)
             # after the softmax and not normalised again: what is closed still takes its part of the sum
             y = y + (weights * opened[:, None]) @ prompt_v
         return finished(self.attn, y, x)
@@ -149,29 +149,31 @@ class PassingBlock(AroundBlock):
         return torch.cat([x[:, : self.prefix], x[:, self.prefix + self.leaving :]], 1) if self.leaving else x
 
 
-def apart(attention: Any, q: Tensor, k: Tensor, v: Tensor, *, fused: bool) -> tuple[Tensor, Tensor]:
+def apart(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """What queries take of the first keys, and the softmax's weights of the others.
+
+    The weights of all are formed only where attention drops some. Else one more channel of the values, 1 for
+    the others, brings the sum of their weights out of fused attention, and a softmax among them divides it.
 
     Args:
         attention: timm's.
         q: (B, heads, N, D).
         k: (B, heads, M + P, D).
         v: values of the first, (B, heads, M, D).
-        fused: never form all weights: values of ones carry those of the others out of fused attention. It is
-            faster and smaller on many tokens; its backward pass is slower on few.
 
     Returns:
-        (B, heads, N, D) and (B, heads, N, P); the weights of both parts add to 1.
+        (B, heads, N, D) and (B, heads, N, P).
     """
-    first, others = v.shape[2], k.shape[2] - v.shape[2]
-    if not fused:
+    first, channels, others = v.shape[2], v.shape[3], k.shape[2] - v.shape[2]
+    if attention.training and attention.attn_drop.p:
         weights = weights_of(attention, q, k)
         return weights[..., :first] @ v, weights[..., first:]
-    carrying = F.pad(torch.eye(others, dtype=v.dtype, device=v.device), (0, 0, first, 0))
-    values = torch.cat([F.pad(v, (0, 0, 0, others)), carrying.expand(*v.shape[:2], -1, -1)], -1)
+    marks = F.pad(v.new_ones(others, 1), (channels, 0)).expand(*v.shape[:2], -1, -1)
     # fused attention wants as many channels of queries and keys
-    found = attended(attention, F.pad(q, (0, others)), F.pad(k, (0, others)), values)
-    return found[..., : v.shape[-1]], found[..., v.shape[-1] :]
+    q_wide, k_wide, values = F.pad(q, (0, 1)), F.pad(k, (0, 1)), torch.cat([F.pad(v, (0, 1)), marks], 2)
+    found = attended(attention, q_wide, k_wide, values)
+    among = (q * attention.scale @ k[:, :, first:].transpose(-2, -1)).softmax(-1)
+    return found[..., :channels], among * found[..., channels:]
 
 
 def refuse_masks(attn_mask: Tensor | None, is_causal: bool) -> None:
