@@ -100,6 +100,8 @@ def test_a_model_is_measured_bare_and_with_each_adapter_in_the_same_turns(tmp_pa
         words = ["bench", verb, "--models", "vit_tiny_patch16_224", *around, "--sizes", 32, "--batches", 2]
         assert run(*words, "--seconds", 0.001, "--no-memory", "--out", out) == 0
     speeds = {(r.mode, r.provider): r for r in rows.read(out) if r.metric == "throughput"}
+    # cases of their own, as the bare model's is measured in other turns
+    assert {r.case for r in speeds.values()} == {"adapters-2x32x32-float32"}
     evit = "vit_tiny_patch16_224+evit:keep_rate=0.5:layers=1-2:fuse=False"
     tap = "vit_tiny_patch16_224+tap_adl:layers=0"
     names = ("vit_tiny_patch16_224", evit, tap)

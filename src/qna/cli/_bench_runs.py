@@ -36,7 +36,7 @@ def models(options: argparse.Namespace) -> int:
     around = [adapter(name, **named_values(words, "--adapter")) for name, *words in options.adapter]
     # the bare model comes first, in the same turns
     choices = [ModelChoice(name, adapter=each) for name in options.models for each in (None, *around)]
-    return _models(choices, options, compile=options.compile)
+    return _models(choices, options, compile=options.compile, case="adapters" if around else "model")
 
 
 def accuracy(options: argparse.Namespace) -> int:
