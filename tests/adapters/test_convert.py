@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from qna._core.errors import InvalidInput
-from qna.adapters import EViT, Sparsifiner, SwapMixer
+from qna.adapters import TCPA, EViT, Sparsifiner, SwapMixer
 from qna.adapters.convert import convert
 from qna.cli import main
 from tests.adapters.contract import images
@@ -50,6 +50,8 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(published, tmp_path):
         convert(source, target, MODEL, EViT(layers=(1,)), {**SMALL, "depth": 3})
     with pytest.raises(InvalidInput, match="of adapter swap_mixer no published checkpoint can be read"):
         convert(source, target, MODEL, SwapMixer("Identity2d", "attention"), SMALL)
+    with pytest.raises(InvalidInput, match="of adapter tcpa no published checkpoint can be read"):
+        convert(source, target, MODEL, TCPA(), SMALL)
     with pytest.raises(InvalidInput, match=r"must end in \.safetensors"):
         convert(source, tmp_path / "ours.pth", MODEL, EViT(layers=(1,)), SMALL)
     with pytest.raises(InvalidInput, match="there is no folder"):

@@ -14,10 +14,16 @@ from qna.adapters.sharing import from_pretrained, save_pretrained
 from qna.adapters.sparsifiner import Sparsifiner
 from qna.adapters.swap_mixer import SwapMixer
 from qna.adapters.tap_adl import TAPADL
+from qna.adapters.tcpa import TCPA
+from qna.adapters.vfpt import VFPT
+from qna.adapters.vpt import VPT
 
 __all__ = [
     "ADAPTERS",
     "TAPADL",
+    "TCPA",
+    "VFPT",
+    "VPT",
     "Adapter",
     "AdapterRow",
     "EViT",

@@ -45,6 +45,7 @@ class EViT(Adapter):
     """
 
     name: ClassVar[str] = "evit"
+    beside: ClassVar[frozenset[str]] = frozenset({"gated"})
 
     keep_rate: float = 0.7
     layers: tuple[int, ...] = (3, 6, 9)

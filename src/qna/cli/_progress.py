@@ -46,10 +46,12 @@ class TerminalObserver(Observer):
         if not self.is_main:  # one process of several speaks
             self.console.quiet = True
         self.epochs, self.headline = run.config.optim.epochs, run.task.headline
+        learner = run.learner
+        frozen = "" if learner.trained == learner.parameters else f", {learner.trained:,} of them trained"
         self._say(
-            f"{run.config.network.model} ({run.learner.parameters:,} parameters) on {run.data.name}: "
+            f"{run.config.network.model} ({learner.parameters:,} parameters{frozen}) on {run.data.name}: "
             f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, "
-            f"{run.learner.device}"
+            f"{learner.device}"
         )
         wanted = run.config.run.out
         if run.progress.step:

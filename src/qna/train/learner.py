@@ -60,6 +60,11 @@ class Learner:
         """Numbers in the network's parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
+    @property
+    def trained(self) -> int:
+        """How many of them are trained."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept; of a sharded run a whole copy, made by all processes."""
         network = self.network if self.average is None else self.average.module

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput
+from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.models.timm_entry import timm
 
 
@@ -15,6 +16,7 @@ def blocks_of(network: nn.Module, adapter: str, *, also: tuple[type, ...] = ()) 
 
     Each has norm1, attn (qkv, q_norm, k_norm, attn_drop, norm, proj, proj_drop), ls1, drop_path1, norm2, mlp,
     ls2 and drop_path2, and the network ``num_prefix_tokens`` of its class, distillation and register tokens.
+    Those that another adapter has changed are among them: `Adapter.beside` has said that they may be.
 
     Args:
         network: of which they are.
@@ -32,7 +34,10 @@ def blocks_of(network: nn.Module, adapter: str, *, also: tuple[type, ...] = ()) 
             f"not on {type(network).__name__}"
         )
     for i, block in enumerate(blocks):
-        plain = type(block) is kinds.Block and type(block.attn) in (kinds.Attention, *also)
+        if type(block) is kinds.Block or isinstance(block, AroundBlock):
+            plain = type(block.attn) in (kinds.Attention, *also) or isinstance(block.attn, AroundAttention)
+        else:
+            plain = False
         if not plain:
             inside = type(getattr(block, "attn", block)).__name__
             raise InvalidInput(
