@@ -64,6 +64,32 @@ def test_sizes_and_what_the_authors_count_is_made_of():
         assert network.num_classes == int(name.removeprefix("terminator_cifar"))
 
 
+def test_the_published_network_reads_earlier_maps_the_later_first():
+    """In the order in which its bottlenecks have their weights."""
+    variant = TERMINATOR["terminator_cifar10"]
+    assert variant.earlier == ((), (), (0,), (1,), (2, 1))
+    assert variant.dims == (12, 36, 72, 144, 288)
+    assert (variant.kernel_sizes, variant.layers) == ((3, 9, 5, 7), (3, 2, 2, 2, 2))
+
+
+def test_first_weights():
+    """Of variance 1 / inputs; 2 / inputs before what is activated, and of the classifier."""
+    torch.manual_seed(0)
+    network = create("terminator_cifar10")
+    block = network.stages[3][0]
+    for layer, gain in (
+        (block.bottleneck, 2),
+        (block.mix, 2),
+        (block.local0.mix, 2),
+        (block.fast_kernel.gate.out, 1),
+        (network.get_classifier(), 2),
+    ):
+        inputs = layer.weight.shape[1]
+        # of 2,880 weights at least: 4 deviations of the estimate
+        assert layer.weight.std().item() == pytest.approx((gain / inputs) ** 0.5, rel=0.06)
+        assert not layer.bias.any()
+
+
 def test_multiply_adds_count_every_product():
     """Of one block by hand, and nothing of slow nets for a second image but what follows from it."""
     network = create("terminator_cifar10", **SMALL)
