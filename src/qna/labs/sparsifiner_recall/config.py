@@ -21,12 +21,12 @@ class SparsifinerRecallConfig(SmallViTConfig):
         tune_rate: of learning in them, as a part of that before.
     """
 
-    images: int = 1200
-    held_out: int = 600
+    images: int = 4000
+    held_out: int = 1000
     keep: tuple[float, ...] = (0.1, 0.25, 0.5)
     tune_keep: float = 0.25
-    fit_epochs: int = 4
-    tune_epochs: int = 2
+    fit_epochs: int = 3
+    tune_epochs: int = 1
     tune_rate: float = 0.25
     depth: int = 4
     epochs: int = 6
