@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,10 +13,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.adapters._parts.around import AroundAttention
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
-from qna.parts.head_gate import ACTIVATIONS, HeadGate
-
-Position = Literal["output", "value", "key", "query", "projected"]
-POSITIONS = get_args(Position)
+from qna.parts.head_gate import ACTIVATIONS, POSITIONS, HeadGate, Position
 
 
 @dataclass(frozen=True)

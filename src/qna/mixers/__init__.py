@@ -25,7 +25,14 @@ from qna.mixers import (
     window,
 )
 from qna.mixers.aggregated import AggregatedAttention2d, LengthScaledAttention2d
-from qna.mixers.causal import CausalAttention1d, CausalLinearAttention1d, SlidingAttention1d
+from qna.mixers.causal import (
+    CausalAttention1d,
+    CausalLinearAttention1d,
+    CoreContextAttention1d,
+    GatedCausalAttention1d,
+    NeuralMemory1d,
+    SlidingAttention1d,
+)
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
 from qna.mixers.focal import FocalModulation2d
@@ -63,10 +70,12 @@ __all__ = [
     "CausalAttention1d",
     "CausalLinearAttention1d",
     "ContMix2d",
+    "CoreContextAttention1d",
     "DepthwiseConvolution2d",
     "DilatedReparam2d",
     "FocalModulation2d",
     "FullAttention2d",
+    "GatedCausalAttention1d",
     "GlobalContextAttention2d",
     "HaloAttention2d",
     "HyperZZWGlobal2d",
@@ -76,6 +85,7 @@ __all__ = [
     "LinearAttention2d",
     "LocalConcentration2d",
     "MixerGating2d",
+    "NeuralMemory1d",
     "Pooling2d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",

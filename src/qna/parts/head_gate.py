@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from qna._core.errors import check_choice
 
+# where gates stand: G1, G2, G3, G4 and G5 of the paper
+Position = Literal["output", "value", "key", "query", "projected"]
+POSITIONS = get_args(Position)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "silu": F.silu,

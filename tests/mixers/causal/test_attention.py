@@ -18,12 +18,13 @@ def x(n=11, dim=12, seed=1):
     return torch.randn(2, n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def their_attention(name, *, dim, heads, kv_heads, head_dim, **more):
+def their_attention(name, *, dim, heads, kv_heads, head_dim, cls=None, **more):
     # with it transformers can be imported beside any torchvision
     import_vision("torchvision", extra="models", purpose="transformers")
     transformers = pytest.importorskip("transformers", reason="qna[dense] brings it")
     module = getattr(transformers.models, name)
-    config = getattr(module, f"{name.capitalize()}Config")(
+    cls = cls or name.capitalize()
+    config = getattr(module, f"{cls}Config")(
         hidden_size=dim,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
@@ -33,8 +34,8 @@ def their_attention(name, *, dim, heads, kv_heads, head_dim, **more):
         **more,
     )
     modeling = __import__(f"transformers.models.{name}.modeling_{name}", fromlist=["x"])
-    rotary = getattr(modeling, f"{name.capitalize()}RotaryEmbedding")(config)
-    return getattr(modeling, f"{name.capitalize()}Attention")(config, 0).double().eval(), rotary
+    rotary = getattr(modeling, f"{cls}RotaryEmbedding")(config)
+    return getattr(modeling, f"{cls}Attention")(config, 0).double().eval(), rotary
 
 
 def load(theirs, ours):

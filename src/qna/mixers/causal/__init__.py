@@ -1,10 +1,21 @@
 """Causal mixers: sequences (B, N, C) -> (B, N, C) that look back alone and may be given in parts."""
 
-from qna.mixers.causal import full, linear, sliding
+from qna.mixers.causal import core_context, full, gated, linear, sliding, titans
+from qna.mixers.causal.core_context import CoreContextAttention1d
 from qna.mixers.causal.full import CausalAttention1d
+from qna.mixers.causal.gated import GatedCausalAttention1d
 from qna.mixers.causal.linear import CausalLinearAttention1d
 from qna.mixers.causal.sliding import SlidingAttention1d
+from qna.mixers.causal.titans import NeuralMemory1d
 
-__all__ = ["ROWS", "CausalAttention1d", "CausalLinearAttention1d", "SlidingAttention1d"]
+__all__ = [
+    "ROWS",
+    "CausalAttention1d",
+    "CausalLinearAttention1d",
+    "CoreContextAttention1d",
+    "GatedCausalAttention1d",
+    "NeuralMemory1d",
+    "SlidingAttention1d",
+]
 
-ROWS = (full.ROW, sliding.ROW, linear.ROW)
+ROWS = (full.ROW, sliding.ROW, linear.ROW, core_context.ROW, gated.ROW, *titans.ROWS)

@@ -74,7 +74,7 @@ class SoftmaxAttention(CausalMixer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, dim) -> (B, N, dim)."""
         self.check(x)
-        return self._joined(self.attend(*self.project(x, 0)))
+        return self.joined(self.attend(*self.project(x, 0)), x)
 
     def begin(self, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """An empty cache."""
@@ -83,7 +83,7 @@ class SoftmaxAttention(CausalMixer):
     def advance(self, x: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
         """Attention over what is kept and the new positions."""
         attended, cache = state["cache"].attend(*self.project(x, state.length))
-        return self._joined(attended), state.after(x.shape[1], cache=cache)
+        return self.joined(attended, x), state.after(x.shape[1], cache=cache)
 
     def project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, h, N, d) and keys (B, h', N, d), turned to positions from `start` on, and values."""
@@ -129,5 +129,6 @@ class SoftmaxAttention(CausalMixer):
         heads = self.heads
         return CacheShape(batch, heads.kv_heads, heads.head_dim, heads.head_dim, device, dtype)
 
-    def _joined(self, attended: Tensor) -> Tensor:
+    def joined(self, attended: Tensor, x: Tensor) -> Tensor:
+        """The heads' output (B, h, N, d), and the input that they had, to (B, N, dim)."""
         return apply_linear(self.out, attended.transpose(1, 2).flatten(2))
