@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from qna._core.named_options import configured
+from qna.parts.heavy_hitters import KeepHeavy
 from qna.parts.kv_cache import CachePolicy, KeepAll, KeepWindow
 
-POLICIES: dict[str, type[CachePolicy]] = {"all": KeepAll, "window": KeepWindow}
+POLICIES: dict[str, type[CachePolicy]] = {"all": KeepAll, "window": KeepWindow, "heavy": KeepHeavy}
 
 
 def policy_of(text: str) -> CachePolicy:
