@@ -62,6 +62,8 @@ def test_a_text_goes_on(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcd")))
     assert generated(capsys, run, *greedy) == out
     assert generated(capsys, run, "--prompt", "abcd", *greedy, "--cache", "window:window=99") == out
+    heavy = "heavy:heavy=50,recent=50"
+    assert generated(capsys, run, "--prompt", "abcd", *greedy, "--cache", heavy) == out
     drawn = [generated(capsys, run, "--prompt", "x", "--temperature", "3", "--seed", s) for s in "112"]
     assert drawn[0] == drawn[1] != drawn[2]
     assert generated(capsys, run, "--prompt", "abcd", *greedy, "--cache-dtype", "bf16") == out

@@ -24,7 +24,7 @@ def configured(kind: str, text: str, known: Mapping[str, Callable[..., Any]]) ->
     """
     name, _, told = text.partition(":")
     build: Any = known[check_choice(kind, name, known)]
-    options, given = {field.name for field in fields(build)}, {}
+    options, given = [field.name for field in fields(build)], {}
     for word in filter(None, told.split(",")):
         option, _, value = word.partition("=")
         check_choice(f"option of {name}", option, options)

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--prompt",
         metavar="TEXT",
-        help="to go on with; default: standard input, nothing where that is a terminal",
+        help="to go on with; default: standard input, unless that is a terminal",
     )
     parser.add_argument(
         "--tokens", type=_classifiers.whole, default=200, metavar="N", help="to make (default 200)"
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         "--cache",
         default="all",
         metavar="POLICY",
-        help="what is kept of keys and values: all, or window:window=1024,sinks=4 (default all)",
+        help="what is kept of keys and values: all, window:window=1024,sinks=4, or heavy:heavy=512,recent=512, which is H2O (default all)",
     )
     parser.add_argument("--cache-dtype", choices=DTYPES, help="of what is kept; default: the weights'")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="default auto")

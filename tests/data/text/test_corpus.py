@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qna._core.errors import InvalidInput
-from qna.data.text import STDLIB, Bytes, FileTokens, Windows, load_drawn, load_text, tokens_told
+from qna.data.text import STDLIB, Bytes, FileTokens, TokenWindows, load_drawn, load_text, tokens_told
 from qna.data.text.corpus import split
 from qna.data.text.tokens import joined
 
@@ -65,7 +65,7 @@ def test_a_limit_is_of_bytes(folder):
 
 
 def test_windows():
-    windows = Windows(np.arange(30, dtype=np.uint16), 8)
+    windows = TokenWindows(np.arange(30, dtype=np.uint16), 8)
     assert len(windows) == 3
     batch = windows.batch([0, 2], 0)
     assert batch.tokens.tolist() == [list(range(8)), list(range(16, 24))]
@@ -76,9 +76,9 @@ def test_windows():
     for seed in range(1, 60):
         assert int(windows.batch(range(3), seed).targets.max()) <= 29
     # the last token is a target of the last whole window
-    assert len(Windows(np.arange(25), 8)) == 3
-    assert len(Windows(np.arange(24), 8)) == 2
-    assert int(Windows(np.arange(25), 8).batch([2], 0).targets[0, -1]) == 24
+    assert len(TokenWindows(np.arange(25), 8)) == 3
+    assert len(TokenWindows(np.arange(24), 8)) == 2
+    assert int(TokenWindows(np.arange(25), 8).batch([2], 0).targets[0, -1]) == 24
 
 
 def test_the_standard_library():

@@ -49,7 +49,7 @@ class SequenceSetting:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSequence:
     """What was found of one mixer at one setting.
 
     Attributes:
@@ -72,7 +72,7 @@ def names() -> list[str]:
 
 def measured(
     which: Sequence[str], settings: Sequence[SequenceSetting], plan: Plan, *, memory: bool = True
-) -> Iterator[Measured]:
+) -> Iterator[MeasuredSequence]:
     """All mixers at all settings, on one core.
 
     Raises:
@@ -100,7 +100,7 @@ def arguments_of(name: str) -> dict[str, Any]:
     return {**row.example.arguments, **given, **row.example.long}
 
 
-def one(name: str, setting: SequenceSetting, plan: Plan, *, memory: bool = True) -> Measured:
+def one(name: str, setting: SequenceSetting, plan: Plan, *, memory: bool = True) -> MeasuredSequence:
     """The figures of one mixer, or why there are none."""
     size = (1, setting.length + GATE, setting.dim)
     dtype: torch.dtype = getattr(torch, setting.dtype)
@@ -109,12 +109,12 @@ def one(name: str, setting: SequenceSetting, plan: Plan, *, memory: bool = True)
         with torch.device("meta"):
             mixer: Any = MIXERS[name].create(setting.dim, **arguments)
     except InvalidInput as error:
-        return Measured(name, setting, reason=str(error))
+        return MeasuredSequence(name, setting, reason=str(error))
     weights = sum(p.numel() for p in mixer.parameters())
     # of the call whose peak is told there is a second one in another process
     needed = 2 * ((mixer.held(size) + weights) * dtype.itemsize + mixer.state_bytes(size, dtype))
     if (reason := refuse_above_memory("cpu", needed, "what is held and remembered")) is not None:
-        return Measured(name, setting, reason=reason)
+        return MeasuredSequence(name, setting, reason=reason)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     mixer = MIXERS[name].create(setting.dim, **arguments).to(dtype).eval()
@@ -123,14 +123,14 @@ def one(name: str, setting: SequenceSetting, plan: Plan, *, memory: bool = True)
         try:
             state = verify(mixer, x)
         except WrongOutput as error:
-            return Measured(name, setting, reason=f"WRONG: {error}")
+            return MeasuredSequence(name, setting, reason=f"WRONG: {error}")
         except InvalidInput as error:
-            return Measured(name, setting, reason=str(error))
+            return MeasuredSequence(name, setting, reason=str(error))
         calls = {PREFILL: _prefill(mixer, x[:, :-GATE]), DECODE: _decode(mixer, x[:, -1:], state)}
         rows = list(_times(name, setting, arguments, state.nbytes, calls, plan))
         if memory:
             rows += _peaks(rows, calls)
-    return Measured(name, setting, tuple(rows))
+    return MeasuredSequence(name, setting, tuple(rows))
 
 
 def verify(mixer: Any, x: Tensor) -> Any:

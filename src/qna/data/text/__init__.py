@@ -1,7 +1,7 @@
 """Sequences of tokens: text of files, and sequences that are drawn to ask for what was read long before."""
 
 from qna.data.text.batch import UNSCORED, TokenBatch
-from qna.data.text.corpus import STDLIB, Sequences, TokenData, Windows, is_drawn, load_drawn, load_text
+from qna.data.text.corpus import STDLIB, Sequences, TokenData, TokenWindows, is_drawn, load_drawn, load_text
 from qna.data.text.long_context import KINDS, Copy, Drawn, Induction, Needle, Recall, kind_of
 from qna.data.text.tokens import Bytes, FileTokens, Tokens, tokens_told
 
@@ -20,7 +20,7 @@ __all__ = [
     "TokenBatch",
     "TokenData",
     "Tokens",
-    "Windows",
+    "TokenWindows",
     "is_drawn",
     "kind_of",
     "load_drawn",

@@ -25,7 +25,7 @@ _HELD_OUT_OF = 8
 
 
 @dataclass(frozen=True)
-class Windows:
+class TokenWindows:
     """A stream of tokens cut into windows of one length; the target of each token is the one behind it.
 
     Attributes:
@@ -69,7 +69,7 @@ class TokenData:
 
     Attributes:
         name: that it is chosen by.
-        train: sequences to train on, `Windows` or `Drawn`.
+        train: sequences to train on, `TokenWindows` or `Drawn`.
         held_out: sequences to judge on, at one length or several.
         vocabulary: tokens that there are.
         tokens: how text is written; None for sequences that are drawn.
@@ -151,15 +151,15 @@ def load_text(
                 f"data {name!r} has {len(stream):,} tokens to {what}, which make no window of {length}; give "
                 "more text, or a smaller context"
             )
-    size = sum(map(len, read[1]))
+    learned, size = (sum(map(len, texts)) for texts in read)
     return TokenData(
         name=name,
-        train=Windows(streams[0], context),
-        held_out=Sequences(tuple(Windows(streams[1], length) for length in lengths)),
+        train=TokenWindows(streams[0], context),
+        held_out=Sequences(tuple(TokenWindows(streams[1], length) for length in lengths)),
         vocabulary=tokens.vocabulary,
         tokens=tokens,
         tokens_per_byte=(len(streams[1]) - 1) / size,
-        origin=f"{origin}: {sum(map(len, read[0])):,} bytes in {len(read[0]):,} files to train on, {size:,} in "
+        origin=f"{origin}: {learned:,} bytes in {len(read[0]):,} files to train on, {size:,} in "
         f"{len(read[1]):,} held out",
     )
 

@@ -72,7 +72,7 @@ class Language:
     def training_batches(
         self, data: TokenData, order: TrainingOrder, epoch: int, start: int
     ) -> Iterator[TokenBatch]:
-        """Windows cut at other places in every epoch, or sequences drawn anew."""
+        """TokenWindows cut at other places in every epoch, or sequences drawn anew."""
         workers = self.config.images.workers
         return training_batches(data.train, _batch, order, epoch=epoch, start=start, workers=workers)
 
