@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qna._core.errors import InvalidInput, check_choice
-from qna.bench.measure.calls import peaks_of_calls, time_calls
+from qna.bench.measure.calls import CallTimes, peaks_of_calls, time_calls
 from qna.bench.measure.contender import DTYPES, FORWARD
 from qna.bench.measure.gate import WrongOutput, check
 from qna.bench.measure.harness import Plan
@@ -120,41 +120,54 @@ def one(name: str, setting: SequenceSetting, plan: Plan, *, memory: bool = True)
     mixer = MIXERS[name].create(setting.dim, **arguments).to(dtype).eval()
     x = torch.randn(size, generator=generator).to(dtype)
     with torch.inference_mode():
+        prefill = _Prefill(mixer, x[:, :-GATE])
         try:
-            state = verify(mixer, x)
+            times = {PREFILL: time_calls({PREFILL: prefill}, plan=plan)}
+            # the prompt is read once less where its state is that of the call that was timed
+            verify(mixer, x, prefill.state)
         except WrongOutput as error:
             return MeasuredSequence(name, setting, reason=f"WRONG: {error}")
         except InvalidInput as error:
             return MeasuredSequence(name, setting, reason=str(error))
-        calls = {PREFILL: _prefill(mixer, x[:, :-GATE]), DECODE: _decode(mixer, x[:, -1:], state)}
-        rows = list(_times(name, setting, arguments, state.nbytes, calls, plan))
+        calls = {PREFILL: prefill, DECODE: _decode(mixer, x[:, -1:], prefill.state)}
+        times[DECODE] = time_calls({DECODE: calls[DECODE]}, plan=plan)
+        extra = {"arguments": arguments, "state_bytes": prefill.state.nbytes}
+        rows = [_row(name, setting, what, taken, extra) for what, taken in times.items()]
         if memory:
             rows += _peaks(rows, calls)
     return MeasuredSequence(name, setting, tuple(rows))
 
 
-def verify(mixer: Any, x: Tensor) -> Any:
-    """Hold single steps behind a prompt to the whole; the state behind the prompt.
+def verify(mixer: Any, x: Tensor, state: Any) -> None:
+    """Hold single steps behind a prompt to the whole.
 
     Args:
         mixer: causal.
         x: (1, N + GATE, dim), the prompt and what follows.
+        state: behind the prompt.
 
     Raises:
         WrongOutput: by how much they differ, where that is more than rounding.
     """
-    whole = mixer(x)[:, -GATE:].double()
-    _, state = mixer.step(x[:, :-GATE], mixer.init_state(1))
-    parts, later = [], state
+    whole, parts = mixer(x)[:, -GATE:].double(), []
     for i in range(GATE):
-        y, later = mixer.step(x[:, x.shape[1] - GATE + i :][:, :1], later)
+        y, state = mixer.step(x[:, x.shape[1] - GATE + i :][:, :1], state)
         parts.append(y)
     check("steps behind the prompt", torch.cat(parts, 1), whole, x.shape[1], x.dtype)
-    return state
 
 
-def _prefill(mixer: Any, x: Tensor) -> Callable[[], object]:
-    return lambda: mixer.step(x, mixer.init_state(1))
+class _Prefill:
+    """A prompt in one step; the last call's state stays."""
+
+    def __init__(self, mixer: Any, x: Tensor):
+        self._mixer, self._x = mixer, x
+        self.state: Any = None
+
+    def __call__(self) -> Tensor:
+        # two states at once would count as memory of the call
+        self.state = None
+        y, self.state = self._mixer.step(self._x, self._mixer.init_state(1))
+        return y
 
 
 def _decode(mixer: Any, x: Tensor, state: Any) -> Callable[[], object]:
@@ -168,31 +181,17 @@ def _decode(mixer: Any, x: Tensor, state: Any) -> Callable[[], object]:
     return call
 
 
-def _times(  # noqa: PLR0917
-    name: str,
-    setting: SequenceSetting,
-    arguments: Mapping[str, Any],
-    state_bytes: int,
-    calls: Mapping[str, Callable[[], object]],
-    plan: Plan,
-) -> Iterator[Row]:
-    for what, call in calls.items():
-        times = time_calls({what: call}, plan=plan)
-        positions = setting.length if what == PREFILL else 1
-        # percentiles of times are those of rates from the other end
-        p50, p20, p80 = (positions / seconds for seconds in times.spread(what))
-        stamp = times.stamp
-        extra = {
-            "length": setting.length,
-            "dim": setting.dim,
-            "arguments": dict(arguments),
-            "state_bytes": state_bytes,
-            "held_to": "steps behind the prompt are the whole",
-        }
-        yield Row(
-            setting.case(what), name, FORWARD, "throughput", "tokens/s", p50, p80, p20,
-            stamp.device, times.threads, stamp.torch, stamp.commit, stamp.date, extra,
-        )  # fmt: skip
+def _row(
+    name: str, setting: SequenceSetting, what: str, times: CallTimes, extra: Mapping[str, Any]
+) -> Row:
+    positions, stamp = setting.length if what == PREFILL else 1, times.stamp
+    # percentiles of times are those of rates from the other end
+    p50, p20, p80 = (positions / seconds for seconds in times.spread(what))
+    sizes = {"length": setting.length, "dim": setting.dim, "held_to": "steps behind the prompt are the whole"}
+    return Row(
+        setting.case(what), name, FORWARD, "throughput", "tokens/s", p50, p80, p20,
+        stamp.device, times.threads, stamp.torch, stamp.commit, stamp.date, {**sizes, **extra},
+    )  # fmt: skip
 
 
 def _peaks(rows: Sequence[Row], calls: Mapping[str, Callable[[], object]]) -> list[Row]:
