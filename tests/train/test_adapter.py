@@ -1,5 +1,8 @@
 """Runs of adapted networks: options, weights to start from, files that come back, tasks that take none."""
 
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -8,13 +11,15 @@ from qna._core.errors import InvalidInput, UnknownName
 from qna.adapters import applied, from_pretrained
 from qna.cli import main
 from qna.cli.train import parse
-from qna.train import TrainConfig, fit
+from qna.train import RunStopped, TrainConfig, fit, resume
+from qna.train.checkpoint import load_tensors
 from qna.train.config import NetworkOptions
 from qna.train.folder import CONFIG
 from qna.train.network import create_network, prepare_network
 from qna.train.reload import load_classifier
 from qna.train.tasks.detection import DetectionOptions, build_detector
 from qna.train.tasks.segmentation import SegmentationOptions, build_segmenter
+from tests.train.test_interruption import Losses
 
 MODEL = "vit_tiny_patch16_224"
 SMALL = ("patch_size=8", "embed_dim=24", "depth=2", "num_heads=3")
@@ -118,3 +123,50 @@ def test_tasks_that_take_no_adapter_say_so():
         build_segmenter(OPTIONS, SegmentationOptions(), classes=2, channels=1)
     with pytest.raises(InvalidInput, match="is put around classifiers, and this is detec"):
         build_detector(OPTIONS, DetectionOptions(), ("a",), 64)
+
+
+AROUND = {
+    "evit": ("keep_rate=0.5", "layers=(1,)", "start_epochs=1", "shrink_epochs=1"),
+    "gated": ("bias=1.0",),
+    "tap_adl": ("scales=3", "threshold=0.5"),
+    "swap_mixer": SWAP,
+    "moh": ("shared_heads=1", "routed_heads=1"),
+}
+
+
+@pytest.mark.parametrize("adapter", AROUND)
+def test_an_interrupted_run_of_an_adapted_network_goes_on_bit_for_bit(adapter, config, changed):
+    """In the midst of the second of three epochs, with what moves by epochs and what norms remember."""
+    told = changed(
+        config, model=MODEL, model_kwargs=SMALL, adapter=adapter, adapter_args=AROUND[adapter], epochs=3
+    )
+    expected = fit(told, whole := Losses())
+    with pytest.raises(RunStopped):
+        fit(told, first := Losses(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    outcome = resume(expected.folder.with_name("run-2"), rest := Losses())
+    assert {**first.losses, **rest.losses} == whole.losses
+    assert len(first.losses) == 3 < len(whole.losses)
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        ours, theirs = (load_tensors(run.folder / name)[0] for run in (outcome, expected))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_learns_its_routers_of_heads(config, changed):
+    moh = ("shared_heads=1", "routed_heads=1", "balance=0.05")
+    run = fit(changed(config, model=MODEL, model_kwargs=SMALL, adapter="moh", adapter_args=moh, epochs=1))
+    network = load_classifier(str(run.folder)).network
+    (one,) = applied(network)
+    assert one.adapter.settings() == {
+        "shared_heads": 1,
+        "routed_heads": 1,
+        "balance": 0.05,
+        "router": "learned",
+        "layers": None,
+    }
+    fresh = built(adapter="moh", adapter_args=moh).state_dict()
+    learned = network.state_dict()
+    for name in one.added:
+        assert learned[name].isfinite().all()
+        assert learned[name].abs().sum() > 0
+        assert not torch.equal(learned[name], fresh[name])

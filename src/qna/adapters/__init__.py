@@ -6,6 +6,7 @@ configuration by its name, and `save_pretrained` keeps adapters with the weights
 
 from qna.adapters.evit import EViT
 from qna.adapters.gated import GatedAttention
+from qna.adapters.moh import MoH
 from qna.adapters.registry import ADAPTERS, adapter
 from qna.adapters.row import Adapter, AdapterRow, Applied, added_names, applied
 from qna.adapters.sharing import from_pretrained, save_pretrained
@@ -20,6 +21,7 @@ __all__ = [
     "EViT",
     "GatedAttention",
     "Applied",
+    "MoH",
     "SwapMixer",
     "adapter",
     "added_names",

@@ -9,7 +9,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.typed_json import from_json_value
-from qna.adapters import evit, gated, swap_mixer, tap_adl
+from qna.adapters import evit, gated, moh, swap_mixer, tap_adl
 from qna.adapters.row import Adapter, AdapterRow, applied, as_json
 
 # every adapter by its name: this list is all that a new one is added to
@@ -20,6 +20,7 @@ ADAPTERS: dict[str, AdapterRow] = {
         evit.ROW,
         gated.ROW,
         tap_adl.ROW,
+        moh.ROW,
     )
 }
 

@@ -29,9 +29,14 @@ def peers(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
+    from qna.adapters import adapter
     from qna.bench.subjects.comparison import ModelChoice
+    from qna.train.config import named_values
 
-    return _models([*map(ModelChoice, options.models)], options, compile=options.compile)
+    around = [adapter(name, **named_values(words, "--adapter")) for name, *words in options.adapter]
+    # the bare model comes first, in the same turns
+    choices = [ModelChoice(name, adapter=each) for name in options.models for each in (None, *around)]
+    return _models(choices, options, compile=options.compile, case="adapters" if around else "model")
 
 
 def accuracy(options: argparse.Namespace) -> int:

@@ -37,6 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--sizes", nargs="+", type=int, default=[224], metavar="PIXELS")
         verb.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="IMAGES")
         verb.add_argument("--compile", action="store_true", help="each model also under torch.compile")
+        verb.add_argument(
+            "--adapter",
+            nargs="+",
+            action="append",
+            default=[],
+            metavar=("NAME", "ARGUMENT=VALUE"),
+            help="each model also with this around it, for example evit keep_rate=0.7; may be given again",
+        )
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_bench_runs.models, modes=["step" if name == "train-step" else "forward"])
     _add_accuracy(verbs.add_parser("accuracy", help=ACCURACY, description=f"Compare {ACCURACY}."))

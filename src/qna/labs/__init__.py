@@ -8,7 +8,9 @@ from qna.labs import (
     gated_sink,
     gcvit_global,
     halo_blocks,
+    icl_regression,
     l2vit_concentration,
+    moh_heads,
     ninformer_gate,
     overlock_context,
     qna_cost,
@@ -47,10 +49,12 @@ LABS: dict[str, Lab] = {
         evit_keep.LAB,
         gated_sink.LAB,
         tap_corruption.LAB,
+        moh_heads.LAB,
         gcvit_global.LAB,
         l2vit_concentration.LAB,
         terminator_convergence.LAB,
         ninformer_gate.LAB,
         spectformer_share.LAB,
+        icl_regression.LAB,
     )
 }

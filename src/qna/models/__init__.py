@@ -18,7 +18,7 @@ from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 from qna.models.terminator import TERMINATOR, Kar3, Terminator, TerminatorVariant
-from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
+from qna.models.transnext import MOH_VIT, TRANSNEXT, MoHViT, MoHViTVariant, TransNeXt, TransNeXtVariant
 from qna.models.vsa import (
     SWIN_VSA,
     VITAEV2_VSA,
@@ -36,6 +36,7 @@ __all__ = [
     "GCVIT",
     "HALONET",
     "L2VIT",
+    "MOH_VIT",
     "NAT",
     "NATVariant",
     "NAT_SIZES",
@@ -65,6 +66,8 @@ __all__ = [
     "HaloNetVariant",
     "L2ViT",
     "L2ViTVariant",
+    "MoHViT",
+    "MoHViTVariant",
     "Kar3",
     "OverLoCK",
     "OverLoCKVariant",

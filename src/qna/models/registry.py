@@ -11,6 +11,7 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.models import (
     biformer,
     decoder,
+    fan,
     focalnet,
     gcvit,
     halonet,
@@ -45,12 +46,15 @@ FAMILIES = {
         vsa.SWIN_VSA_FAMILY,
         vsa.VITAEV2_VSA_FAMILY,
         transnext.FAMILY,
+        transnext.MOH_FAMILY,
         gcvit.FAMILY,
         spectformer.SPECTFORMER_FAMILY,
         spectformer.SPECTFORMER_H_FAMILY,
         l2vit.FAMILY,
         ninformer.FAMILY,
         terminator.FAMILY,
+        fan.FAN_FAMILY,
+        fan.TAP_FAN_FAMILY,
     )
 }
 for _family in FAMILIES.values():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qna.parts.kv_cache import CachePolicy
 from qna.parts.reach import Reach
@@ -98,6 +98,27 @@ class FollowsEpochs(Protocol):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Epoch `epoch` of `epochs`, from 0, begins or is gone on with; all depends on them alone."""
+        ...
+
+
+@runtime_checkable
+class GatesHeads(Protocol):
+    """A layer with a place for a gate between its heads and what joins them: `parts.head_gate.GatedHeads`."""
+
+    dim: int
+    num_heads: int
+
+    @property
+    def head_gate(self) -> nn.Module | None:
+        """The gate; None where there is none."""
+        ...
+
+    def why_no_head_gate(self) -> str:
+        """Why gates have no place in this layer, as it was made; empty where they have."""
+        ...
+
+    def gate_heads(self, gate: nn.Module) -> None:
+        """Put a gate there: a module (x (B, *space, dim), y (B, *space, heads, head dim)) -> as y."""
         ...
 
 

@@ -7,6 +7,7 @@ from qna.plots.calibration import plot_calibration
 from qna.plots.confusion import plot_confusion
 from qna.plots.explanation import HeatMap, plot_explanation
 from qna.plots.learning import plot_learning
+from qna.plots.matrices import plot_matrices
 from qna.plots.on_image import with_boxes, with_mask
 from qna.plots.overlays import plot_overlays
 from qna.plots.robustness import plot_robustness
@@ -24,6 +25,7 @@ __all__ = [
     "plot_explanation",
     "plot_learning",
     "plot_lines",
+    "plot_matrices",
     "plot_points",
     "plot_overlays",
     "plot_robustness",

@@ -177,6 +177,7 @@ class Hierarchy(NotScripted, nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new linear layer for `num_classes`, and a new pooling if one is named."""
+        natural(type(self).__name__, num_classes=num_classes)
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool
