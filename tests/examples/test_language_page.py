@@ -51,3 +51,17 @@ def test_the_tables_are_what_there_is():
         kind = kind_of(text)
         assert kind == type(kind)()
         assert sorted(asdict(kind)) == sorted(w.partition("=")[0] for w in text.partition(":")[2].split(","))
+
+
+def test_the_figures_are_those_of_the_rows():
+    from qna.bench.measure import rows
+
+    (name,) = re.findall(r"`(\S+-sequence\.csv)`", PAGE)
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    measured = {(row.provider, row.case): f"{row.p50:,.0f}" for row in read if row.metric == "throughput"}
+    table = re.findall(r"^\| `(\w+)` \| (float32|bfloat16) \| (.*) \|$", PAGE, re.MULTILINE)
+    assert len(table) == 6
+    lengths = [1024, 8192, 32768]
+    for mixer, dtype, cells in table:
+        cases = [f"{what}-{n}x256-{dtype}" for what in ("prefill", "decode") for n in lengths]
+        assert cells.split(" | ") == [measured.get((mixer, case), "-") for case in cases]
