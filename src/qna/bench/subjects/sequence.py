@@ -181,9 +181,7 @@ def _decode(mixer: Any, x: Tensor, state: Any) -> Callable[[], object]:
     return call
 
 
-def _row(
-    name: str, setting: SequenceSetting, what: str, times: CallTimes, extra: Mapping[str, Any]
-) -> Row:
+def _row(name: str, setting: SequenceSetting, what: str, times: CallTimes, extra: Mapping[str, Any]) -> Row:
     positions, stamp = setting.length if what == PREFILL else 1, times.stamp
     # percentiles of times are those of rates from the other end
     p50, p20, p80 = (positions / seconds for seconds in times.spread(what))
