@@ -231,6 +231,38 @@ class DetectionOptions:
 
 
 @dataclass(frozen=True)
+class LanguageOptions:
+    """What the task of language alone is told.
+
+    Attributes:
+        context: tokens of a sequence that is trained on.
+        lengths: of sequences that the network is judged on, beside context.
+        tokenizer: file of the tokenizers library; None for bytes.
+        suffixes: of the files of a folder that are text.
+        held_out: part of all bytes that is held out, in whole files.
+        split_seed: by which files are held out, or held-out sequences drawn.
+        limit: bytes of text to train on; 0 for all.
+        sequences: of an epoch, where they are drawn.
+    """
+
+    context: int = 256
+    lengths: tuple[int, ...] = ()
+    tokenizer: Path | None = None
+    suffixes: tuple[str, ...] = (".txt", ".md", ".py")
+    held_out: float = 0.1
+    split_seed: int = 0
+    limit: int = 0
+    sequences: int = 4096
+
+    def __post_init__(self):
+        if not 0 < self.held_out < 1:
+            raise InvalidInput(f"held_out must be in (0, 1), got {self.held_out}")
+        for length in self.lengths:
+            if length < 1:
+                raise InvalidInput(f"lengths must be at least 1, got {length}")
+
+
+@dataclass(frozen=True)
 class OptimOptions:
     """How the network learns: AdamW, linear warm-up, cosine to 0.
 
@@ -306,6 +338,9 @@ _AT_LEAST = {
     "cutmix": 0,
     "dice": 0,
     "ignore": 0,
+    "context": 1,
+    "limit": 0,
+    "sequences": 1,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
 _AT_MOST = {"ignore": 255, "image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
@@ -330,6 +365,7 @@ class TrainConfig:
     augment: AugmentOptions = AugmentOptions()
     segmentation: SegmentationOptions = SegmentationOptions()
     detection: DetectionOptions = DetectionOptions()
+    language: LanguageOptions = LanguageOptions()
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
 
