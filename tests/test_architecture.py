@@ -72,6 +72,7 @@ DOORS = {
     "onnxruntime": ("export/*",),
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
+    "tokenizers": ("data/text/*",),
     "transformers": ("models/detectors/*",),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),

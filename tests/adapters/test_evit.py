@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ import torch
 from qna._core.errors import InvalidInput
 from qna.adapters import EViT, adapter
 from qna.adapters.evit import ReorganisingBlock, kept_tokens
+from qna.export import TOLERANCE, export_onnx
 from tests.adapters.bases import BASES, SMALL
 from tests.adapters.contract import images
 
@@ -171,3 +173,34 @@ def test_a_network_without_a_class_token_is_refused():
     network = timm.create_model("vit_tiny_patch16_224", **SMALL, class_token=False, global_pool="avg")
     with pytest.raises(InvalidInput, match="asks a class token what matters, and this network has none"):
         EViT(layers=(1,)).apply(network)
+
+
+def test_intermediate_tokens_have_no_grid():
+    network = EViT(keep_rate=0.5, layers=(1,)).apply(BASES["vit"]()).eval()
+    for each in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        for asked in ({}, {"output_fmt": "NCHW"}):
+            with pytest.raises(
+                InvalidInput, match="no grid: forward_intermediates gives them with output_fm"
+            ):
+                each.forward_intermediates(images(), **asked)
+        last, tokens = each.forward_intermediates(images(), output_fmt="NLC")
+        assert [t.shape[1] for t in tokens] == [16, 9, 9, 9]
+        assert torch.equal(last, network.forward_features(images()))
+    # a copy asks its own blocks
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        twin.norm.weight.zero_()
+    assert not torch.equal(twin.forward_intermediates(images(), output_fmt="NLC")[0], last)
+
+
+@pytest.mark.long
+def test_onnx_keeps_what_the_network_keeps(tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="qna[export] brings it")
+    network = EViT(keep_rate=0.5, layers=(1, 2)).apply(BASES["vit"]()).eval()
+    with torch.no_grad():
+        for block in network.blocks:
+            block.attn.qkv.weight.mul_(20)
+    shape = ("batch", 3, SMALL["img_size"], SMALL["img_size"])
+    exported = export_onnx(network, tmp_path / "evit.onnx", shape, sizes=[{"batch": 1}, {"batch": 3}])
+    assert exported.difference < TOLERANCE

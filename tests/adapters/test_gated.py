@@ -133,3 +133,14 @@ def test_what_cannot_be_is_said():
     own.blocks[2].attn.gate = torch.nn.Linear(24, 24)
     with pytest.raises(InvalidInput, match="the network's attention has gates of its own"):
         GatedAttention().apply(own)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"depends": False}])
+def test_a_tool_may_put_its_own_linear_map_into_a_gate(arguments):
+    network = GatedAttention(bias=1.0, **arguments).apply(BASES["vit"]()).eval()
+    for block in network.blocks:
+        if arguments == {}:
+            plain = block.attn.gates.gate
+            maps = (torch.nn.Linear(24, 7), torch.nn.Linear(7, plain.out_features))
+            block.attn.gates.gate = torch.nn.Sequential(*maps)
+    assert network(images()).isfinite().all()

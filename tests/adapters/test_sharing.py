@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qna._core.errors import InvalidInput
-from qna.adapters import EViT, from_pretrained, save_pretrained
+from qna.adapters import TAPADL, EViT, SwapMixer, from_pretrained, save_pretrained, sharing
 from qna.models.registry import create
 from tests.adapters.bases import BASES
 
@@ -29,6 +29,30 @@ def test_what_a_changed_folder_is_refused_with(held, says, tmp_path):
     with pytest.raises(InvalidInput, match=says) as refused:
         from_pretrained(folder)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        (TAPADL(scales=2), {"scales": 10**6}),
+        (SwapMixer("QnA2d", "attention", arguments={"kernel_size": 3}), {"arguments": {"kernel_size": 3001}}),
+    ],
+)
+def test_a_folder_that_asks_for_more_than_its_weights_is_refused_before_memory_is_taken(
+    made, asked, tmp_path, monkeypatch
+):
+    folder = tmp_path / "kept"
+    save_pretrained(made.apply(BASES["vit"]()), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["qna_adapters"][0]["arguments"] |= asked
+    (folder / "config.json").write_text(json.dumps(config))
+    taken = []
+    monkeypatch.setattr(sharing, "read_tensors", taken.append)
+    with pytest.raises(
+        InvalidInput, match=r"its weights would be more numbers than the .* bytes of their file"
+    ):
+        from_pretrained(folder)
+    assert not taken
 
 
 def test_timm_s_door_does_not_leave_adapters_out(tmp_path):

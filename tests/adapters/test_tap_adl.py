@@ -160,13 +160,54 @@ def test_the_loss_is_the_mean_over_layers_and_a_step_lowers_it():
     ("arguments", "says"),
     [
         ({"scales": 0}, "scales must be an integer of at least 1, got 0"),
-        ({"diversity": -1.0}, "diversity and threshold must be at least 0, got -1.0 and 2.0"),
+        ({"diversity": -1.0}, "diversity and threshold must be at least 0 and finite, got -1.0 and 2.0"),
         ({"layers": (7,)}, "layers must be different block numbers from 0 to 3"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, says):
     with pytest.raises(InvalidInput, match=says):
         adapter("tap_adl", **arguments).apply(BASES["vit"]())
+
+
+@pytest.mark.parametrize("field", ["diversity", "threshold"])
+def test_settings_that_are_no_numbers_are_refused(field):
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(InvalidInput, match=f"must be at least 0 and finite, .*{value}"):
+            TAPADL(**{field: value})
+
+
+def test_the_loss_of_halves_is_told_in_fp32():
+    weights = (0.1 * torch.randn(2, 3, 40, 40)).softmax(-1).bfloat16()
+    loss = attention_diversification(weights, 0.5)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, attention_diversification(weights.float(), 0.5))
+    assert 0.9 < loss < 1
+
+
+def test_blocks_that_timm_computes_again_change_nothing():
+    """Neither gradients, nor what norms remember, nor the losses of the next call."""
+    torch.manual_seed(0)
+    network = TAPADL(scales=3, threshold=0.5).apply(BASES["vit"]()).train()
+    twin = copy.deepcopy(network)
+    twin.set_grad_checkpointing()
+    for each in (network, twin):
+        output = each(images())
+        (output.output.square().mean() + output.losses["attention_diversification"]).backward()
+        assert not any(block.attn.outlet._left for block in each.blocks)
+    for (name, p), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p.grad, other.grad), name
+    for (name, buffer), other in zip(network.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+
+
+def test_features_that_nobody_takes_a_loss_of_do_not_add_up():
+    network = TAPADL(scales=1).apply(BASES["vit"]()).train()
+    for _ in range(3):
+        network.forward_features(images())
+    assert {len(block.attn.outlet._left) for block in network.blocks} == {1}
+    # the network's own call has its own losses alone
+    expected = copy.deepcopy(network)(images()).losses["attention_diversification"]
+    assert torch.equal(network(images()).losses["attention_diversification"], expected)
 
 
 def test_other_grids_are_refused():

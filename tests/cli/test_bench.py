@@ -90,6 +90,33 @@ def test_models_and_training_steps(tmp_path):
     assert speed.p20 <= speed.p50 <= speed.p80
 
 
+def test_a_model_is_measured_bare_and_with_each_adapter_in_the_same_turns(tmp_path):
+    out = tmp_path / "rows.csv"
+    around = [
+        *("--adapter", "evit", "keep_rate=0.5", "layers=1,2", "fuse=False"),
+        *("--adapter", "tap_adl", "layers=(0,)"),
+    ]
+    for verb in ("model", "train-step"):
+        words = ["bench", verb, "--models", "vit_tiny_patch16_224", *around, "--sizes", 32, "--batches", 2]
+        assert run(*words, "--seconds", 0.001, "--no-memory", "--out", out) == 0
+    speeds = {(r.mode, r.provider): r for r in rows.read(out) if r.metric == "throughput"}
+    # cases of their own, as the bare model's is measured in other turns
+    assert {r.case for r in speeds.values()} == {"adapters-2x32x32-float32"}
+    evit = "vit_tiny_patch16_224+evit:keep_rate=0.5:layers=1-2:fuse=False"
+    tap = "vit_tiny_patch16_224+tap_adl:layers=0"
+    names = ("vit_tiny_patch16_224", evit, tap)
+    assert list(speeds) == [(mode, name) for mode in ("forward", "step") for name in names]
+    told = speeds["step", evit].extra["adapter"]
+    assert (told["name"], told["arguments"]["keep_rate"], told["arguments"]["layers"]) == (
+        "evit",
+        0.5,
+        [1, 2],
+    )
+    bare, same, more = (speeds["forward", name].extra for name in names)
+    assert "adapter" not in bare
+    assert bare["parameters"] == same["parameters"] < more["parameters"]
+
+
 def test_cost_prints_published_figures_and_writes_rows(tmp_path, capsys):
     out = tmp_path / "rows.csv"
     words = [
@@ -127,6 +154,8 @@ def test_cost_prints_published_figures_and_writes_rows(tmp_path, capsys):
         (["bench", "layer", "--official", "here"], "--official and --official-python go together"),
         (["bench", "layer", "--official", ".", "--official-python", "x"], "has no layers/qna.py"),
         (["bench", "model", "--models", "qna_vit_tine"], "did you mean 'qna_vit_tiny'"),
+        (["bench", "model", "--adapter", "evitt"], "unknown adapter 'evitt'; did you mean 'evit'"),
+        (["bench", "model", "--adapter", "evit", "0.7"], "--adapter must be NAME=VALUE"),
         (["bench", "model", "--batches", "0"], "must be at least 1"),
         (["bench", "cost", "--windows", "3", "--models", "resnet18"], "resnet18 has layers without formulas"),
         (["plot", "bench", "no.csv"], "no.csv is no file"),

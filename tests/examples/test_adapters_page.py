@@ -24,8 +24,9 @@ def test_its_commands_are_read():
     for command in commands:
         words = shlex.split(command.replace("\\\n", " "))
         network = parse(["digits" if word == "photos/" else word for word in words]).network
-        assert network.adapter
-        adapter(network.adapter, **network.adapter_arguments())
+        assert network.adapters()
+        for name, arguments in network.adapters():
+            adapter(name, **arguments)
 
 
 def test_every_adapter_has_a_section():

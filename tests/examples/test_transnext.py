@@ -55,3 +55,16 @@ def test_the_page_tells_the_counts():
         assert f"`{name}`" in PAGE
         if name != "transnext_nano_16":
             assert f"| `{name}` | {variant.parameters:,} |" in PAGE
+
+
+def test_the_routed_network_of_the_page():
+    from qna.models import MOH_VIT
+
+    found = {}
+    exec(blocks()[2], found)
+    assert found["logits"].shape == (2, 10)
+    assert found["losses"]["balance"] > 0
+    for name, variant in MOH_VIT.items():
+        if name != "moh_vit_nano_16":
+            told = rf"\| `{name}` \| {variant.parameters:,} \| [\d,]+ \| {100 * variant.active():.1f} % \|"
+            assert re.search(told, PAGE)

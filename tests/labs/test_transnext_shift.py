@@ -28,19 +28,26 @@ def test_both_take_every_size_that_is_tried():
             assert network(torch.randn(1, 1, size, size)).shape == (1, 10)
 
 
+def test_no_shift_suits_one_of_them_by_its_period():
+    assert CONFIG.cell == CONFIG.window
+    period = CONFIG.cell * CONFIG.patch_size
+    assert CONFIG.frame % period == 0
+    assert CONFIG.shifts == tuple(range(CONFIG.patch_size, period + 1, CONFIG.patch_size))
+
+
 def test_objects_are_moved_whole():
     pixels = torch.full((40, 1, 28, 28), 255, dtype=torch.uint8)
     images = TensorImages(pixels, torch.arange(40) % 10)
-    places = set()
+    places, middle = set(), (CONFIG.frame - CONFIG.object) // 2
     for shift in (0, *CONFIG.shifts):
         moved = framed(images, CONFIG, shift)
-        assert moved.pixels.shape == (40, 1, 36, 36)
+        assert moved.pixels.shape == (40, 1, CONFIG.frame, CONFIG.frame)
         assert torch.equal(moved.labels, images.labels)
         for image in moved.pixels[:, 0]:
             rows, columns = (torch.nonzero(image.any(axis)).flatten().tolist() for axis in (1, 0))
             assert len(rows) == len(columns) == CONFIG.object
             assert image.long().sum() == 255 * CONFIG.object**2
-            assert {abs(rows[0] - 9), abs(columns[0] - 9)} == {shift}
+            assert {abs(rows[0] - middle), abs(columns[0] - middle)} == {shift}
             places.add((rows[0], columns[0]))
     # the middle, and four corners for each shift
     assert len(places) == 1 + 4 * len(CONFIG.shifts)
@@ -100,10 +107,11 @@ def test_one_seed_is_no_figure():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"shifts": (12,)}, r"objects of 18 pixels in the middle of 36 can be moved by 1 to 9, got \(12,\)"),
-        ({"shifts": ()}, r"can be moved by 1 to 9, got \(\)"),
+        ({"shifts": (21,)}, r"objects of 18 pixels in the middle of 54 can be moved by 1 to 18, got \(21,\)"),
+        ({"shifts": ()}, r"can be moved by 1 to 18, got \(\)"),
         ({"shifts": (3, 4)}, "shifts must be multiples of patch_size=3, got 4"),
         ({"scales": (1.0,)}, r"other than 1, got \(1.0,\)"),
+        ({"scales": (0.75,)}, "whole patches of patch_size=3, got 0.75, which gives 40 pixels of 54"),
         ({"dim": 24}, "dim must be a multiple of 16, got 24"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"rates": (1e-3, 1e-3)}, "rates must be positive and differ"),

@@ -214,3 +214,10 @@ def test_settings_that_cannot_be(arguments, says):
     with pytest.raises(InvalidInput, match=says) as refused:
         create(NANO, **arguments)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), float("inf"), "0.1", True])
+def test_dropout_before_the_classifier_leaves_something(rate):
+    for name in ("qna_focalnet_nano_16", "overlock_nano_32", "biformer_nano_32", "transnext_nano_16"):
+        with pytest.raises(InvalidInput, match="drop_rate must be at least 0 and below 1, got"):
+            create(name, device="meta", drop_rate=rate)

@@ -19,6 +19,7 @@ from qna.models.focalnet.blocks import FocalHalving, FocalStem, PostNormBlock
 from tests.mixers.focal.test_modulation import Held
 from tests.models.golden import rule
 from tests.models.golden_state import drawn_state
+from tests.models.left_out import leave_out
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "focalnet.json").read_text())
 NANO = "qna_focalnet_nano_16"
@@ -112,6 +113,11 @@ def test_a_state_dict_in_a_checkpoint(key, theirs):
     found = read_tensors(path.parent / "out.safetensors")[0]
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[n], expected[n]) for n in found)
+
+
+def test_tensors_that_share_a_storage_get_their_own(theirs):
+    given = {t.data_ptr() for t in theirs[1].values()}
+    assert not given & {t.data_ptr() for t in from_authors(theirs[1], NANO, theirs[2]).values()}
 
 
 def test_a_missing_tensor(theirs):
@@ -399,6 +405,29 @@ def test_stochastic_depth_grows_linearly():
         0.3,
         0.5,
     ]
+
+
+@torch.no_grad()
+def test_a_branch_that_is_left_out_leaves_the_other():
+    block = filled(create(NANO, num_classes=3, **LARGE)).stages[0][0]
+    assert isinstance(block, PostNormBlock)
+    x = torch.randn(2, 5, 6, 32, dtype=torch.float64)
+    expected = x + block.scale2(block.norm2(block.mlp(x)))
+    assert torch.equal(leave_out(block, "drop_path1")(x), expected)
+    assert torch.equal(leave_out(block, "drop_path2")(x), x)
+
+
+def test_what_no_count_shows_of_the_published_sizes():
+    """Images of the three large widths, and where a scale of the branches begins."""
+    sizes = {name.removeprefix("qna_focalnet_"): variant for name, variant in FOCALNET.items()}
+    large = [n for n in sizes if n.startswith(("large", "xlarge", "huge"))]
+    assert {n for n, v in sizes.items() if v.layer_scale} == {"base_iso", *large}
+    assert {sizes[n].layer_scale for n in ("base_iso", *large)} == {1e-4}
+    assert {n: sizes[n].image_size for n in large} == {
+        **{f"{width}_fl{levels}": 384 for width in ("large", "xlarge") for levels in (3, 4)},
+        **{f"huge_fl{levels}": 224 for levels in (3, 4)},
+    }
+    assert {v.image_size for n, v in sizes.items() if n not in (*large, "nano_16")} == {224}
 
 
 def test_initial_values():

@@ -140,6 +140,20 @@ def test_no_image_sees_another(size):
     torch.testing.assert_close(model(x[order]), logits[order], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")  # the tracer's own: the checks of shapes are not recorded
+@torch.no_grad()
+def test_a_traced_graph_is_right_for_other_sizes():
+    """Also where a map is smaller than its windows, or its query has another size."""
+    torch.manual_seed(0)
+    model = create(NANO, num_classes=5).double().eval()
+    for parameter in model.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    traced = torch.jit.trace(model, torch.randn(2, 3, 40, 33, dtype=torch.float64), check_trace=False)
+    for size in ((64, 64), (33, 47), (4, 90)):
+        x = torch.randn(3, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(traced(x), model(x), rtol=1e-11, atol=1e-12)
+
+
 @torch.no_grad()
 def test_every_image_size_and_the_far_corner_counts():
     """Down to one pixel; and a map that is filled up loses nothing at its end."""
@@ -328,6 +342,7 @@ def test_rollout_follows_positions_through_all_stages():
         ({"halvings": (1, -1)}, r"halvings\[1\] must be an integer of at least 0, got -1"),
         ({"num_heads": (2, 5)}, "num_heads"),
         ({"layer_scale": 0}, "layer_scale must be above 0 and finite, or None, got 0"),
+        ({"layer_scale": "1e-5"}, "layer_scale must be above 0 and finite, or None, got '1e-5'"),
         ({"mlp_ratio": 2.5}, "mlp_ratio must be an integer of at least 1, got 2.5"),
     ],
 )

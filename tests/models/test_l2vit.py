@@ -144,6 +144,12 @@ def test_a_tensor_of_another_shape(theirs):
     refuse(theirs, r"local_mp.conv1.weight has shape \(16, 1, 5, 5\), not \(16, 1, 7, 7\)")
 
 
+def test_a_count_of_complex_numbers(theirs):
+    name = "downsample_layers.0.proj.proj.1.num_batches_tracked"
+    theirs[1][name] = theirs[1][name].to(torch.complex64)
+    refuse(theirs, f"{name} is complex64, a count must be an integer")
+
+
 def test_a_network_without_concentration_refuses_one_that_has_it(theirs):
     theirs[2]["concentration_size"] = 0
     refuse(theirs, r"it has stages\.0\.1\.local_mp\.bn\.bias \(and 32 more\), which that model has not$")
@@ -276,6 +282,19 @@ def test_rollout_follows_positions_through_all_stages():
     assert rollout.relevance.shape == (2, 16, 8)
     torch.testing.assert_close(rollout.relevance.mean((1, 2)), torch.ones(2), rtol=0, atol=1e-4)
     assert len(rollout.layers) == 5
+
+
+@torch.no_grad()
+def test_a_block_looks_where_its_mixer_looks_behind_the_first_convolution():
+    torch.manual_seed(0)
+    block, x = timm.create_model(NANO).stages[0][1].eval(), torch.randn(1, 6, 5, 32)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    looked, kept = block.position_step(x)
+    expected = block.mixer.attention_rows(block.norm1(block.position(x)))
+    assert torch.equal(looked.shares, expected.shares)
+    assert kept is None
+    assert not torch.allclose(looked.shares, block.mixer.attention_rows(block.norm1(x)).shares)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

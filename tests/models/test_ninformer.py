@@ -48,6 +48,36 @@ def test_a_tensor_that_is_missing_is_named(tmp_path):
         convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "ninformer_cifar", SMALL)
 
 
+def test_names_of_the_authors():
+    """Told one by one, where the file above is written by the table that is tested."""
+    found = {authors_name(n) for n, _ in create("ninformer_nano_16", device="meta").named_parameters()}
+    inside = ("mgu.Mixer.token_mix.0", "mgu.Mixer.token_mix.2.net.0", "mgu.Mixer.token_mix.2.net.3")
+    inside += ("mgu.Mixer.channel_mix.0", "mgu.Mixer.channel_mix.1.net.0", "mgu.Mixer.channel_mix.1.net.3")
+    inside += ("norm", "mgu.proj", "ffn.net.0", "ffn.net.3")
+    layers = ["patcher", "classifier", *(f"model.{i}.{layer}" for i in range(3) for layer in inside)]
+    assert found == {f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")}
+    assert authors_name("stages.1.0.mixer.token_mlp.fc2.bias") == "model.1.mgu.Mixer.token_mix.2.net.3.bias"
+    assert authors_name("stages.0.0.mlp.fc1.weight") == "model.0.ffn.net.0.weight"
+
+
+def test_rates_of_dropout_and_stochastic_depth():
+    assert NINFORMER["ninformer_cifar"].mlp_drop == 0.5
+    blocks = [stage[0] for stage in create("ninformer_nano_16", mlp_drop=0.25, drop_path_rate=0.2).stages]
+    for block in blocks:
+        assert {m.drop for m in (block.mlp, block.mixer.token_mlp, block.mixer.channel_mlp)} == {0.25}
+    for kind in ("drop_path1", "drop_path2"):
+        assert [getattr(block, kind).rate for block in blocks] == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_linear_maps_begin_as_torch_makes_them():
+    torch.manual_seed(0)
+    model = create("ninformer_nano_16", num_classes=50)
+    for layer in (model.head.fc, model.stages[0][0].mlp.fc1, model.stages[0][0].mlp.fc2):
+        bound = layer.in_features**-0.5
+        for tensor in (layer.weight, layer.bias):
+            assert 0.9 * bound < tensor.abs().max() <= bound
+
+
 @pytest.mark.parametrize(("classes", "count"), [(10, 2_652_170), (100, 2_675_300), (1000, 2_906_600)])
 def test_published_sizes(classes, count):
     model = create("ninformer_cifar", num_classes=classes, device="meta")
@@ -89,6 +119,12 @@ def test_the_class_itself_takes_a_size(size):
     assert model(torch.zeros(1, 3, *sides)).shape == (1, 5)
     with pytest.raises(InvalidInput, match="takes no other size, got 16 x 16"):
         model(torch.zeros(1, 3, 16, 16))
+
+
+def test_sizes_that_are_none():
+    for size in (2.5, "a", (8, 8, 8)):
+        with pytest.raises(InvalidInput, match="img_size must be an integer of at least 1, or one for each"):
+            NiNformer(NINFORMER["ninformer_nano_16"], img_size=size)
 
 
 @pytest.mark.parametrize("clause", ["grad_checkpointing_changes_no_gradient", "torch_fx"])

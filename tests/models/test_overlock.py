@@ -16,7 +16,9 @@ from qna.models import OVERLOCK, OverLoCKVariant, create
 from qna.models.convert import convert
 from qna.models.overlock.authors import from_authors
 from qna.models.overlock.blocks import ChannelAffine, DynamicBlock, LargeKernelBlock, ResponseNorm
+from qna.models.overlock.stages import AuxiliaryHead
 from tests.models.golden import rule
+from tests.models.left_out import leave_out
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "overlock.json").read_text())
 NANO = "overlock_nano_32"
@@ -131,6 +133,13 @@ def test_the_other_form_is_named(theirs):
     refuse(theirs[0], r"is of the deployed form: convert it with deploy=true$")
 
 
+def test_tensors_that_share_a_storage_get_their_own(theirs):
+    state = theirs[1]
+    given = {t.data_ptr() for t in state.values()}
+    own = from_authors(state, NANO, SMALL)
+    assert not given & {t.data_ptr() for t in own.values()}
+
+
 def test_a_missing_tensor(theirs):
     del theirs[1]["sub_blocks3.1.weight_proj.bias"]
     torch.save(theirs[1], theirs[0])
@@ -185,7 +194,47 @@ def test_stochastic_depth_grows_through_base_overview_and_focus():
     assert [r.rate for r in rates] == pytest.approx([i / 12 for i in range(7)])
 
 
+@torch.no_grad()
+def test_a_branch_that_is_left_out_leaves_the_skip_path():
+    model = filled(create(NANO, num_classes=3))
+    block, x = model.stages[2][1], torch.randn(2, 5, 6, 16, dtype=torch.float64)
+    assert isinstance(block, LargeKernelBlock)
+    assert torch.equal(leave_out(block, "drop_path")(x), block.scale(block.conv(x)))
+    block = model.stages[3][1]
+    assert isinstance(block, DynamicBlock)
+    z, overview = (torch.randn(2, 4, 6, n, dtype=torch.float64) for n in (40, 8))
+    x, context = z.split((32, 8), -1)
+    fed = torch.cat([x, block.context_scale(context) + block.overview_scale(overview)], -1)
+    skipped = block.conv2(block.scale1(block.conv1(fed)))
+    expected = block.scale2(skipped) + block.mlp(block.norm2(skipped))
+    assert torch.equal(leave_out(block, "drop_path1")(z, overview), expected)
+    assert torch.equal(leave_out(block, "drop_path2")(z, overview), block.scale2(skipped))
+
+
+def test_initial_values():
+    """The authors' draw of linear maps and convolutions; their tables of bias begin at zero here."""
+    torch.manual_seed(0)
+    model = create(NANO, aux_weight=0.4)
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    drawn = torch.cat([m.weight.detach().flatten() for m in layers])
+    assert drawn.std().item() == pytest.approx(0.02, rel=0.02)
+    assert all(m.weight.any() and (m.bias is None or not m.bias.any()) for m in layers)
+    tables = {n: p for n, p in model.named_parameters() if n.endswith("_rpb")}
+    assert len(tables) == 6
+    assert not any(p.any() for p in tables.values())
+
+
 # the second head
+
+
+@torch.no_grad()
+def test_the_second_head_by_its_definition():
+    head = filled(AuxiliaryHead(6, 3))
+    x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    norm = head.norm
+    normed = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    expected = normed.mean((1, 2)) @ head.fc.weight.T + head.fc.bias
+    torch.testing.assert_close(head(x), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_overview_is_judged_in_training():

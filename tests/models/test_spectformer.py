@@ -10,9 +10,10 @@ import torch
 from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
 from qna.analysis.cost import total_macs
+from qna.mixers import SpectralGating2d
+from qna.models._parts.class_token import ClassAttention
 from qna.models.convert import convert
 from qna.models.spectformer import SPECTFORMER, SPECTFORMER_H
-from qna.models.spectformer.blocks import ClassAttention
 from tests.models.golden import rule
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "spectformer.json").read_text())
@@ -59,6 +60,17 @@ def test_a_file_without_queries_or_keys_is_refused(name, tmp_path):
     with pytest.raises(InvalidInput, match=r"block3\.0\.attn"):
         convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "spectformer_h_s", arguments)
     assert not (tmp_path / "ours.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["q.weight", "kv.bias"])
+def test_queries_or_keys_that_are_integers_are_refused(name, tmp_path):
+    """Both are put together before dtypes are compared, and the other half is of floating point."""
+    state = authors_file("stages", tmp_path / "theirs.pth")
+    state[f"block3.0.attn.{name}"] = state[f"block3.0.attn.{name}"].to(torch.int32)
+    torch.save(state, tmp_path / "theirs.pth")
+    arguments = {k: v for k, v in GOLDEN["stages"]["arguments"].items() if k != "num_classes"}
+    with pytest.raises(InvalidInput, match=rf"block3\.0\.attn\.{name} is int32, a weight must be of float"):
+        convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", "spectformer_h_s", arguments)
 
 
 @pytest.mark.parametrize("name", [*SPECTFORMER, *SPECTFORMER_H])
@@ -116,6 +128,20 @@ def test_published_multiply_adds_hold_the_second_head_and_not_what_queries_meet(
     assert total_macs(model, size) - without == 49 * variant.dims[-1] * 1000
 
 
+@pytest.mark.parametrize("pixels", [224, 100, 36])
+def test_filters_are_learned_at_the_size_of_their_maps(pixels):
+    """Also where halves are rounded up: 25, 13 and 7, or 9, 5 and 3."""
+    model = timm.create_model("spectformer_h_s", image_size=pixels, spectral=3, device="meta")
+    maps = model.forward_intermediates(torch.empty(1, 3, pixels, pixels, device="meta"), [0, 1, 2])[1]
+    for stage, found in zip(model.stages, maps, strict=False):
+        sizes = {m.map_size for m in stage.modules() if isinstance(m, SpectralGating2d)}
+        assert sizes == {tuple(found.shape[2:])}
+    row = timm.create_model("spectformer_xs", image_size=pixels, device="meta")
+    side = -(-pixels // 16)
+    assert row.stages[0][0].mixer.map_size == (side, side)
+    assert row.stem.map_size == side
+
+
 def test_multiply_adds_of_the_class_attention_by_hand():
     layer, tokens = ClassAttention(6, 2), (2, 5, 6)
     assert total_macs(layer, tokens) == 2 * (6 * 6 + 5 * 6 * 12 + 2 * 5 * 6 + 6 * 6)
@@ -123,12 +149,68 @@ def test_multiply_adds_of_the_class_attention_by_hand():
 
 def test_the_second_head_is_supervised_in_training():
     model = timm.create_model(NANO, num_classes=5, aux_weight=0.5).train()
-    found = model(torch.randn(2, 3, 40, 24))
+    x = torch.randn(2, 3, 40, 24)
+    found = model(x)
     assert isinstance(found, WithLosses)
-    assert found.output.shape == found.supervised["positions"].output.shape == (2, 5)
+    assert found.output.shape == (2, 5)
+    assert found.supervised["positions"].output.shape == (2, 5, 3, 5)
+    expected = model.aux_head(model.last_norm(model.forward_features(x)))
+    torch.testing.assert_close(found.supervised["positions"].output, expected)
     assert found.supervised["positions"].weight == 0.5
     (found.output.sum() + found.supervised["positions"].output.sum()).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_second_head_comes_and_goes_with_the_first():
+    model = timm.create_model(NANO, num_classes=0, aux_weight=0.5)
+    assert model.aux_head is None
+    assert isinstance(model(torch.randn(2, 3, 32, 32)), torch.Tensor)
+    for classes in (5, 0, 7):
+        model.reset_classifier(classes)
+        found = model(torch.randn(2, 3, 32, 32))
+        assert isinstance(found, WithLosses) == bool(classes)
+        if classes:
+            assert found.supervised["positions"].output.shape == (2, 4, 4, classes)
+            # drawn as those of the constructor: 4 deviations of the estimate
+            assert model.aux_head.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    with pytest.raises(InvalidInput, match="num_classes must be an integer of at least 0, got -1"):
+        model.reset_classifier(-1)
+
+
+@torch.no_grad()
+def test_the_class_attention_comes_and_goes_with_its_pooling():
+    """A network made without pooling and one that lost it are one and the same."""
+    torch.manual_seed(0)
+    x, model = torch.randn(2, 3, 32, 32), timm.create_model(NANO, num_classes=5, aux_weight=0.5).eval()
+    for pool in ("", "qnav1"):
+        other = timm.create_model(NANO, num_classes=5, aux_weight=0.5, global_pool=pool).eval()
+        names = list(other.state_dict())
+        other.reset_classifier(5, "avg")
+        assert list(other.state_dict()) == list(model.state_dict())
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(x), model(x))
+        other.reset_classifier(5, pool)
+        assert list(other.state_dict()) == names
+    features = model.forward_features(x)
+    for pool in ("avg", "qnav2"):
+        model.reset_classifier(5, pool)
+        positions = model.position_logits(features)
+        first = model.head(model.last_norm(model.class_block(features) if model.class_block else features))
+        assert torch.equal(model(x), first + positions.amax((1, 2)) / 2)
+
+
+def test_pruning_leaves_a_head_that_is_to_stay():
+    for classes in (0, 5):
+        model = timm.create_model(NANO, num_classes=classes, aux_weight=0.5).eval()
+        x = torch.randn(2, 3, 32, 32)
+        expected = model(x)
+        model.prune_intermediate_layers([1], prune_head=False)
+        assert torch.equal(model(x), expected)
+        model.prune_intermediate_layers([1])
+        assert model.class_block is model.aux_head is None
+        model.reset_classifier(3, "avg")
+        assert model.class_block is model.aux_head is None
+        assert model(x).shape == (2, 3)
 
 
 def test_position_logits_need_the_second_head():
@@ -144,7 +226,8 @@ def test_position_logits_need_the_second_head():
         ("spectformer_h_s", {"depths": (1, 2)}, "one number per stage"),
         ("spectformer_h_s", {"depths": (1, 2, 0, 1)}, "positive integers"),
         ("spectformer_h_s", {"dims": 64}, "one number per stage"),
-        ("spectformer_h_s", {"aux_weight": -1.0}, "aux_weight"),
+        ("spectformer_h_s", {"aux_weight": -1.0}, "aux_weight must be at least 0 and finite, got -1.0"),
+        ("spectformer_h_s", {"aux_weight": float("inf")}, "at least 0 and finite, got inf"),
     ],
 )
 def test_refuses(name, arguments, message):

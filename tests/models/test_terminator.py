@@ -64,6 +64,32 @@ def test_sizes_and_what_the_authors_count_is_made_of():
         assert network.num_classes == int(name.removeprefix("terminator_cifar"))
 
 
+def test_the_published_network_reads_earlier_maps_the_later_first():
+    """In the order in which its bottlenecks have their weights."""
+    variant = TERMINATOR["terminator_cifar10"]
+    assert variant.earlier == ((), (), (0,), (1,), (2, 1))
+    assert variant.dims == (12, 36, 72, 144, 288)
+    assert (variant.kernel_sizes, variant.layers) == ((3, 9, 5, 7), (3, 2, 2, 2, 2))
+
+
+def test_first_weights():
+    """Of variance 1 / inputs; 2 / inputs before what is activated, and of the classifier."""
+    torch.manual_seed(0)
+    network = create("terminator_cifar10")
+    block = network.stages[3][0]
+    for layer, gain in (
+        (block.bottleneck, 2),
+        (block.mix, 2),
+        (block.local0.mix, 2),
+        (block.fast_kernel.gate.out, 1),
+        (network.get_classifier(), 2),
+    ):
+        inputs = layer.weight.shape[1]
+        # of 2,880 weights at least: 4 deviations of the estimate
+        assert layer.weight.std().item() == pytest.approx((gain / inputs) ** 0.5, rel=0.06)
+        assert not layer.bias.any()
+
+
 def test_multiply_adds_count_every_product():
     """Of one block by hand, and nothing of slow nets for a second image but what follows from it."""
     network = create("terminator_cifar10", **SMALL)
@@ -127,6 +153,31 @@ def test_the_map_of_every_block_has_no_offset_before_its_activation():
         assert y.mean((0, 2, 3)).abs().max() < 1e-12
 
 
+def test_checkpoints_enter_a_batch_into_running_statistics_once():
+    found = []
+    for checkpointed in (False, True):
+        network = small(batch_context=False, running_stats=True, drop_path_rate=0.0).train()
+        network.set_grad_checkpointing(checkpointed)
+        network(images()).square().sum().backward()
+        gradients = {n: p.grad for n, p in network.named_parameters()}
+        found.append({**gradients, **dict(network.named_buffers())})
+    for name, plain in found[0].items():
+        assert torch.equal(plain, found[1][name]), name
+    assert len(network.state_dict()) > len(gradients)
+
+
+@torch.no_grad()
+def test_the_first_stages_alone():
+    network = small().eval()
+    x, expected = images().permute(0, 2, 3, 1), network.forward_intermediates(images(), output_fmt="NHWC")[1]
+    for count in (1, 3, 5):
+        assert torch.equal(network.stages[:count](x), expected[count - 1])
+    assert torch.equal(network.stages[1:2](expected[0]), expected[1])
+    assert network.stages[-1] is network.stages[4]
+    with pytest.raises(InvalidInput, match="reads 1 maps of earlier blocks beside its own, got 0"):
+        network.stages[2:](expected[1])
+
+
 # hyper-kernels
 
 
@@ -182,6 +233,15 @@ def test_the_slow_loss_is_returned_and_not_kept():
     assert isinstance(small().train()(images()), torch.Tensor)
 
 
+def test_the_slow_loss_of_one_block_is_a_tensor_of_nothing():
+    network = small(slow_loss=0.5)
+    network.prune_intermediate_layers([0])
+    network.reset_classifier(3, "avg")
+    found = network.train()(images())
+    assert found.losses["slow"].item() == 0
+    (found.output.sum() + found.losses["slow"]).backward()
+
+
 # the optimiser
 
 
@@ -214,8 +274,9 @@ def test_kar3_takes_a_closure_skips_what_has_no_gradient_and_refuses():
     assert optimizer.step(closure).item() == 2
     assert torch.equal(weights[0], torch.full((2,), 0.5))
     assert torch.equal(weights[1], torch.ones(2))
-    for wrong in ({"lr": -1.0}, {"betas": (0.5, 1.0)}):
-        with pytest.raises(InvalidInput, match=r"Kar3: lr must be at least 0 and betas in \[0, 1\)"):
+    nan = float("nan")
+    for wrong in ({"lr": -1.0}, {"lr": nan}, {"betas": (0.5, 1.0)}, {"betas": (nan, 0.5)}, {"betas": (0.5,)}):
+        with pytest.raises(InvalidInput, match=r"Kar3: lr must be at least 0 and finite, and betas two num"):
             Kar3(weights, **wrong)
 
 
@@ -230,7 +291,13 @@ def test_kar3_takes_a_closure_skips_what_has_no_gradient_and_refuses():
         ({"kernel_sizes": (3, 4, 5, 7)}, "kernel_sizes must be 4 odd numbers"),
         ({"layers": (1, 2)}, "as many blocks, got 5, 2 and 5"),
         ({"earlier": ((), (), (1,), (), ())}, r"earlier\[2\] must name blocks before 1, got \(1,\)"),
-        ({"slow_loss": -1.0}, "slow_loss must be a weight of at least 0, got -1.0"),
+        ({"earlier": 5}, "earlier must tell of every block which maps it reads, got 5"),
+        ({"earlier": ((), (), ("0",), (), ())}, r"earlier\[2\] must name blocks before 1, got \('0',\)"),
+        ({"earlier": ((), (), 0, (), ())}, r"earlier\[2\] must name blocks before 1, got 0"),
+        ({"batch_context": "False"}, "batch_context must be True or False, got 'False'"),
+        ({"running_stats": 1}, "running_stats must be True or False, got 1"),
+        ({"slow_loss": -1.0}, "slow_loss must be at least 0 and finite, got -1.0"),
+        ({"slow_loss": float("nan")}, "slow_loss must be at least 0 and finite, got nan"),
     ],
 )
 def test_what_is_refused(arguments, told):

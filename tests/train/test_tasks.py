@@ -179,6 +179,20 @@ def test_further_outputs_are_judged_by_the_task_and_weighed(toy, monkeypatch):
     assert [u["loss"] for u in updates] == pytest.approx([loss + 0.4 * aux for loss, aux in both])
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_head_on_every_position_is_told_the_label_of_its_image(mixed):
+    """The mean over positions; not the loss of their mean, which is less."""
+    torch.manual_seed(0)
+    task, output = build_task("classification"), torch.randn(3, 2, 4, 5)
+    task.config = SimpleNamespace(augment=SimpleNamespace(smoothing=0.1))
+    task.mixer = SimpleNamespace(smooths=mixed)
+    labels = torch.rand(3, 5).softmax(1) if mixed else torch.tensor([4, 0, 2])
+    batch = SimpleNamespace(labels=labels)
+    alone = [task.loss(output[:, i, j], batch, 0) for i in range(2) for j in range(4)]
+    torch.testing.assert_close(task.loss(output, batch, 0), torch.stack(alone).mean())
+    assert task.loss(output.mean((1, 2)), batch, 0) < task.loss(output, batch, 0) - 0.1
+
+
 def test_a_task_is_named_with_the_nearest():
     with pytest.raises(UnknownName, match="unknown task 'clasification'; did you mean 'classification'"):
         build_task("clasification")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from torch import Tensor
@@ -28,6 +29,13 @@ def rate(owner: str, **rates: float) -> None:
     for name, value in rates.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             raise InvalidInput(f"{owner}: {name} must be at least 0 and below 1, got {value!r}")
+
+
+def not_negative(owner: str, **numbers: float) -> None:
+    """All must be at least 0 and finite, as weights of losses are."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InvalidInput(f"{owner}: {name} must be at least 0 and finite, got {value!r}")
 
 
 def head_dim(owner: str, dim: int, num_heads: int, *, of: str = "dim") -> int:

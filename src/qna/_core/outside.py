@@ -21,6 +21,11 @@ def as_line(text: str) -> str:
     return _UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def as_text(text: str) -> str:
+    r"""`text` for a terminal as it is written, in lines; other characters that are none as ``\x1b``."""
+    return "".join(part if part in "\n\t" else as_line(part) for part in re.split(r"([\n\t])", text))
+
+
 def as_markdown(text: str) -> str:
     """`text` for a page, a heading or a cell of a table in Markdown, which reads nothing in it as markup."""
     return _MARKDOWN.sub(r"\\\g<0>", as_line(text))

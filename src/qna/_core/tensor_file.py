@@ -45,7 +45,9 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write contiguous tensors and what goes beside them, with a digest; whole or not at all.
+    """Write tensors and what goes beside them, with a digest; whole or not at all.
+
+    What lies in another order in memory, as weights of networks in channels-last do, is written in its own.
 
     Raises:
         OSError: if the disk is full or not writable; what was in `path` is still there.
@@ -54,8 +56,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
     torch_format = require("safetensors.torch", extra="models", purpose="saving weights")
 
     def write(temporary: Path) -> None:
+        ordered = {name: tensor.contiguous() for name, tensor in tensors.items()}
         try:
-            torch_format.save_file(dict(tensors), temporary, metadata={**metadata, _DIGEST: _BLANK})
+            torch_format.save_file(ordered, temporary, metadata={**metadata, _DIGEST: _BLANK})
         except safetensors.SafetensorError as error:
             # its text ends with the system's number of what happened
             number = re.search(r"\(os error (\d+)\)", str(error))

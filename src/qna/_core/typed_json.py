@@ -86,8 +86,8 @@ def from_json_value(kind: Any, raw: Any, where: str) -> Any:
 
     Args:
         kind: a dataclass (fields that are not there take their defaults), a Literal of strings, an optional,
-            a tuple, a list, a dict by name, Any, Path, float (an integer will do; finite), int (of 64 bits),
-            bool or str.
+            a tuple (of texts also by a text alone), a list, a dict by name, Any, Path, float (an integer will
+            do; finite), int (of 64 bits), bool or str.
         raw: what the json module gives.
         where: what the value is, for the error text.
 
@@ -103,6 +103,8 @@ def from_json_value(kind: Any, raw: Any, where: str) -> Any:
         return None if raw is None else from_json_value(kind, raw, where)
     if origin is typing.Literal:
         return check_choice(where, raw, arguments)
+    if arguments == (str, ...) and isinstance(raw, str):
+        raw = [raw]
     if origin is tuple and isinstance(raw, list):
         kinds = arguments[:1] * len(raw) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(raw):

@@ -14,7 +14,8 @@ class Supervised(NamedTuple):
     """A further output that the task's loss reads as it reads the output.
 
     Attributes:
-        output: of the same kind as the network's.
+        output: of the same kind as the network's; of classifiers also logits of positions, (B, *positions,
+            classes).
         weight: of its loss.
     """
 

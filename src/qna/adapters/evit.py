@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -43,6 +45,7 @@ class EViT(Adapter):
     """
 
     name: ClassVar[str] = "evit"
+    beside: ClassVar[frozenset[str]] = frozenset({"gated"})
 
     keep_rate: float = 0.7
     layers: tuple[int, ...] = (3, 6, 9)
@@ -70,6 +73,7 @@ class EViT(Adapter):
             raise InvalidInput("evit asks a class token what matters, and this network has none")
         for i in chosen:
             network.blocks[i] = ReorganisingBlock(blocks[i], self, network.num_prefix_tokens)
+        network.forward_intermediates = partial(_intermediates, network)
         return []
 
     def rate(self, epoch: int) -> float:
@@ -138,6 +142,9 @@ class ReorganisingBlock(AroundBlock):
 
     def ranked(self, paid: Tensor) -> Tensor:
         """Image tokens (B, M), those that stay first."""
+        if torch.compiler.is_exporting():
+            # ONNX has no stable sort; of what is paid alike its TopK, too, takes the first first
+            return paid.topk(paid.shape[1], dim=1).indices
         return paid.argsort(dim=1, descending=True, stable=True)
 
     def _reorganised(self, x: Tensor, paid: Tensor) -> Tensor:
@@ -199,6 +206,22 @@ def _noting(blocks: list[ReorganisingBlock]) -> Iterator[list[list[Tensor]]]:
     finally:
         for block in blocks:
             block.noted = None
+
+
+def _intermediates(network: Any, *given: Any, **named: Any) -> Any:
+    """timm's `forward_intermediates` where tokens have no grid.
+
+    Raises:
+        InvalidInput: maps are asked for.
+    """
+    method = type(network).forward_intermediates
+    asked = inspect.signature(method).bind(network, *given, **named)
+    asked.apply_defaults()
+    if asked.arguments["output_fmt"] != "NLC":
+        raise InvalidInput(
+            "evit leaves tokens that have no grid: forward_intermediates gives them with output_fmt='NLC'"
+        )
+    return method(network, *given, **named)
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:

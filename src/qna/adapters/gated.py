@@ -41,6 +41,7 @@ class GatedAttention(Adapter):
     """
 
     name: ClassVar[str] = "gated"
+    beside: ClassVar[frozenset[str]] = frozenset({"evit", "vpt", "vfpt", "tcpa"})
 
     position: Position = "output"
     per: Literal["channel", "head"] = "channel"
@@ -103,21 +104,31 @@ class GatedSelfAttention(AroundAttention):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> the same."""
+        q, k, v = self.projected(x)
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=attn_mask,
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+            is_causal=is_causal,
+            scale=self.scale,
+        )
+        return self.finished(y, x)
+
+    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, heads, N, head_dim) of tokens (B, N, C), gated where gates stand."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
         q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (
             self.gates(x, part) if self.position == name else part
             for name, part in (("query", q), ("key", k), ("value", v))
         )
-        y = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=attn_mask,
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            is_causal=is_causal,
-            scale=self.scale,
-        ).transpose(1, 2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def finished(self, y: Tensor, x: Tensor) -> Tensor:
+        """From the heads' output (B, heads, N, head_dim) for tokens `x` to what comes out, (B, N, C)."""
+        y = y.transpose(1, 2)
         if self.position == "output":
             y = self.gates(x, y)
         y = self.proj(self.norm(y.flatten(2)))

@@ -9,7 +9,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.typed_json import from_json_value
-from qna.adapters import evit, gated, swap_mixer, tap_adl
+from qna.adapters import evit, gated, minimal, moh, sparsifiner, swap_mixer, tap_adl, tcpa, vfpt, vpt
 from qna.adapters.row import Adapter, AdapterRow, applied, as_json
 
 # every adapter by its name: this list is all that a new one is added to
@@ -20,6 +20,12 @@ ADAPTERS: dict[str, AdapterRow] = {
         evit.ROW,
         gated.ROW,
         tap_adl.ROW,
+        moh.ROW,
+        sparsifiner.ROW,
+        minimal.ROW,
+        vpt.ROW,
+        vfpt.ROW,
+        tcpa.ROW,
     )
 }
 
@@ -54,3 +60,10 @@ def again(network: nn.Module, told: Sequence[Mapping[str, Any]], where: str) -> 
             raise InvalidInput(f"{where} names no adapter with arguments: {str(each)[:100]}")
         network = adapter(name, **arguments).apply(network)
     return network
+
+
+def has_resting_parts(network: nn.Module) -> bool:
+    """Whether an adapter of the network lets some parameters rest in some updates."""
+    return any(
+        ADAPTERS[each.adapter.name].rests for each in applied(network) if each.adapter.name in ADAPTERS
+    )

@@ -110,6 +110,8 @@ class AdapterRow:
         authors: how checkpoints of its authors are read; None where none are published.
         exempt: clause of the contract -> why the adapter breaks it. An exemption that is no longer needed
             makes the test fail.
+        rests: some parameters get no gradient in some updates, so that processes that share the work have to
+            look for those in each.
     """
 
     build: type[Adapter]
@@ -119,6 +121,7 @@ class AdapterRow:
     bases: frozenset[str] = frozenset()
     authors: AuthorsNames | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
+    rests: bool = False
 
     @property
     def name(self) -> str:

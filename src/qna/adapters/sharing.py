@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna._core.tensor_file import read_tensors
 from qna.adapters.registry import again, told
 from qna.models import sharing
-from qna.models.bounds import bounded_building
+from qna.models.bounds import bounded_building, of_file
 from qna.models.resolve import check_model
 from qna.models.shared_folder import CONFIG, LOCAL, WEIGHTS, check_folder, read_config
 from qna.models.timm_entry import timm
@@ -57,6 +58,10 @@ def from_pretrained(folder: Path | str, **arguments: Any) -> nn.Module:
         raise InvalidInput(f"there is no model in {folder}: {WEIGHTS} is missing")
     check_folder(folder, with_weights=False)
     try:
+        # what the folder asks for is no larger than its weights, seen before anything is allocated
+        with of_file((folder / WEIGHTS).stat().st_size), bounded_building(), torch.device("meta"):
+            planned = timm.create_model(f"{LOCAL}{folder}", pretrained=False)
+            again(planned, config.qna_adapters, str(folder / CONFIG))
         with bounded_building():
             network = timm.create_model(f"{LOCAL}{folder}", pretrained=False, **arguments)
             network = again(network, config.qna_adapters, str(folder / CONFIG))

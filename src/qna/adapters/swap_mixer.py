@@ -24,6 +24,7 @@ DEPTHWISE, WINDOWS, ATTENTION = "depthwise", "window_attention", "attention"
 ROLES: Mapping[str, tuple[str, ...]] = {
     "qkv": ("q", "k", "v"),
     "q": ("q",),
+    "k": ("k",),
     "kv": ("k", "v"),
     "value": ("v",),
     "out": ("out",),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -12,9 +14,10 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
-from qna.adapters._parts.losses import LossOutlet, ReturnLosses
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
+from qna.parts.losses import LossOutlet, ReturnLosses
+from qna.parts.recompute import averages_kept, recomputing
 from qna.parts.token_pool import TokenAwarePool2d, attention_diversification
 
 
@@ -46,9 +49,9 @@ class TAPADL(Adapter):
     def __post_init__(self):
         if type(self.scales) is not int or self.scales < 1:
             raise InvalidInput(f"tap_adl: scales must be an integer of at least 1, got {self.scales!r}")
-        if self.diversity < 0 or self.threshold < 0:
+        if not (0 <= self.diversity < inf and 0 <= self.threshold < inf):
             raise InvalidInput(
-                f"tap_adl: diversity and threshold must be at least 0, got {self.diversity} and "
+                f"tap_adl: diversity and threshold must be at least 0 and finite, got {self.diversity} and "
                 f"{self.threshold}"
             )
 
@@ -71,7 +74,7 @@ class TAPADL(Adapter):
                 pool.to(device=weight.device, dtype=weight.dtype)
                 network.blocks[i] = PoolingBlock(block, pool.train(block.training), grid, prefix)
         if outlets:
-            network.register_forward_hook(ReturnLosses("attention_diversification", self.diversity, outlets))
+            ReturnLosses("attention_diversification", self.diversity, outlets).put_into(network)
         return []
 
 
@@ -99,7 +102,9 @@ class PoolingBlock(AroundBlock):
                 f"tap_adl was put around a grid of {self.grid[0]} x {self.grid[1]} tokens, got "
                 f"{image.shape[1]}; set the network's input size before the adapter is applied"
             )
-        pooled = self.pool(image.unflatten(1, self.grid)).flatten(1, 2)
+        # timm checkpoints blocks without regard to batch norms
+        with averages_kept(self.pool) if recomputing() else nullcontext():
+            pooled = self.pool(image.unflatten(1, self.grid)).flatten(1, 2)
         read = torch.cat([x[:, : self.prefix], pooled], 1) if self.prefix else pooled
         mixed = self.attn(self.norm1(read), attn_mask=attn_mask, is_causal=is_causal)
         return self.with_mlp(self.with_attention(x, mixed))

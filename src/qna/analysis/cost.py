@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qna.ops import use_backend
-from qna.parts.protocols import CountsMacs
+from qna.parts.protocols import CountsMacs, GatesHeads
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ RULES: dict[type[nn.Module], Callable[[Any, Sequence[int], Sequence[int]], int]]
 
 def _macs(layer: nn.Module, x: Sequence[int], y: Sequence[int]) -> int:
     if isinstance(layer, CountsMacs):
-        return layer.macs(x)
+        gate = layer.head_gate if isinstance(layer, GatesHeads) else None
+        return layer.macs(x) + (gate.macs(x) if isinstance(gate, CountsMacs) else 0)
     return next(rule for kind, rule in RULES.items() if isinstance(layer, kind))(layer, x, y)
 
 

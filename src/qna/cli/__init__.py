@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model on images, evaluate it and write a report",
     "eval": "judge trained networks on held-out images, also corrupted ones, side by side",
     "predict": "say what is on images in files and folders",
+    "generate": "go on with a text as a trained network of language does",
     "explain": "draw what a network looks at in a photo",
     "export": "write a trained network as ONNX or a torch.export archive, for images of any size",
     "share": "put a trained model in a folder that timm and the Hugging Face hub read",

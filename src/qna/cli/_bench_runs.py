@@ -29,9 +29,14 @@ def peers(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
+    from qna.adapters import adapter
     from qna.bench.subjects.comparison import ModelChoice
+    from qna.train.config import named_values
 
-    return _models([*map(ModelChoice, options.models)], options, compile=options.compile)
+    around = [adapter(name, **named_values(words, "--adapter")) for name, *words in options.adapter]
+    # the bare model comes first, in the same turns
+    choices = [ModelChoice(name, adapter=each) for name in options.models for each in (None, *around)]
+    return _models(choices, options, compile=options.compile, case="adapters" if around else "model")
 
 
 def accuracy(options: argparse.Namespace) -> int:
@@ -59,6 +64,27 @@ def mixers(options: argparse.Namespace) -> int:
     if "cost" not in options.what:
         return 0
     return _models(chosen, options, case=mixer_table.TABLE, declines=mixer_table.declines)
+
+
+def sequence(options: argparse.Namespace) -> int:
+    from qna.bench.measure import rows
+    from qna.bench.measure.harness import Plan
+    from qna.bench.subjects.sequence import SequenceSetting, measured, names
+
+    settings = [
+        SequenceSetting(length, options.dim, dtype) for length in options.lengths for dtype in options.dtype
+    ]
+    plan = Plan(seconds=options.seconds, patience=max(1.0, options.seconds))
+    written, wrong = 0, False
+    for found in measured(options.mixers or names(), settings, plan, memory=not options.no_memory):
+        head = f"{found.name} {found.setting.length:,} x {found.setting.dim} {found.setting.dtype}"
+        told = [f"{row.case.partition('-')[0]} {row.p50:,.4g} {row.unit}" for row in found.rows]
+        print(f"{head}: {found.reason or ', '.join(told)}", flush=True)
+        wrong |= found.reason is not None and found.reason.startswith("WRONG")
+        rows.append(options.out, found.rows)
+        written += len(found.rows)
+    print(f"{written} rows added to {options.out}")
+    return 1 if wrong else 0
 
 
 def cost(options: argparse.Namespace) -> int:

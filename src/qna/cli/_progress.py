@@ -12,6 +12,7 @@ from qna._core.errors import require
 from qna._core.outside import as_line
 from qna.train import Observer, RunView
 from qna.train.task import Headline
+from qna.train.tasks import TASKS
 
 
 class TerminalObserver(Observer):
@@ -46,10 +47,12 @@ class TerminalObserver(Observer):
         if not self.is_main:  # one process of several speaks
             self.console.quiet = True
         self.epochs, self.headline = run.config.optim.epochs, run.task.headline
+        learner, unit = run.learner, TASKS[run.config.run.task].unit
+        frozen = "" if learner.trained == learner.parameters else f", {learner.trained:,} of them trained"
         self._say(
-            f"{run.config.network.model} ({run.learner.parameters:,} parameters) on {run.data.name}: "
-            f"{len(run.data.train):,} images to train on, {len(run.data.held_out):,} held out, "
-            f"{run.learner.device}"
+            f"{run.config.network.model} ({learner.parameters:,} parameters{frozen}) on {run.data.name}: "
+            f"{len(run.data.train):,} {unit} to train on, {len(run.data.held_out):,} held out, "
+            f"{learner.device}"
         )
         wanted = run.config.run.out
         if run.progress.step:

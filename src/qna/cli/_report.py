@@ -7,15 +7,17 @@ from typing import Any
 
 from qna._core.files import write_text
 from qna._core.outside import as_code, as_markdown
-from qna.cli import _classification_report, _detection_report, _segmentation_report
+from qna.cli import _classification_report, _detection_report, _language_report, _segmentation_report
 from qna.plots import plot_learning
 from qna.train import Outcome
+from qna.train.tasks import TASKS
 
 # what is said and drawn of a task, by its name: modules with result, closing, figures, draw, and sentences on
 # how some of the pictures are read
 DRAWN = {
     "classification": _classification_report,
     "detection": _detection_report,
+    "language": _language_report,
     "segmentation": _segmentation_report,
 }
 
@@ -57,7 +59,10 @@ def _page(outcome: Outcome, pictures: dict[str, str]) -> str:
     m: dict[str, Any] = outcome.metrics
     config, task = outcome.config, DRAWN.get(outcome.config.run.task)
     result = _headline(outcome) if task is None else task.result(outcome)
-    origin, kind = getattr(outcome.data, "origin", None), "examples" if task is None else "images"
+    origin, kind = (
+        getattr(outcome.data, "origin", None),
+        "examples" if task is None else TASKS[config.run.task].unit,
+    )
     counts = f"{m['trained_on']:,} trained on, {m['held_out']:,} held out{_unreadable(m['unreadable'])}"
     model = as_markdown(" ".join([m["model"], *config.network.model_kwargs]))
     rows = {

@@ -37,6 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--sizes", nargs="+", type=int, default=[224], metavar="PIXELS")
         verb.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="IMAGES")
         verb.add_argument("--compile", action="store_true", help="each model also under torch.compile")
+        verb.add_argument(
+            "--adapter",
+            nargs="+",
+            action="append",
+            default=[],
+            metavar=("NAME", "ARGUMENT=VALUE"),
+            help="each model also with this around it, for example evit keep_rate=0.7; may be given again",
+        )
         _add_common(verb, seconds=2.0, patience=20.0)
         verb.set_defaults(run=_bench_runs.models, modes=["step" if name == "train-step" else "forward"])
     _add_accuracy(verbs.add_parser("accuracy", help=ACCURACY, description=f"Compare {ACCURACY}."))
@@ -46,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
             help="every mixer of images in one backbone: accuracy, time and memory",
             description="Train one backbone with every mixer of images, each with the best of several rates, "
             "and measure its time and memory. What has a row is not trained again.",
+        )
+    )
+    _add_sequence(
+        verbs.add_parser(
+            "sequence",
+            help="causal mixers on long sequences: a prompt at once, then one position after the other",
+            description="Measure causal mixers on long sequences, on one core: positions per second of a "
+            "prompt in one step and of single steps behind it, with peak memory.",
         )
     )
     verb = verbs.add_parser(
@@ -116,6 +132,18 @@ def _add_mixers(verb: argparse.ArgumentParser) -> None:
     _add_data(verb)
     _add_common(verb, seconds=1.0, patience=20.0)
     verb.set_defaults(run=_bench_runs.mixers, modes=["forward", "forward+backward"])
+
+
+def _add_sequence(verb: argparse.ArgumentParser) -> None:
+    add = verb.add_argument
+    add("--mixers", nargs="+", metavar="NAME", help="which causal mixers (default: all)")
+    add("--lengths", nargs="+", type=int, default=[1024, 8192, 32768], metavar="N", help="of prompts")
+    add("--dim", type=int, default=256, metavar="C", help="channels (default 256)")
+    add("--dtype", nargs="+", default=["float32", "bfloat16"], metavar="DTYPE")
+    add("--seconds", type=float, default=1.0, help="for each figure (default 1)")
+    add("--no-memory", action="store_true", help="leave peak memory out")
+    add("--out", type=Path, default=Path("qna-bench.csv"), metavar="CSV", help="rows are added to it")
+    verb.set_defaults(run=_bench_runs.sequence)
 
 
 def _add_data(verb: argparse.ArgumentParser) -> None:

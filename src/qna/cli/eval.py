@@ -20,7 +20,8 @@ Judge trained networks on held-out images, side by side: accuracy, loss, calibra
 what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
 JSON to a folder. A network that answers with NaN gets a row with this error, and the command then ends with
 status 1. Networks that segment are judged by intersection over union, of regions and of their outlines,
-detectors by mean average precision as COCO counts it.
+detectors by mean average precision as COCO counts it, networks of language by bits per byte or by answers
+that are right, with their speed and what they remember.
 """
 
 
@@ -52,6 +53,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default runs/eval-DATA; numbered anew if it holds anything"
     )
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        type=_classifiers.whole,
+        metavar="N",
+        help="tokens of the sequences that networks of language are judged on, beside that of training",
+    )
     _classifiers.add_options(parser)
     options = parser.parse_args(arguments)
     for package in ("matplotlib", "rich"):
@@ -65,6 +73,12 @@ def main(arguments: list[str]) -> int:
         low = 0 if name == "workers" else 1
         if getattr(options, name) < low:
             raise InvalidInput(f"{name} must be at least {low}, got {getattr(options, name)}")
+    if tasks == {"language"}:
+        from qna.cli._language_eval import eval_language
+
+        return eval_language(parser, options, arguments)
+    if options.lengths is not None:
+        raise InvalidInput("--lengths is of sequences, which networks of language alone are judged on")
     if tasks == {"segmentation"}:
         from qna.cli._segmenters import eval_masks
 

@@ -121,7 +121,8 @@ def _shown(kind: type, tyro: Any) -> type:
             hint = _shown(hint, tyro)
         elif type(None) in get_args(hint):
             (plain,) = (part for part in get_args(hint) if part is not type(None))
-            names = " ".join(part.__name__.upper() for part in get_args(plain) or (plain,))
+            parts = get_args(plain) or (plain,)
+            names = " ".join("..." if part is Ellipsis else part.__name__.upper() for part in parts)
             hint = Annotated[hint, tyro.conf.arg(metavar=names)]
         members.append((field.name, hint, dataclasses.field(default=field.default)))
     named = {"__doc__": kind.__doc__, "__module__": kind.__module__}

@@ -17,6 +17,7 @@ from qna.mixers import (
     hyperzzw,
     learned_query,
     linear,
+    minimal,
     neighborhood,
     routing,
     spectral,
@@ -53,6 +54,7 @@ from qna.mixers.learned_query import (
     QnAUpsample3d,
 )
 from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
+from qna.mixers.minimal import MinimalAttention1d, MinimalAttention2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -90,6 +92,8 @@ __all__ = [
     "MemoryAsContext1d",
     "MemoryAsGate1d",
     "MemoryAsLayer1d",
+    "MinimalAttention1d",
+    "MinimalAttention2d",
     "MixerGating2d",
     "NeuralMemory1d",
     "Pooling2d",
@@ -127,6 +131,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    minimal,
     hyperzzw,
     control,
     causal,

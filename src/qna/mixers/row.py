@@ -23,12 +23,14 @@ class Example:
         dim: channels of that map.
         out_space: sizes of the map that comes out, () where the space axes are pooled away; None where they
             stay as they are.
+        long: arguments in the place of those, where a causal mixer is measured on thousands of positions.
     """
 
     space: tuple[int, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     dim: int = 8
     out_space: tuple[int, ...] | None = None
+    long: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from qna.models.focalnet import FOCALNET, FocalNet, FocalNetVariant
 from qna.models.gcvit import GCVIT, GCViT, GCViTVariant
 from qna.models.halonet import HALONET, HaloNet, HaloNetVariant
 from qna.models.l2vit import L2VIT, L2ViT, L2ViTVariant
+from qna.models.minimal import MINIMAL, MinimalTransformer, MinimalVariant
 from qna.models.nat import DINAT_SIZES, NAT, NAT_SIZES, NATVariant
 from qna.models.ninformer import NINFORMER, NiNformer, NiNformerVariant
 from qna.models.overlock import OVERLOCK, OverLoCK, OverLoCKVariant
@@ -18,7 +19,7 @@ from qna.models.registry import FAMILIES, create
 from qna.models.segmenter import DecodedBackbone, create_segmenter
 from qna.models.sharing import from_pretrained, save_pretrained
 from qna.models.terminator import TERMINATOR, Kar3, Terminator, TerminatorVariant
-from qna.models.transnext import TRANSNEXT, TransNeXt, TransNeXtVariant
+from qna.models.transnext import MOH_VIT, TRANSNEXT, MoHViT, MoHViTVariant, TransNeXt, TransNeXtVariant
 from qna.models.vsa import (
     SWIN_VSA,
     VITAEV2_VSA,
@@ -36,6 +37,10 @@ __all__ = [
     "GCVIT",
     "HALONET",
     "L2VIT",
+    "MOH_VIT",
+    "MINIMAL",
+    "MinimalTransformer",
+    "MinimalVariant",
     "NAT",
     "NATVariant",
     "NAT_SIZES",
@@ -65,6 +70,8 @@ __all__ = [
     "HaloNetVariant",
     "L2ViT",
     "L2ViTVariant",
+    "MoHViT",
+    "MoHViTVariant",
     "Kar3",
     "OverLoCK",
     "OverLoCKVariant",

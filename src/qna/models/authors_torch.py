@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,10 +75,35 @@ def read_authors(
     )
     for key, name in theirs.items():
         if own[key].is_floating_point() and not found[name].is_floating_point():
-            dtype = short(found[name].dtype)
-            raise InvalidInput(f"{path}: {name} is {dtype}, a weight must be of floating point")
+            raise InvalidInput(f"{path}: {said_of_dtype(name, found[name])}")
+        if found[name].is_complex():
+            raise InvalidInput(f"{path}: {name} is {short(found[name].dtype)}, a count must be an integer")
     # of several that share one storage each gets its own
     return {key: found[name].clone() for key, name in theirs.items()}
+
+
+def said_of_dtype(name: str, tensor: Tensor) -> str:
+    """What is wrong with a weight that is no floating-point numbers."""
+    return f"{name} is {short(tensor.dtype)}, a weight must be of floating point"
+
+
+def join_rows(found: dict[str, Tensor], parts: Sequence[str], whole: str) -> None:
+    """Put tensors of theirs that are rows of one here in its place, under the name `whole`.
+
+    Raises:
+        InvalidInput: one is missing, or they do not fit together.
+    """
+    for name in parts[1:]:
+        if name not in found:
+            raise InvalidInput(f"{name} is missing beside {parts[0]}")
+    for name in parts:
+        # put together with floating-point numbers they would pass for such
+        if not found[name].is_floating_point():
+            raise InvalidInput(said_of_dtype(name, found[name]))
+        if found[name].shape[1:] != found[parts[0]].shape[1:] or not found[name].ndim:
+            shapes = f"{tuple(found[parts[0]].shape)} and {tuple(found[name].shape)}"
+            raise InvalidInput(f"{parts[0]} and {name} do not fit together, with shapes {shapes}")
+    found[whole] = torch.cat([found.pop(name) for name in parts])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -93,5 +118,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InvalidInput(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # what a damaged file makes of the readers is not listed anywhere
         kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
-        cause = " ".join(str(error).split())
+        # torch goes on with advice that is no use here
+        cause = " ".join(str(error).split()).partition(". ")[0]
         raise InvalidInput(f"{path} is no PyTorch checkpoint, or a truncated one: {kind}{cause}") from None

@@ -11,10 +11,12 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.models import (
     biformer,
     decoder,
+    fan,
     focalnet,
     gcvit,
     halonet,
     l2vit,
+    minimal,
     nat,
     ninformer,
     overlock,
@@ -45,12 +47,16 @@ FAMILIES = {
         vsa.SWIN_VSA_FAMILY,
         vsa.VITAEV2_VSA_FAMILY,
         transnext.FAMILY,
+        transnext.MOH_FAMILY,
         gcvit.FAMILY,
         spectformer.SPECTFORMER_FAMILY,
         spectformer.SPECTFORMER_H_FAMILY,
         l2vit.FAMILY,
         ninformer.FAMILY,
         terminator.FAMILY,
+        fan.FAN_FAMILY,
+        fan.TAP_FAN_FAMILY,
+        minimal.FAMILY,
     )
 }
 for _family in FAMILIES.values():

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
     """``softmax(query key^T / sqrt(d) + added) value``, for queries that all have a key.
 
     Torch's fused attention has no forward-mode derivative, and on a CPU no rule for `torch.func.vmap` and no
@@ -20,15 +22,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = Non
         key: (..., m, d).
         value: (..., m, e).
         added: to the scores, (..., n, m); -inf for keys that a query does not see.
+        scale: of the products, in the place of ``1 / sqrt(d)``.
 
     Returns:
         (..., n, e).
     """
     learned = added is not None and added.requires_grad and added.device.type == "cpu"
     if transformed() or (learned and not torch.compiler.is_compiling()):
-        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
         return (logits if added is None else logits + added).softmax(-1) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=scale)
 
 
 def transformed() -> bool:

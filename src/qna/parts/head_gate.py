@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.errors import check_choice
+from qna._core.errors import InvalidInput, check_choice
 
 # where gates stand: G1, G2, G3, G4 and G5 of the paper
 Position = Literal["output", "value", "key", "query", "projected"]
@@ -79,6 +80,59 @@ class HeadGate(nn.Module):
         Returns:
             the same shape as `y`.
         """
-        scores = self.gate(x) if isinstance(self.gate, nn.Linear) else self.gate
+        # by what it is not: tools put modules of their own in the place of a linear map
+        scores = self.gate if isinstance(self.gate, Tensor) else self.gate(x)
         gates = ACTIVATIONS[self.activation](scores).unflatten(-1, self.shape)
         return y + gates if self.add else y * gates
+
+    def macs(self, size: Sequence[int]) -> int:
+        """Multiply-adds of the gates of a map of `size` = (B, *space, dim)."""
+        return math.prod(size) * self.gate.out_features if isinstance(self.gate, nn.Linear) else 0
+
+
+class GatedHeads:
+    """What a mixer of heads inherits, beside `nn.Module`, so that a gate can stand on what its heads make.
+
+    A gate is any module (x, y) -> as y, with x (B, *space, dim) what the mixer was called with and y (B,
+    *space, heads, head dim) what its heads made of it, before anything joins them: `HeadGate`, or
+    `qna.parts.head_router.RoutedHeads`. What the mixer says of its cost and of what it holds is without the
+    gate's.
+    """
+
+    num_heads: int
+    _modules: dict[str, nn.Module | None]
+
+    @property
+    def head_gate(self) -> nn.Module | None:
+        """The gate; None where there is none."""
+        return self._modules.get("head_gate")
+
+    def why_no_head_gate(self) -> str:
+        """Why gates have no place in this mixer, a sentence; empty where they have."""
+        return ""
+
+    def gate_heads(self, gate: nn.Module) -> None:
+        """Put a gate on the heads, under the name `head_gate`; one that is there already is replaced.
+
+        Raises:
+            InvalidInput: where it has no place.
+        """
+        if why := self.why_no_head_gate():
+            raise InvalidInput(f"{type(self).__name__} takes no gates on its heads: {why}")
+        self._modules["head_gate"] = gate
+
+    def _gated(self, x: Tensor, y: Tensor, *, heads_last: bool = False) -> Tensor:
+        """What the heads made, channel after channel of head after head, through the gate: as `y`.
+
+        Args:
+            x: (B, *space, dim), the mixer's input.
+            y: (B, *space, heads * head dim).
+            heads_last: channel after channel, of each all heads.
+        """
+        gate = self.head_gate
+        if gate is None:
+            return y
+        if heads_last:
+            heads = y.unflatten(-1, (-1, self.num_heads)).transpose(-1, -2)
+            return gate(x, heads).transpose(-1, -2).flatten(-2)
+        return gate(x, y.unflatten(-1, (self.num_heads, -1))).flatten(-2)

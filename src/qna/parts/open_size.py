@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,12 @@ from torch import Tensor
 def is_open(size: object) -> bool:
     """Whether a graph is recorded in which this size may be another: recorders then give no integer."""
     return type(size) is not int
+
+
+def at_most(most: int, size: Any) -> Any:
+    """``min(most, size)`` of a size that may be open, as a recorder follows it."""
+    # what torch.jit.trace calls a size is a tensor
+    return size.clamp(max=most) if isinstance(size, Tensor) else torch.sym_min(most, size)
 
 
 def part_of(x: Tensor, axis: int, start: int, length: int) -> Tensor:

@@ -6,11 +6,11 @@ looks for the methods alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qna.parts.kv_cache import CachePolicy
 from qna.parts.reach import Reach
@@ -98,6 +98,44 @@ class FollowsEpochs(Protocol):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Epoch `epoch` of `epochs`, from 0, begins or is gone on with; all depends on them alone."""
+        ...
+
+
+@runtime_checkable
+class GatesHeads(Protocol):
+    """A layer with a place for a gate between its heads and what joins them: `parts.head_gate.GatedHeads`."""
+
+    dim: int
+    num_heads: int
+
+    @property
+    def head_gate(self) -> nn.Module | None:
+        """The gate; None where there is none."""
+        ...
+
+    def why_no_head_gate(self) -> str:
+        """Why gates have no place in this layer, as it was made; empty where they have."""
+        ...
+
+    def gate_heads(self, gate: nn.Module) -> None:
+        """Put a gate there: a module (x (B, *space, dim), y (B, *space, heads, head dim)) -> as y."""
+        ...
+
+
+@runtime_checkable
+class KeepsBeside(Protocol):
+    """A module with tensors that training needs and that are no part of the network: those of a teacher."""
+
+    def beside(self) -> Mapping[str, Tensor]:
+        """The tensors by name, for the checkpoint of a run; empty where there are none yet."""
+        ...
+
+    def take_beside(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take them back from a checkpoint of `network`, which this is a part of.
+
+        Raises:
+            RuntimeError: if they are another network's.
+        """
         ...
 
 

@@ -54,9 +54,10 @@ def attention_diversification(weights: Tensor, threshold: float = 2.0) -> Tensor
         threshold: in units of even attention.
 
     Returns:
-        one number from 0 to 1.
+        one number from 0 to 1, at least fp32.
     """
-    rows = weights.mean(1)
+    # in half precision a cosine near 1 would be 1
+    rows = weights.to(torch.promote_types(weights.dtype, torch.float32)).mean(1)
     least = threshold / rows.shape[-1]
     mean = rows.mean(1, keepdim=True)
     rows, mean = (torch.where(part > least, part, 0.0) for part in (rows, mean))

@@ -14,6 +14,7 @@ from qna._core import checks
 from qna._core.checks import per_axis
 from qna._core.errors import check_choice
 from qna.parts.attend import attend
+from qna.parts.head_gate import GatedHeads
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.offset_bias import offset_biases
@@ -79,7 +80,7 @@ class Windows(NamedTuple):
     tilings: tuple[Tiling, Tiling]
 
 
-class WindowedAttention(nn.Module):
+class WindowedAttention(GatedHeads, nn.Module):
     """Attention of windows that tile a map to themselves: the floor of mixers that differ in their queries.
 
     Args:
@@ -131,14 +132,14 @@ class WindowedAttention(nn.Module):
         """The arguments that the printed children do not show."""
         return f"{self.dim}, num_heads={self.num_heads}, window_size={self.window_size}"
 
-    def _attended(self, windows: Windows, size: Sequence[int]) -> Tensor:
-        """What the windows of a map of `size` attend to, through the last linear map: (B, H, W, dim)."""
+    def _attended(self, windows: Windows, x: Tensor) -> Tensor:
+        """What the windows of a map `x` attend to, through the last linear map: (B, H, W, dim)."""
         query, key, value, mask, tilings = windows
         attended = attend(query, key, value, mask)
         if torch.compiler.is_compiling():
             # the fused kernel's order in memory is not that of its decomposition, which exporters view
             attended = attended.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, self._untile(attended, tilings, size))
+        return apply_linear(self.out, self._gated(x, self._untile(attended, tilings, x.shape)))
 
     def _shares(self, windows: Windows, size: Sequence[int]) -> Tensor:
         """The softmax of every position over its window: (B, H, W, h, *window)."""

@@ -19,17 +19,19 @@ def plot_learning(
     missing: str = "Held-out images wrong",
     losses: tuple[str, str] = ("training", "held out"),
     unit: str = "cross entropy (nats)",
+    part: bool = True,
 ) -> None:
     """Draw loss and held-out error over the epochs.
 
     Args:
         path: of the PNG.
-        history: per epoch: epoch, train_loss, loss (held out) and the headline (held out), a part of 1.
+        history: per epoch: epoch, train_loss, loss (held out) and the headline (held out).
         title: above the picture.
-        headline: the name of what the error is missing from 1.
-        missing: what the error is, in words.
+        headline: the name of what the error is missing from 1, or of the figure that is drawn itself.
+        missing: what the error is, or the figure, in words.
         losses: what the two losses are.
         unit: of both losses.
+        part: whether the headline is a part of 1.
     """
     epochs = [record["epoch"] for record in history]
     with figure(path, 9, 3.6) as canvas:
@@ -40,17 +42,17 @@ def plot_learning(
             left.plot(epochs, [record[key] for record in history], color=colour, label=name, marker=marker)
         left.set(xlabel="epoch", ylabel=unit, title="Loss")
         left.legend()
-        error = [100 * (1 - record[headline]) for record in history]
+        error = [100 * (1 - record[headline]) if part else record[headline] for record in history]
         errors.plot(epochs, error, color=SECOND, marker=marker)
-        if min(error) > 0:
+        if part and min(error) > 0:
             from matplotlib.ticker import LogFormatter
 
             errors.set_yscale("log")
             errors.yaxis.set_major_formatter("{x:g}")
             # over many decades only some steps between powers of ten have room for a number
             errors.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
-        errors.set(xlabel="epoch", ylabel="error (%)")
-        errors.set_title(f"{missing}: {error[-1]:.2f} % at the end")
+        errors.set(xlabel="epoch", ylabel="error (%)" if part else missing)
+        errors.set_title(f"{missing}: {error[-1]:.2f}{' %' if part else ''} at the end")
         for axes in (left, errors):
             axes.grid(axis="y", which="both", color=QUIET, alpha=0.2)
             axes.xaxis.get_major_locator().set_params(integer=True)

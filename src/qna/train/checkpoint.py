@@ -14,6 +14,7 @@ from torch import nn
 from qna._core.errors import InvalidInput
 from qna._core.tensor_file import read_tensors, write_tensors
 from qna._core.typed_json import from_json_value, parse_json
+from qna.parts.protocols import KeepsBeside
 from qna.train.fitting import check_fit
 
 WEIGHTS = "model.safetensors"
@@ -105,7 +106,7 @@ def save_checkpoint(
 
     Args:
         path: of the file.
-        network: as it is trained.
+        network: as it is trained; what its modules keep beside it is kept too.
         average: the running average of its weights, if there is one.
         optimizer: its state per parameter is kept; rates follow from the step.
         saved: all else.
@@ -113,6 +114,8 @@ def save_checkpoint(
     tensors = {f"network/{name}": t for name, t in network.state_dict().items()}
     if average is not None:
         tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
+    for name, module in keepers(network).items():
+        tensors |= {f"beside/{name}/{key}": t for key, t in module.beside().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
     save_tensors(path, tensors, asdict(saved))
@@ -165,6 +168,7 @@ def load_checkpoint(
         if average is not None:
             check_fit(average.state_dict(), parts["average"], "its average")
         network.load_state_dict(parts["network"])
+        give_beside(network, parts.get("beside", {}))
         if average is not None:
             average.load_state_dict(parts["average"])
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -172,6 +176,30 @@ def load_checkpoint(
         cause = " ".join(str(error).split())
         raise InvalidInput(f"{path} is not a checkpoint of this run: {cause}") from None
     return saved
+
+
+def keepers(network: nn.Module) -> dict[str, KeepsBeside]:
+    """The modules of a network that keep tensors beside it, by their names."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, KeepsBeside)}
+
+
+def give_beside(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give every module what it kept beside the network.
+
+    Args:
+        network: has its weights already.
+        tensors: by the module's name, "/" and the tensor's.
+
+    Raises:
+        KeyError: if there is no such module.
+        RuntimeError: if they are another network's.
+    """
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, key = name.partition("/")
+        kept.setdefault(module, {})[key] = tensor
+    for name, of_one in kept.items():
+        keepers(network)[name].take_beside(network, of_one)
 
 
 def save_weights(path: Path, network: nn.Module, about: dict[str, Any]) -> None:

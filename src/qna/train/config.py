@@ -48,8 +48,9 @@ class NetworkOptions:
         model: any name that timm.create_model knows.
         model_kwargs: arguments of the model as NAME=VALUE, for example dim=24 or depths=2,2,6,2; values are
             Python's numbers, True, False, tuples and words.
-        adapter: what is put around the network, by its name in `qna list adapters`; None for nothing.
-        adapter_args: arguments of the adapter as NAME=VALUE, for example keep_rate=0.7.
+        adapter: what is put around the network, by its name in `qna list adapters`; several one after the
+            other, each with its arguments behind it: evit keep_rate=0.7 gated per=head.
+        adapter_args: arguments of the adapter as NAME=VALUE, for example keep_rate=0.7, where it is one.
         pretrained: start from the weights that timm knows for the name.
         weights: start from this file (safetensors, or a torch file of tensors); a classifier of another size
             starts anew.
@@ -63,7 +64,7 @@ class NetworkOptions:
 
     model: str = "qna_vit_tiny"
     model_kwargs: tuple[str, ...] = ()
-    adapter: str | None = None
+    adapter: tuple[str, ...] | None = None
     adapter_args: tuple[str, ...] = ()
     pretrained: bool = False
     weights: Path | None = None
@@ -76,17 +77,41 @@ class NetworkOptions:
     def __post_init__(self):
         # a word that cannot be read is said where it was given
         self.model_arguments()
-        self.adapter_arguments()
-        if self.adapter_args and self.adapter is None:
-            raise InvalidInput("adapter_args are of an adapter, and none is named; name one with adapter")
+        self.adapters()
 
     def model_arguments(self) -> dict[str, Any]:
         """`model_kwargs` by name: `named_values`."""
         return named_values(self.model_kwargs, "model_kwargs")
 
-    def adapter_arguments(self) -> dict[str, Any]:
-        """`adapter_args` by name: `named_values`."""
-        return named_values(self.adapter_args, "adapter_args")
+    def adapters(self) -> list[tuple[str, dict[str, Any]]]:
+        """Names of adapters with their arguments, in the order in which they are applied.
+
+        Raises:
+            InvalidInput: for arguments without an adapter, or that may be of several.
+        """
+        named: list[tuple[str, list[str]]] = []
+        if isinstance(self.adapter, str):
+            raise InvalidInput(
+                f"adapter takes names in a tuple, got {self.adapter!r}; say ({self.adapter!r},)"
+            )
+        for word in self.adapter or ():
+            if "=" not in word:
+                named.append((word, []))
+            elif named:
+                named[-1][1].append(word)
+            else:
+                raise InvalidInput(f"adapter begins with the name of one, got {word!r}")
+        if self.adapter_args and not named:
+            raise InvalidInput("adapter_args are of an adapter, and none is named; name one with adapter")
+        if self.adapter_args and len(named) > 1:
+            names = " and ".join(name for name, _ in named)
+            raise InvalidInput(
+                f"adapter_args are of one adapter, and {names} are named; write each one's arguments behind "
+                "its name"
+            )
+        if named:
+            named[0][1].extend(self.adapter_args)
+        return [(name, named_values(words, f"arguments of {name}")) for name, words in named]
 
     def architecture(self) -> NetworkOptions:
         """What decides which weights the network has, and nothing of how they begin or are used."""
@@ -206,6 +231,38 @@ class DetectionOptions:
 
 
 @dataclass(frozen=True)
+class LanguageOptions:
+    """What the task of language alone is told.
+
+    Attributes:
+        context: tokens of a sequence that is trained on.
+        lengths: of sequences that the network is judged on, beside context.
+        tokenizer: file of the tokenizers library; None for bytes.
+        suffixes: of the files of a folder that are text.
+        held_out: part of all bytes that is held out, in whole files.
+        split_seed: by which files are held out, or held-out sequences drawn.
+        limit: bytes of text to train on; 0 for all.
+        sequences: of an epoch, where they are drawn.
+    """
+
+    context: int = 256
+    lengths: tuple[int, ...] = ()
+    tokenizer: Path | None = None
+    suffixes: tuple[str, ...] = (".txt", ".md", ".py")
+    held_out: float = 0.1
+    split_seed: int = 0
+    limit: int = 0
+    sequences: int = 4096
+
+    def __post_init__(self):
+        if not 0 < self.held_out < 1:
+            raise InvalidInput(f"held_out must be in (0, 1), got {self.held_out}")
+        for length in self.lengths:
+            if length < 1:
+                raise InvalidInput(f"lengths must be at least 1, got {length}")
+
+
+@dataclass(frozen=True)
 class OptimOptions:
     """How the network learns: AdamW, linear warm-up, cosine to 0.
 
@@ -281,6 +338,9 @@ _AT_LEAST = {
     "cutmix": 0,
     "dice": 0,
     "ignore": 0,
+    "context": 1,
+    "limit": 0,
+    "sequences": 1,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
 _AT_MOST = {"ignore": 255, "image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
@@ -305,6 +365,7 @@ class TrainConfig:
     augment: AugmentOptions = AugmentOptions()
     segmentation: SegmentationOptions = SegmentationOptions()
     detection: DetectionOptions = DetectionOptions()
+    language: LanguageOptions = LanguageOptions()
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
 

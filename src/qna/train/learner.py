@@ -47,6 +47,7 @@ class Learner:
         if self.is_sharded:
             self.model, self.stepper = self.network, accelerator.prepare(self.optimizer)
         else:
+            setup.look_for_resting_parts(accelerator, self.network)
             self.model, self.stepper = accelerator.prepare(self.network, self.optimizer)
         if config.network.compile:
             self.model.compile()
@@ -58,6 +59,11 @@ class Learner:
     def parameters(self) -> int:
         """Numbers in the network's parameters."""
         return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trained(self) -> int:
+        """How many of them are trained."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept; of a sharded run a whole copy, made by all processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def prepare_network(network: nn.Module, options: NetworkOptions) -> nn.Module:
         InvalidInput: if the weights are of another network, or it has no gradient checkpointing.
     """
     # beside an adapter they were loaded when it came
-    if options.weights is not None and options.adapter is None:
+    if options.weights is not None and not options.adapter:
         load_start(network, options.weights)
     freeze(network, options.freeze)
     if options.grad_checkpointing:
@@ -80,25 +81,31 @@ def create_network(
         network = from_pretrained(folder, **arguments).train()
     else:
         network = create(options.model, **arguments)
-    return network if options.adapter is None else _adapted(network, options)
+    return _adapted(network, options) if options.adapter else network
 
 
 def _adapted(network: nn.Module, options: NetworkOptions) -> nn.Module:
-    """Put the adapter of `options` around a network, and load the weights that it is to start from.
+    """Put the adapters of `options` around a network, and load the weights that it is to start from.
 
-    Those of a bare network are loaded before, for an adapter may take over what it replaces.
+    Those of the bare network, or of one that holds the first of the adapters, are loaded before what may take
+    over what it replaces.
     """
-    assert options.adapter is not None
-    chosen = adapter(options.adapter, **options.adapter_arguments())
-    if options.weights is None:
-        return chosen.apply(network)
-    start = read_weights(options.weights)
-    if bare := without_classifier(network, start) == without_classifier(network, network.state_dict()):
-        start_from(network, start, options.weights)
-    network = chosen.apply(network)
-    if not bare:
-        start_from(network, start, options.weights)
+    path = options.weights
+    start = None if path is None else read_weights(path)
+    for name, arguments in options.adapters():
+        chosen = adapter(name, **arguments)
+        if path is not None and start is not None and _same_names(network, start):
+            start_from(network, start, path)
+            start = None
+        network = chosen.apply(network)
+    if path is not None and start is not None:
+        start_from(network, start, path)
     return network
+
+
+def _same_names(network: nn.Module, given: Iterable[str]) -> bool:
+    """Whether `given` names what the network has, beside its classifier."""
+    return without_classifier(network, given) == without_classifier(network, network.state_dict())
 
 
 def common_arguments(options: NetworkOptions) -> dict[str, Any]:
@@ -130,9 +137,9 @@ def _check_weights(path: Path) -> None:
 
 def refuse_adapter(options: NetworkOptions, task: str) -> None:
     """Raise `InvalidInput` where an adapter is named for what is no classifier."""
-    if options.adapter is not None:
+    if options.adapter:
         raise InvalidInput(
-            f"--adapter {options.adapter} is put around classifiers, and this is {task}; leave it out"
+            f"--adapter {options.adapter[0]} is put around classifiers, and this is {task}; leave it out"
         )
 
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from qna._core.errors import UnknownName, check_choice
+from qna.data.text import is_drawn
 from qna.train.config import (
     AugmentOptions,
     ImageOptions,
+    LanguageOptions,
     NetworkOptions,
     OptimOptions,
     RunOptions,
@@ -158,6 +160,17 @@ def detection() -> TrainConfig:
     )
 
 
+def language_laptop() -> TrainConfig:
+    """A small decoder on two megabytes of the source of Python's standard library, in bytes, on one core."""
+    return TrainConfig(
+        images=ImageOptions(data="stdlib"),
+        network=NetworkOptions(model="decoder_nano"),
+        language=LanguageOptions(context=256, limit=2_000_000),
+        optim=OptimOptions(epochs=1, batch_size=8, lr=3.2e-2, warmup_epochs=0.1, weight_decay=0.1, clip=1.0),
+        run=RunOptions(task="language", device="cpu", threads=1),
+    )
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -168,7 +181,11 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "imagenet": imagenet,
     "imagenet-384": imagenet_384,
     "detection": detection,
+    "language-laptop": language_laptop,
 }
+
+# task -> its recipe, where that has another name
+_OF_TASK = {"language": "language-laptop"}
 
 
 def recipe(name: str) -> TrainConfig:
@@ -188,14 +205,18 @@ def recipe_for(data: str | None, task: str = "classification") -> TrainConfig:
     Raises:
         UnknownName: if `data` is neither a name nor a place, or there is no such task.
     """
-    if check_choice("task", task, TASKS) in RECIPES:
-        return recipe(task)
+    named = _OF_TASK.get(check_choice("task", task, TASKS), task)
+    if named in RECIPES:
+        found = recipe(named)
+        if task == "language" and data is not None and is_drawn(data):
+            # sequences that are drawn have a number, and no bytes
+            found = replace(found, language=replace(found.language, limit=0, context=64))
+        return found
     if data is None:
         return digits()
     if data in RECIPES:
         return recipe(data)
     if data.startswith(("wds/", "hfds/")) or Path(data).is_dir():
         return imagenet()
-    raise UnknownName(
-        "data", data, [name for name in RECIPES if not name.startswith("imagenet") and name not in TASKS]
-    )
+    others = {"imagenet", "imagenet-384", *TASKS, *_OF_TASK.values()}
+    raise UnknownName("data", data, [name for name in RECIPES if name not in others])

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from qna._core.errors import InvalidInput, require
+from qna.adapters.registry import has_resting_parts
 from qna.train.config import TrainConfig
 
 
@@ -36,6 +37,13 @@ def build_accelerator(config: TrainConfig) -> Any:
     if precision != "no" and not accelerator.native_amp:  # accelerate would train in fp32 without a word
         raise InvalidInput(f"precision {precision} cannot be used on {accelerator.device}; take fp32 or bf16")
     return accelerator
+
+
+def look_for_resting_parts(accelerator: Any, network: nn.Module) -> None:
+    """Let DDP look for parameters without a gradient in each update, where there may be some."""
+    if has_resting_parts(network):
+        utils = require("accelerate.utils", extra="train", purpose="training")
+        accelerator.ddp_handler = utils.DistributedDataParallelKwargs(find_unused_parameters=True)
 
 
 @contextmanager

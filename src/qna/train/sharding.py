@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput, require
+from qna.adapters.registry import has_resting_parts
 from qna.train.config import TrainConfig
 
 SEQUENCES = (nn.Sequential, nn.ModuleList)
@@ -63,6 +64,11 @@ def shard(network: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if has_resting_parts(network):
+        raise InvalidInput(
+            "sharding fsdp cannot take a network of which parts rest while others learn, and whose teacher "
+            "is a whole copy of it; leave --sharding out"
+        )
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
             raise InvalidInput(

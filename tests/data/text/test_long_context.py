@@ -51,7 +51,7 @@ def test_recall(length):
 def test_needle(needles, width, more):
     kind = Needle(keys=5, values=4, width=width, filler=3, needles=needles)
     length, places = kind.shortest + more, set()
-    for tokens, targets in many(kind, length):
+    for tokens, targets in many(kind, length, count=250):
         marks = [i for i, token in enumerate(tokens) if token == 0]
         assert len(marks) == needles + 1
         assert marks[-1] == length - width - 1
@@ -109,14 +109,18 @@ def test_kinds_by_name():
         kind_of("recal")
     with pytest.raises(UnknownName, match="unknown option of copy 'symbol'; did you mean 'symbols'"):
         kind_of("copy:symbol=3")
-    for wrong in ("copy:symbols=x", "copy:symbols", "copy:symbols=-1"):
-        with pytest.raises(InvalidInput, match="symbols must be a whole number"):
+    for wrong in ("copy:symbols=x", "copy:symbols", "copy:symbols=True"):
+        with pytest.raises(InvalidInput, match="copy: symbols must be a number, got"):
             kind_of(wrong)
+    with pytest.raises(InvalidInput, match=r"symbols must be an integer of at least 1, got 2.5"):
+        kind_of("copy:symbols=2.5")
+    with pytest.raises(InvalidInput, match="copy: symbols is given twice"):
+        kind_of("copy:symbols=2,symbols=2")
     with pytest.raises(InvalidInput, match="symbols must be an integer of at least 1, got 0"):
         kind_of("copy:symbols=0")
     with pytest.raises(InvalidInput, match="8 pairs need as many keys, got keys=7"):
         kind_of("recall:keys=7")
     with pytest.raises(InvalidInput, match="2 needles need as many keys, got keys=1"):
         kind_of("needle:keys=1,needles=2")
-    with pytest.raises(InvalidInput, match="needs sequences of at least 24 tokens, got 23"):
+    with pytest.raises(InvalidInput, match=r"needs sequences of at least 24 tokens, got 23"):
         Drawn(Recall(), 23, 1)

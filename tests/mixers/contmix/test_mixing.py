@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from qna._core.errors import InvalidInput
 from qna.mixers import ContMix2d
-from qna.mixers.contmix.kernels import space_of_kernel
+from qna.mixers.contmix.kernels import _indexed, _selected, space_of_kernel
 
 
 def build(seed=0, **arguments):
@@ -140,6 +140,16 @@ def test_without_affinities_kernels_are_the_table_at_real_offsets():
         ]
         entries = torch.stack([mixer.large_rpb[:, a, b] for a, b in keys], -1).softmax(-1)
         torch.testing.assert_close(large[i, j].flatten(1), entries, rtol=1e-12, atol=1e-12)
+
+
+def test_entries_of_a_table_are_the_same_however_they_are_picked():
+    """By the way of a GPU on this device too."""
+    table = torch.randn(2, 5, 5)
+    rows, columns = torch.randint(0, 5, (3, 4)), torch.randint(0, 5, (3, 6))
+    expected = torch.stack([table[:, i, j] for i in rows.flatten() for j in columns.flatten()], -1)
+    expected = expected.unflatten(-1, (3, 4, 3, 6))
+    assert torch.equal(_selected(table, rows, columns), expected)
+    assert torch.equal(_indexed(table, rows, columns), expected)
 
 
 def test_kernels_come_from_the_context_and_values_from_the_map():

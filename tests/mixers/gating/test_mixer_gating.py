@@ -65,6 +65,32 @@ def test_gradients_and_multiply_adds():
     assert counter.get_total_flops() == 2 * mixer.macs(x.shape)
 
 
+def test_hidden_positions_and_channels_are_twice_the_channels_as_published():
+    mixer = MixerGating2d(6, map_size=(2, 5))
+    shapes = {n: tuple(p.shape) for n, p in mixer.named_parameters() if n.endswith("fc1.weight")}
+    assert shapes == {"token_mlp.fc1.weight": (12, 10), "channel_mlp.fc1.weight": (12, 6)}
+
+
+def test_elements_held_by_hand():
+    """Of two images with 2 x 3 positions of 4 channels; then the hidden ones of the MLP that has more."""
+    for hidden, map_size in ((5, (2, 3)), (40, (2, 3)), (5, (1, 2))):
+        mixer, positions = MixerGating2d(4, map_size=map_size, hidden=hidden), map_size[0] * map_size[1]
+        along = 2 * hidden * max(4, positions)
+        assert mixer.held((2, *map_size, 4)) == 2 * (3 * positions * 4 + along)
+
+
+def test_linear_maps_begin_as_torch_makes_them():
+    """Uniform to the root of 1 / inputs, biases too."""
+    torch.manual_seed(0)
+    mixer = MixerGating2d(64, map_size=16)
+    linear = {n: m for n, m in mixer.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert len(linear) == 5
+    for layer in linear.values():
+        bound = layer.in_features**-0.5
+        for tensor in (layer.weight, layer.bias):
+            assert 0.9 * bound < tensor.abs().max() <= bound
+
+
 def test_dropout_in_training_alone():
     mixer, x = MixerGating2d(8, map_size=4, drop=0.5), torch.randn(2, 4, 4, 8)
     assert not torch.equal(mixer(x), mixer(x))

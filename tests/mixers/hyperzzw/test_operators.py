@@ -251,6 +251,23 @@ def test_what_is_refused(build, told):
         build()
 
 
+def test_contexts_of_other_channels_or_images_are_named():
+    x, mixer = torch.randn(2, 3, 4, 6), HyperZZWLocal2d(6, kernel_size=3)
+    with pytest.raises(InvalidInput, match=r"context: input must be .*C = 6, got \(2, 3, 4, 5\)"):
+        mixer(x, x[..., :5])
+    # a mean over images is of any number
+    assert mixer(x, x[:1, :2]).shape == x.shape
+    with pytest.raises(InvalidInput, match="a context for each of 2 images, got 1"):
+        HyperZZWLocal2d(6, kernel_size=3, batch_context=False)(x, x[:1])
+
+
+def test_an_empty_batch_with_kernels_of_each_image():
+    mixer = HyperZZWLocal2d(6, kernel_size=3, batch_context=False, running_stats=True)
+    mixer(torch.randn(0, 4, 5, 6)).sum().backward()
+    assert not any(p.grad.any() for p in mixer.parameters())
+    assert all(b.isfinite().all() for b in mixer.buffers())
+
+
 def test_a_map_of_another_size_is_named():
     with pytest.raises(
         InvalidInput, match="its hyper-kernel is 6 x 6, got a map of 6 x 7; build it for that"

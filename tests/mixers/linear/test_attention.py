@@ -35,6 +35,10 @@ def scores_first(mixer, x):
     return mixer.out(attended.transpose(1, 2).reshape(x.shape)), weights
 
 
+def test_the_least_denominator_is_the_authors():
+    assert LinearAttention2d(8, num_heads=2).clamp == 100
+
+
 @pytest.mark.parametrize("clamp", [0.0, 3.0, 40.0, 1e4])
 @pytest.mark.parametrize("space", [(5, 7), (1, 1), (9, 2)])
 def test_keys_and_values_first_is_scores_first(clamp, space):
@@ -186,6 +190,8 @@ def test_no_tensor_of_a_call_grows_with_the_square_of_the_map():
         ({"clamp": -1.0}, r"LinearAttention2d: clamp must be at least 0 and finite, got -1\.0"),
         ({"clamp": float("inf")}, "clamp must be at least 0 and finite, got inf"),
         ({"clamp": float("nan")}, "clamp must be at least 0 and finite, got nan"),
+        ({"clamp": None}, "clamp must be at least 0 and finite, got None"),
+        ({"clamp": True}, "clamp must be at least 0 and finite, got True"),
         ({"num_heads": 3}, "num_heads must divide dim, got num_heads=3 and dim=8"),
     ],
 )

@@ -7,6 +7,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput
 from qna.mixers import BiLevelRoutingAttention2d, FullAttention2d, WindowAttention2d
+from qna.mixers.routing.choose import choose_regions
 
 # divided by 3 x 3 regions, not divided, smaller than the regions, with empty ones, thin
 SIZES = [(6, 9), (5, 7), (2, 3), (7, 4), (1, 1), (1, 11)]
@@ -305,3 +306,14 @@ def test_initial_biases_are_zero():
     assert not mixer.qkv.bias.any()
     assert isinstance(mixer.lepe, nn.Conv2d)
     assert F.mse_loss(mixer.qkv.weight.var(), torch.tensor(1 / 8)) < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_choice_is_not_made_by_rounding(dtype):
+    """Of halves it is that of their values, and autocast is not asked."""
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 3, 64, 50, 8).to(dtype)
+    expected = choose_regions(query.double(), key.double(), 32)
+    assert torch.equal(choose_regions(query, key, 32), expected)
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(choose_regions(query.float(), key.float(), 32), expected)

@@ -119,3 +119,5 @@ def test_refuses():
         SpectralGating2d(0)
     with pytest.raises(InvalidInput, match="map_size"):
         SpectralGating2d(4, map_size=0)
+    with pytest.raises(InvalidInput, match="maps must be of floating point, got int64"):
+        SpectralGating2d(4, map_size=2)(torch.ones(1, 2, 2, 4, dtype=torch.int64))

@@ -1,4 +1,7 @@
-"""timm's attention in steps, for adapters that need something from between them."""
+"""timm's attention in steps, for adapters that need something from between them.
+
+Attention that an adapter has changed has methods of its own for the steps that it does otherwise.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from torch import Tensor
 
 def projected(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (B, heads, N, head_dim) of tokens (B, N, C), after norms of their own."""
+    if hasattr(attention, "projected"):
+        return attention.projected(x)
     q, k, v = (
         attention.qkv(x).unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
     )
@@ -29,6 +34,8 @@ def attended(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def finished(attention: Any, y: Tensor, x: Tensor) -> Tensor:
     """From the heads' output (B, heads, N, head_dim) for tokens `x` to what comes out, (B, N, C)."""
+    if hasattr(attention, "finished"):
+        return attention.finished(y, x)
     y = attention.norm(y.transpose(1, 2).flatten(2))
     if attention.gate is not None:
         y = y * attention.gate(x).sigmoid()

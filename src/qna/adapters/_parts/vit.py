@@ -7,14 +7,21 @@ from typing import Any
 from torch import nn
 
 from qna._core.errors import InvalidInput
+from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.models.timm_entry import timm
 
 
-def blocks_of(network: nn.Module, adapter: str) -> list[Any]:
+def blocks_of(network: nn.Module, adapter: str, *, also: tuple[type, ...] = ()) -> list[Any]:
     """The blocks of a plain ViT of timm: pre-norm attention, then an MLP, on tokens (B, N, C).
 
     Each has norm1, attn (qkv, q_norm, k_norm, attn_drop, norm, proj, proj_drop), ls1, drop_path1, norm2, mlp,
     ls2 and drop_path2, and the network ``num_prefix_tokens`` of its class, distillation and register tokens.
+    Those that another adapter has changed are among them: `Adapter.beside` has said that they may be.
+
+    Args:
+        network: of which they are.
+        adapter: its name, for the error.
+        also: kinds of attention that may stand beside timm's own.
 
     Raises:
         InvalidInput: any other network.
@@ -27,7 +34,10 @@ def blocks_of(network: nn.Module, adapter: str) -> list[Any]:
             f"not on {type(network).__name__}"
         )
     for i, block in enumerate(blocks):
-        plain = type(block) is kinds.Block and type(block.attn) is kinds.Attention
+        if type(block) is kinds.Block or isinstance(block, AroundBlock):
+            plain = type(block.attn) in (kinds.Attention, *also) or isinstance(block.attn, AroundAttention)
+        else:
+            plain = False
         if not plain:
             inside = type(getattr(block, "attn", block)).__name__
             raise InvalidInput(

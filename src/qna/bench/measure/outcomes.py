@@ -8,6 +8,9 @@ from qna.bench.measure.harness import Measurement
 from qna.bench.measure.machine import Stamp
 from qna.bench.measure.rows import Row
 
+# what the cases of whole models begin with, bare ones and those with adapters
+WHOLE_MODELS = ("model", "adapters")
+
 
 def rows_of(outcomes: list[Measurement], stamp: Stamp) -> list[Row]:
     """Rows of time, memory and, for models, images per second; none for what has no time."""
@@ -27,7 +30,7 @@ def _rows_of_one(outcome: Measurement, stamp: Stamp) -> Iterator[Row]:
 
     median, fast, slow = outcome.spread()
     yield row("time", "ms", (1e3 * median, 1e3 * fast, 1e3 * slow))
-    if outcome.case.startswith("model"):
+    if outcome.case.startswith(WHOLE_MODELS):
         batch = setting["batch"]
         yield row("throughput", "images/s", (batch / median, batch / slow, batch / fast))
     if outcome.peak is not None:

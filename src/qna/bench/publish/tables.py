@@ -8,6 +8,7 @@ replaced. Kinds:
   per map, of those named or all.
 - ``models mode=forward map=1x224x224,8x224x224``: images per second, a line per model, a column per batch and
   image size, of those named or all.
+  With ``table=adapters`` those that were measured bare and with adapters, in turns.
 - ``cost``: what formulas count.
 - ``accuracy data=cifar10 providers=qna,swin``: what models reached within a budget, a line per model.
 - ``mixers data=cifar10,fashion-mnist``: every mixer in one backbone, a line each: size, and what it reached
@@ -117,7 +118,7 @@ def _maps(rows: list[Row], options: dict[str, str]) -> list[str]:
 
 def _models(rows: list[Row], options: dict[str, str]) -> list[str]:
     table = options.get("table", "model")
-    if table == "model" and options["metric"] == "time":
+    if table in ("model", "adapters") and options["metric"] == "time":
         options = {**options, "metric": "throughput"}
     sizes = [f"{size}-" for size in options["map"].split(",")] if "map" in options else [""]
     kinds = tuple(f"{table}-{size}" for size in sizes)

@@ -8,6 +8,7 @@ from typing import Any
 from qna._core.errors import require
 from qna._core.outside import as_line
 from qna.bench.measure.harness import Measurement
+from qna.bench.measure.outcomes import WHOLE_MODELS
 from qna.bench.subjects.comparison import Group
 from qna.bench.subjects.cost import Cost
 
@@ -70,7 +71,7 @@ def grid_of(title: str, outcomes: list[Measurement]) -> tuple[Any, list[str]]:
     rich_table = require("rich.table", extra="train", purpose="`qna bench`")
     box = require("rich.box", extra="train", purpose="`qna bench`")
     modes = list(dict.fromkeys(o.mode for o in outcomes))
-    models = outcomes[0].case.startswith("model")
+    models = outcomes[0].case.startswith(WHOLE_MODELS)
     result = rich_table.Table(
         title=_text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from qna._core.allocator import keep_freed_blocks
 from qna._core.errors import InvalidInput, check_choice
+from qna.adapters.row import Adapter, as_json
 from qna.bench.measure import memory
 from qna.bench.measure.base_commit import BaseCommit
 from qna.bench.measure.contender import DTYPES, FORWARD, MODES, Setting
@@ -166,12 +167,23 @@ class ModelChoice:
     Attributes:
         name: as timm knows it.
         arguments: its own, as JSON has them, or what gives them for images of so many pixels per axis.
-        provider: what its rows are called; None for `name`.
+        provider: what its rows are called; None for `name`, and what is around it.
+        adapter: what is put around it; None for nothing.
     """
 
     name: str
     arguments: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] = field(default_factory=dict)
     provider: str | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def called(self) -> str:
+        """What its rows are called: "deit_tiny_patch16_224+evit:keep_rate=0.5"."""
+        if self.provider is not None or self.adapter is None:
+            return self.provider or self.name
+        default = {f.name: as_json(f.default) for f in fields(self.adapter)}
+        words = [f"{k}={_label(v)}" for k, v in self.adapter.settings().items() if v != default[k]]
+        return f"{self.name}+{':'.join([self.adapter.name, *words])}"
 
     def arguments_for(self, size: int) -> dict[str, Any]:
         """Arguments of the model for images of `size` pixels."""
@@ -216,9 +228,11 @@ def compare_models(
                 for model, form, threads in product(models, forms, request.threads):
                     question = _question("model", model.name, setting, threads)
                     question |= {"compiled": form, "arguments": model.arguments_for(size)}
-                    provider = model.provider or model.name
+                    if model.adapter is not None:
+                        around = {"name": model.adapter.name, "arguments": model.adapter.settings()}
+                        question |= {"adapter": around}
                     providers += _here_and_at_base(
-                        f"{provider}-compiled" if form else provider,
+                        f"{model.called}-compiled" if form else model.called,
                         f"{case}-{batch}x{size}x{size}-{dtype}",
                         question,
                         refuses=partial(_declined, declines(model, setting)),
@@ -251,6 +265,15 @@ class _TooSlow:
             return refuses
         text = f"forward took {found[1]:.1f} s at window {found[0]}, above --patience {self.patience:g}"
         return lambda mode: text
+
+
+def _label(value: Any) -> str:
+    """A setting in the name of a provider, which holds neither commas nor spaces; rows tell it in full."""
+    if isinstance(value, list):
+        return "-".join(map(_label, value))
+    if isinstance(value, dict):
+        return "/".join(f"{k}={_label(v)}" for k, v in value.items())
+    return str(value).replace(" ", "_").replace(",", "_")
 
 
 def _question(kind: str, name: str, setting: Setting | ModelSetting, threads: int) -> dict[str, Any]:

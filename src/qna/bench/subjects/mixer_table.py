@@ -69,6 +69,7 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "aggregated": (("AggregatedAttention2d", {"kernel_size": 3}),),
     "length-scaled": ("LengthScaledAttention2d",),
     "full": (("FullAttention2d", BIASED),),
+    "minimal": ("MinimalAttention2d",),
     "depthwise": ("DepthwiseConvolution2d",),
     "pooling": (("Pooling2d", {"kernel_size": 3}),),
     "identity": ("Identity2d",),

@@ -25,7 +25,7 @@ def make(question: dict[str, Any]) -> Work:
 
     Args:
         question: "kind" ("op", "layer" or "model"), "name" of the peer or model, "setting" its sizes; of a
-            model also its "arguments" and whether it is "compiled".
+            model also its "arguments", its "adapter" and whether it is "compiled".
     """
     if question["setting"]["device"] != "cpu":
         gpu.settle()
@@ -35,6 +35,7 @@ def make(question: dict[str, Any]) -> Work:
             question["name"],
             setting,
             arguments=question.get("arguments"),
+            adapter=question.get("adapter"),
             compile=question.get("compiled", False),
         )
     else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qna._core.backends import use_backend
 from qna._core.errors import UnknownName
+from qna._core.with_losses import WithLosses
 from qna.bench.measure.contender import BACKWARD, FORWARD
 from qna.bench.measure.gate import WrongOutput, check
 from qna.bench.subjects.peers.compiled import compiled
@@ -42,10 +43,12 @@ class ModelWork:
         name: as timm knows it; this library's models are registered there.
         setting: the images.
         arguments: of the model, beside the size of its images.
+        adapter: what is put around it, by "name" and "arguments", or None.
         compile: whether it runs under torch.compile, in its default mode.
 
     Raises:
         UnknownName: timm does not know the model.
+        InvalidInput: the adapter does not suit the model.
     """
 
     # one call is thousands of kernels, and users run models by eager calls
@@ -57,13 +60,20 @@ class ModelWork:
         setting: ModelSetting,
         *,
         arguments: Mapping[str, Any] | None = None,
+        adapter: Mapping[str, Any] | None = None,
         compile: bool = False,
     ):
         self.setting = setting
         self.device = torch.device(setting.device)
         self.dtype: torch.dtype = getattr(torch, setting.dtype)
         torch.manual_seed(0)
-        self.model = create(name, setting.size, **(arguments or {})).to(self.device)
+        self.model = create(name, setting.size, **(arguments or {}))
+        if adapter is not None:
+            # a worker that measures an older commit may find no adapters in it
+            from qna.adapters.registry import again
+
+            self.model = again(self.model, [adapter], "the question")
+        self.model.to(self.device)
         generator = torch.Generator().manual_seed(0)
         shape = (setting.batch, 3, setting.size, setting.size)
         self.images = torch.randn(shape, generator=generator).to(self.device)
@@ -78,6 +88,8 @@ class ModelWork:
         self.labels = torch.arange(setting.batch, device=self.device)
         parameters = sum(p.numel() for p in self.model.parameters())
         self.extra: dict[str, Any] = {"parameters": parameters, "compiled": compile}
+        if adapter is not None:
+            self.extra["adapter"] = adapter
         self.optimizer: torch.optim.Optimizer | None = None
 
     def verify(self, mode: str) -> None:
@@ -105,7 +117,10 @@ class ModelWork:
                     raise WrongOutput(f"parameter {name} has no finite gradient")
 
     def call(self, mode: str) -> Callable[[], object]:
-        """Inference on the batch, or one step: forward, cross-entropy, backward and, of a step, AdamW."""
+        """Inference on the batch, or one step: forward, cross-entropy, backward and, of a step, AdamW.
+
+        Losses that the model returns beside its output are added to the cross-entropy, as training adds them.
+        """
         self._prepare(mode)
         if mode == FORWARD:
             self.model.eval()
@@ -124,7 +139,10 @@ class ModelWork:
     def _backward(self) -> None:
         self.model.zero_grad(set_to_none=True)
         with self._autocast():
-            loss = F.cross_entropy(self.run(self.images), self.labels)
+            output = self.run(self.images)
+            losses = sum(output.losses.values()) if isinstance(output, WithLosses) else 0
+            logits = output.output if isinstance(output, WithLosses) else output
+            loss = F.cross_entropy(logits, self.labels) + losses
         loss.backward()
 
     def _step(self) -> None:

@@ -8,13 +8,14 @@ asked beyond the lengths that they were trained on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from qna._core import checks
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.errors import InvalidInput
+from qna._core.named_options import configured
 from qna._core.seeds import derive_seed
 from qna.data.text.batch import UNSCORED, TokenBatch, stacked
 
@@ -224,11 +225,13 @@ class Drawn:
         kind: what is asked.
         length: tokens of each.
         count: of them.
+        seed: beside that of a batch; held-out sequences have one of their own.
     """
 
     kind: Any
     length: int
     count: int
+    seed: int | str = 0
 
     def __post_init__(self):
         checks.positive("drawn sequences", length=self.length, count=self.count)
@@ -244,9 +247,14 @@ class Drawn:
         """The sequences of these numbers, by `seed`."""
         return stacked([self.one(number, seed) for number in numbers])
 
+    @property
+    def digest(self) -> str:
+        """Of what decides them."""
+        return f"{self.kind} {self.length} {self.count} {self.seed}"
+
     def one(self, number: int, seed: int) -> Sequence1d:
         """Tokens and targets of one sequence."""
-        drawn_from = derive_seed(seed, "sequence", self.length, number)
+        drawn_from = derive_seed(self.seed, seed, "sequence", self.length, number)
         return self.kind.draw(self.length, np.random.default_rng(drawn_from))
 
 
@@ -257,13 +265,4 @@ def kind_of(text: str) -> Any:
         UnknownName: for a kind or an option that there is not, with the nearest names.
         InvalidInput: a value that is no whole number, or is refused.
     """
-    name, _, told = text.partition(":")
-    build = KINDS[check_choice("kind of sequences", name, KINDS)]
-    known, given = {field.name for field in fields(build)}, {}
-    for word in filter(None, told.split(",")):
-        option, _, value = word.partition("=")
-        check_choice(f"option of {name}", option, known)
-        if not value.isdecimal():
-            raise InvalidInput(f"{name}: {option} must be a whole number, got {value!r}")
-        given[option] = int(value)
-    return build(**given)
+    return configured("kind of sequences", text, KINDS)

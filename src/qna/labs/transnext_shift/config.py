@@ -14,13 +14,15 @@ from qna.labs.paired_config import PairedConfig
 class TransNeXtShiftConfig(PairedConfig):
     """Networks that learn objects in the middle of a frame, and meet them elsewhere and at other sizes.
 
+    Windows and pooled cells have one period, so that no shift suits one network more than the other.
+
     Attributes:
         data: the objects; digits comes with scikit-learn.
         frame: pixels per axis of the images.
         object: pixels per axis of the object in them.
         shifts: pixels along both axes by which objects are moved, towards a corner that the image draws; of
             whole patches, as patches that cut an object otherwise are another question, the same for all.
-        scales: of the whole image, object and frame, at test time.
+        scales: of the whole image, object and frame, at test time; to whole patches too.
         dim: channels, a multiple of 16.
         blocks: of the networks' one stage.
         patch_size: pixels per axis of a position of the map.
@@ -30,17 +32,18 @@ class TransNeXtShiftConfig(PairedConfig):
     """
 
     data: Literal["fashion-mnist", "digits", "cifar10"] = "fashion-mnist"
-    held_out: int = 500
-    frame: int = 36
+    images: int = 640
+    held_out: int = 320
+    frame: int = 54
     object: int = 18
-    shifts: tuple[int, ...] = (3, 6, 9)
-    scales: tuple[float, ...] = (0.75, 1.25, 1.5, 2.0)
+    shifts: tuple[int, ...] = (3, 6, 9, 12, 15, 18)
+    scales: tuple[float, ...] = (0.5, 1.5, 2.0)
     dim: int = 32
     blocks: int = 2
     patch_size: int = 3
     window: int = 6
-    cell: int = 3
-    epochs: int = 8
+    cell: int = 6
+    epochs: int = 10
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,3 +59,9 @@ class TransNeXtShiftConfig(PairedConfig):
             raise InvalidInput(f"shifts must be multiples of patch_size={self.patch_size}, got {off[0]}")
         if not self.scales or not all(0 < scale <= 8 and scale != 1 for scale in self.scales):
             raise InvalidInput(f"scales must be above 0, at most 8 and other than 1, got {self.scales}")
+        sizes = {scale: round(scale * self.frame) for scale in self.scales}
+        if cut := [scale for scale, size in sizes.items() if size % self.patch_size]:
+            raise InvalidInput(
+                f"scales must give whole patches of patch_size={self.patch_size}, got {cut[0]}, which gives "
+                f"{sizes[cut[0]]} pixels of {self.frame}"
+            )

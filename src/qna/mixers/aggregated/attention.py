@@ -20,13 +20,14 @@ from qna.mixers.aggregated.queries import LengthScaledQueries, unit
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import neighborhood_attention, neighborhood_av, neighborhood_qk
 from qna.ops.neighborhood.geometry import WindowAxis, window_axes
+from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import as_image
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
 from qna.parts.rows import PositionRows, neighborhood_sources, received
 
 
-class AggregatedAttention2d(nn.Module):
+class AggregatedAttention2d(GatedHeads, nn.Module):
     """Aggregated attention (Shi, "TransNeXt", CVPR 2024) of maps of any size.
 
     A query at i sees the positions j of the window around it that lie in the map, and the m cells of the map
@@ -144,7 +145,7 @@ class AggregatedAttention2d(nn.Module):
             )
             attended = join_pooled(local, lse, scaled, *pooled, bias=bias)
         attended = attended + neighborhood_av(weights, v, kernel_size=self.kernel_size, border="mask")
-        return self.proj_drop(apply_linear(self.proj, attended.flatten(-2)))
+        return self.proj_drop(apply_linear(self.proj, self._gated(x, attended.flatten(-2))))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position, formed in plain torch; not what `tokens` add after it.

@@ -16,11 +16,12 @@ from qna.mixers.aggregated.position_bias import ContinuousPositionBias
 from qna.mixers.aggregated.queries import LengthScaledQueries, unit
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import transformed
+from qna.parts.head_gate import GatedHeads
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows, whole_map_rows
 
 
-class LengthScaledAttention2d(nn.Module):
+class LengthScaledAttention2d(GatedHeads, nn.Module):
     """Length-scaled cosine attention with a query embedding (Shi, "TransNeXt", CVPR 2024), of any map.
 
     What aggregated attention becomes in a stage whose maps are small: every position attends all n::
@@ -85,7 +86,8 @@ class LengthScaledAttention2d(nn.Module):
         if torch.compiler.is_compiling():
             # the fused kernel's order in memory is not that of its decomposition, which exporters view
             attended = attended.clone(memory_format=torch.contiguous_format)
-        return self.proj_drop(apply_linear(self.proj, attended.transpose(1, 2).reshape(x.shape)))
+        attended = self._gated(x, attended.transpose(1, 2).reshape(x.shape))
+        return self.proj_drop(apply_linear(self.proj, attended))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over the map: (B, H, W, h, H, W), at least fp32."""

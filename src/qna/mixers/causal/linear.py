@@ -134,6 +134,6 @@ ROW = MixerRow(
         differs="chunks of positions are taken at once; sums are in single precision at least",
         status="formula",
     ),
-    Example((9,), {"num_heads": 2, "chunk": 4}),
+    Example((9,), {"num_heads": 2, "chunk": 4}, long={"chunk": 64}),
     Traits(1, heads=True, causal=True),
 )

@@ -103,6 +103,8 @@ ROW = MixerRow(
         "places in the cache; sinks are seen in training too",
         status="after",
     ),
-    Example((9,), {"num_heads": 4, "kv_heads": 2, "window": 3, "sinks": 1}),
+    Example(
+        (9,), {"num_heads": 4, "kv_heads": 2, "window": 3, "sinks": 1}, long={"window": 1024, "sinks": 4}
+    ),
     Traits(1, heads=True, causal=True),
 )

@@ -27,15 +27,22 @@ def offset_bias(table: Tensor, kernel: int, space: Sequence[int]) -> Tensor:
         (groups, kernel^2, H W), of windows that move inwards at borders.
     """
     rows, columns = (_offsets(axis, table.device) for axis in window_axes("ContMix2d", space, kernel))
-    if table.device.type == "cpu":
-        # five times faster than an index of tensors, also with gradients; on a GPU the order in which those
-        # are added up would not be fixed
-        by_column = table.index_select(2, columns.flatten()).unflatten(2, columns.shape)
-        by_offset = by_column.index_select(1, rows.flatten()).unflatten(1, rows.shape)
-    else:
-        by_offset = table[:, rows][..., columns]
+    # to select is five times faster than an index of tensors, also with gradients; on a GPU the order in
+    # which those are added up would not be fixed
+    pick = _selected if table.device.type == "cpu" else _indexed
     # (groups, kernel, H, kernel, W), then taps before positions
-    return by_offset.transpose(2, 3).flatten(3).flatten(1, 2)
+    return pick(table, rows, columns).transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def _selected(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Entries of rows (k, H) and columns (k, W): (groups, k, H, k, W)."""
+    by_column = table.index_select(2, columns.flatten()).unflatten(2, columns.shape)
+    return by_column.index_select(1, rows.flatten()).unflatten(1, rows.shape)
+
+
+def _indexed(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The same."""
+    return table[:, rows][..., columns]
 
 
 def _offsets(axis, device: torch.device) -> Tensor:

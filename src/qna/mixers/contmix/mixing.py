@@ -20,7 +20,7 @@ from qna.parts.image_view import on_image
 from qna.parts.linear import apply_linear
 from qna.parts.normed_linear import NormedLinear
 from qna.parts.open_size import is_open
-from qna.parts.precision import without_autocast
+from qna.parts.precision import as_they_are, without_autocast
 from qna.parts.resize import linear_matrix, mean_matrix, resample
 from qna.parts.squeeze_excite import SqueezeExcite
 
@@ -134,10 +134,11 @@ class ContMix2d(nn.Module):
             context: (B, H', W', context_dim), of which the kernels are made; None for x.
         """
         query, context = self._given(x, query, context)
-        gate = F.silu(self.gate(x))
-        local = on_image(self.local_norm, self.local(x))
-        mixed = self.mixed(self._mix(x, query, context))
-        return apply_linear(self.out, on_image(self.out_norm, gate * self.excite(mixed + local)))
+        with as_they_are(x.device):
+            gate = F.silu(self.gate(x))
+            local = on_image(self.local_norm, self.local(x))
+            mixed = self.mixed(self._mix(x, query, context))
+            return apply_linear(self.out, on_image(self.out_norm, gate * self.excite(mixed + local)))
 
     def dynamic_kernels(
         self, x: Tensor, query: Tensor | None = None, context: Tensor | None = None

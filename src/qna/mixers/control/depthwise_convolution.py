@@ -15,6 +15,7 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import as_image
 from qna.parts.initializers import init_linear_, lecun_normal_
 from qna.parts.linear import apply_linear
+from qna.parts.precision import as_they_are
 from qna.parts.reach import Reach
 
 
@@ -73,9 +74,10 @@ class DepthwiseConvolution2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / stride), ceil(W / stride), dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
-        # nothing is named that would then live longer than it is needed
-        filtered = self.filter(self._filled(as_image(apply_linear(self.value, x))))
-        return apply_linear(self.out, filtered.movedim(1, -1))
+        with as_they_are(x.device):
+            # nothing is named that would then live longer than it is needed
+            filtered = self.filter(self._filled(as_image(apply_linear(self.value, x))))
+            return apply_linear(self.out, filtered.movedim(1, -1))
 
     def _filled(self, image: Tensor) -> Tensor:
         """With what even windows need more at the map's end than the convolution pads."""

@@ -12,12 +12,13 @@ from qna._core import checks
 from qna._core.about import About
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import attend
+from qna.parts.head_gate import GatedHeads
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows, whole_map_rows
 
 
-class FullAttention2d(nn.Module):
+class FullAttention2d(GatedHeads, nn.Module):
     """Multi-head self-attention (Vaswani et al., NeurIPS 2017, section 3.2) of all positions of a map.
 
     It knows no positions: whoever wants them adds an embedding to the map, as vision transformers do. With n
@@ -45,7 +46,7 @@ class FullAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         attended = attend(*self._packed(x)).transpose(1, 2)
-        return apply_linear(self.out, attended.reshape(x.shape))
+        return apply_linear(self.out, self._gated(x, attended.reshape(x.shape)))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over the map: (B, H, W, h, H, W), at least fp32."""

@@ -15,6 +15,7 @@ from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.image_view import as_image
 from qna.parts.linear import apply_linear
+from qna.parts.precision import as_they_are
 
 
 class FocalModulation2d(nn.Module):
@@ -76,6 +77,10 @@ class FocalModulation2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        with as_they_are(x.device):
+            return self._modulate(x)
+
+    def _modulate(self, x: Tensor) -> Tensor:
         # gates are what the projection gives, without an activation
         query, gates = apply_linear(self.query_gates, x).split([self.dim, len(self.kernel_sizes) + 1], -1)
         if self.normalize_modulator:

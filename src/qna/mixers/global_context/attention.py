@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from qna._core.errors import InvalidInput
 from qna.mixers.global_context.query import GlobalQuery
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import truncated_normal_
-from qna.parts.open_size import is_open
+from qna.parts.open_size import at_most, is_open
 from qna.parts.resize import cubic_matrix, resample
 from qna.parts.rows import PositionRows
 from qna.parts.windowed import Tiling, WindowedAttention, Windows
@@ -78,7 +77,7 @@ class GlobalContextAttention2d(WindowedAttention):
 
     def forward(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         """(B, H, W, dim), and g (B, h, w, dim) where the mixer makes none -> (B, H, W, dim)."""
-        return self._attended(self._windows(x, query), x.shape)
+        return self._attended(self._windows(x, query), x)
 
     def attention_map(self, x: Tensor, query: Tensor | None = None) -> Tensor:
         """The softmax of every position over its own window.
@@ -154,7 +153,7 @@ class GlobalContextAttention2d(WindowedAttention):
         for n, tiling, side in zip(x.shape[1:3], tilings, query.shape[1:3], strict=True):
             if is_open(n) or is_open(side):
                 # the window of a recorded graph is whole, also where the map is smaller
-                seen: Any = torch.sym_min(tiling.window, n)
+                seen = at_most(tiling.window, n)
                 inside = torch.arange(tiling.window, device=x.device).clamp_max(seen - 1)
                 places.append(cubic_matrix(seen, side, query).index_select(0, inside))
             else:

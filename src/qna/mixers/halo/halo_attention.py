@@ -14,6 +14,7 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.attend import attend
+from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import every_nth
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
@@ -25,7 +26,7 @@ BORDERS = ("zero", "mask")
 TABLES = ("offsets", "window")
 
 
-class HaloAttention2d(nn.Module):
+class HaloAttention2d(GatedHeads, nn.Module):
     """Blocked local attention with a halo (Vaswani et al., CVPR 2021), on maps of any height and width.
 
     All queries of a block of b x b positions attend the same window: the block and h positions around it,
@@ -126,7 +127,7 @@ class HaloAttention2d(nn.Module):
         query, key, value, bias = self._blocks(x)
         # blocks lie in the batch: with four axes torch does not form the scores
         attended = attend(*(t.flatten(0, 2) for t in (query, key, value, bias)))
-        return self._unblock(attended.unflatten(0, query.shape[:3]), x.shape)
+        return self._gated(x, self._unblock(attended.unflatten(0, query.shape[:3]), x.shape))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every query over its window: (B, H', W', h, b + 2 halo, b + 2 halo), at least fp32.
@@ -149,6 +150,10 @@ class HaloAttention2d(nn.Module):
     def attention_rows(self, x: Tensor) -> PositionRows:
         """Where each query looks: the softmax, mean over heads. What zeros outside take is left out."""
         return self._rows(x)[0]
+
+    def why_no_head_gate(self) -> str:
+        """It takes them where every position asks."""
+        return "" if self.stride == 1 else f"with stride={self.stride} it makes fewer positions than it reads"
 
     def no_weight_decay(self) -> set[str]:
         """Names of the position embeddings."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core import checks
+from qna.parts.open_size import is_open
 from qna.parts.precision import without_autocast
 
 # by which the authors multiply the first weights of every sine, and the shape of the gamma distribution
@@ -200,7 +201,9 @@ class ContextSlowNet(SineProducts):
         pooled = F.adaptive_avg_pool2d(image, self.size[0]).flatten(2).transpose(1, 2)
         reduced = self.reduce(pooled)
         if self.batch_context:
-            reduced = reduced.mean(0, keepdim=True)
+            # of no image 0, where a mean would give NaN to every weight's gradient
+            none = not is_open(image.shape[0]) and not image.shape[0]
+            reduced = reduced.sum(0, keepdim=True) if none else reduced.mean(0, keepdim=True)
         return F.gelu(self.fc(reduced))
 
     @property

@@ -16,6 +16,7 @@ from qna.mixers.hyperzzw.fast_kernel import one_tap
 from qna.mixers.hyperzzw.slow_net import ContextSlowNet
 from qna.mixers.hyperzzw.whole_map import ABOUT
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.open_size import is_open
 from qna.parts.standardize import BatchStandardization
 
 
@@ -46,7 +47,8 @@ class HyperZZWLocal2d(nn.Module):
         deploy: begin with stored sines in the slow net.
 
     Raises:
-        InvalidInput: a size is not positive, or the kernel's not odd.
+        InvalidInput: a size is not positive, or the kernel's not odd; in a call, a context of other channels
+            or, where every image has its own, of other images.
     """
 
     def __init__(
@@ -76,18 +78,30 @@ class HyperZZWLocal2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1)) if bias else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, H, W, dim) -> the same; the kernels follow from `context`, a map like x, or from x itself."""
+        """(B, H, W, dim) -> the same; the kernels follow from `context`, a map of any size, or x itself."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        if context is not None:
+            self._check_context(context, x)
         image = x.permute(0, 3, 1, 2).contiguous()
         kernels = self.slow_net(image if context is None else context.permute(0, 3, 1, 2))
         y = self._convolved(image, kernels.to(image.dtype))
         y = F.gelu(self.norm(self.mix(y)))
         return (y if self.bias is None else y + self.bias).permute(0, 2, 3, 1)
 
+    def _check_context(self, context: Tensor, x: Tensor) -> None:
+        owner = type(self).__name__
+        checks.channels_last_map(f"{owner}'s context", context, self.dim, 2)
+        batch = context.shape[0]
+        if not self.slow_net.batch_context and not is_open(batch) and batch != x.shape[0]:
+            raise InvalidInput(f"{owner} must get a context for each of {x.shape[0]} images, got {batch}")
+
     def _convolved(self, image: Tensor, kernels: Tensor) -> Tensor:
         padding = self.kernel_size // 2
         if self.slow_net.batch_context:
             return F.conv2d(image, kernels.transpose(0, 1), padding=padding, groups=self.dim)
+        if not is_open(image.shape[0]) and not image.shape[0]:
+            # a convolution in no group is refused
+            return image * kernels.sum()
         # a batch of kernels: the images of the batch side by side as channels of one
         together, taps = image.flatten(0, 1)[None], kernels.flatten(0, 1)[:, None]
         return F.conv2d(together, taps, padding=padding, groups=together.shape[1]).view_as(image)

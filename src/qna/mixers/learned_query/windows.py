@@ -15,13 +15,14 @@ from qna.mixers.learned_query.projection import AttentionInputs, merge_heads
 from qna.ops import learned_query_attention, packed_learned_query_attention
 from qna.ops._shared.window import Window
 from qna.ops.learned_query.layout import interleave
+from qna.parts.head_gate import GatedHeads
 from qna.parts.linear import apply_linear
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, window_sources
 from qna.parts.window_softmax import window_softmax
 
 
-class LearnedQueryWindows(LearnedQueryLayer):
+class LearnedQueryWindows(GatedHeads, LearnedQueryLayer):
     """A layer that attends the windows of a map, padded to "same"; a subclass sets the attributes.
 
     Attributes:
@@ -50,7 +51,14 @@ class LearnedQueryWindows(LearnedQueryLayer):
             factor=self.factor,
             backend=self.backend,
         )
-        return apply_linear(self.out, merge_heads(attended))
+        attended = self._gated(x, merge_heads(attended), heads_last=True)
+        return apply_linear(self.out, attended)
+
+    def why_no_head_gate(self) -> str:
+        """It takes them where as many positions come out as go in."""
+        if self.stride == self.factor == (1,) * self.axes:
+            return ""
+        return f"with stride={self.stride} and factor={self.factor} it makes other positions than it reads"
 
     def attention_inputs(self, x: Tensor) -> AttentionInputs:
         """What is attended of the map `x`, as the op takes it: scores, value, bias, weight."""

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from qna._core import checks
 from qna._core.about import About
-from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.head_gate import GatedHeads
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.precision import without_autocast
 from qna.parts.rows import PositionRows, whole_map_rows
 
 
-class LinearAttention2d(nn.Module):
+class LinearAttention2d(GatedHeads, nn.Module):
     """L2ViT's enhanced linear attention (Zheng, arXiv 2501.16182) of all positions of a map.
 
     Of each head, with ``q = ReLU(W_q x)``, ``k = ReLU(W_k x)`` and sums over all n positions::
@@ -46,8 +46,7 @@ class LinearAttention2d(nn.Module):
     def __init__(self, dim: int, *, num_heads: int, bias: bool = True, clamp: float = 100.0):
         super().__init__()
         head_dim = checks.head_dim(type(self).__name__, dim, num_heads)
-        if not 0 <= clamp < math.inf:
-            raise InvalidInput(f"{type(self).__name__}: clamp must be at least 0 and finite, got {clamp!r}")
+        checks.not_negative(type(self).__name__, clamp=clamp)
         self.dim = self.out_dim = dim
         self.num_heads = num_heads
         self.clamp = clamp
@@ -73,7 +72,7 @@ class LinearAttention2d(nn.Module):
             query = query.to(exact)
             attended = query @ context / self._bounded(query @ met)
         attended = attended.to(dtype).transpose(1, 2)
-        return apply_linear(self.out, attended.reshape(x.shape))
+        return apply_linear(self.out, self._gated(x, attended.reshape(x.shape)))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """What share each position has of all that a position meets: (B, H, W, h, H, W), at least fp32.

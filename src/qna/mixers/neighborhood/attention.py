@@ -17,12 +17,13 @@ from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import neighborhood_attention, neighborhood_av, neighborhood_qk
 from qna.ops.neighborhood.geometry import WindowAxis, window_axes
 from qna.ops.neighborhood.inputs import NeighborhoodWindow
+from qna.parts.head_gate import GatedHeads
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
 from qna.parts.rows import PositionRows, neighborhood_sources
 
 
-class NeighborhoodAttention(nn.Module):
+class NeighborhoodAttention(GatedHeads, nn.Module):
     """What `NeighborhoodAttention1d`, `2d` and `3d` have in common; equations in `qna.ops`.
 
     Queries, keys and values of one linear map, `qna.ops.neighborhood_attention` over them with a learned bias
@@ -113,7 +114,7 @@ class NeighborhoodAttention(nn.Module):
         attended = self._attend(*self._project(x)).flatten(-2)
         for axis, size in enumerate(x.shape[1:-1], 1):
             attended = attended.narrow(axis, 0, size)
-        return self.proj_drop(apply_linear(self.proj, attended))
+        return self.proj_drop(apply_linear(self.proj, self._gated(x, attended)))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over the taps of its window, formed in plain torch.

@@ -17,16 +17,18 @@ from qna.mixers.routing.attend import attend_routed, gathered_at_once, routed_sh
 from qna.mixers.routing.choose import choose_regions
 from qna.mixers.routing.regions import Regions
 from qna.mixers.row import Example, MixerRow, Traits
+from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import as_image
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.open_size import is_open
+from qna.parts.precision import as_they_are
 from qna.parts.rows import PositionRows
 
 BORDERS = ("mask", "input", "projected")
 
 
-class BiLevelRoutingAttention2d(nn.Module):
+class BiLevelRoutingAttention2d(GatedHeads, nn.Module):
     """Bi-level routing attention (Zhu et al., CVPR 2023) of maps of any height and width.
 
     A map is split into S x S regions, S fixed, so that they grow with it. With Q^r and K^r the means of
@@ -100,8 +102,12 @@ class BiLevelRoutingAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         regions = self._regions_of(x)
+        with as_they_are(x.device):
+            return self._mixed(x, regions)
+
+    def _mixed(self, x: Tensor, regions: Regions) -> Tensor:
         attended, enhanced = self._attend(x, regions)
-        whole = regions.crop(regions.untile(attended))
+        whole = self._gated(x, regions.crop(regions.untile(attended)))
         if enhanced is not None:
             whole = whole + enhanced
         if any(map(is_open, x.shape)):
@@ -114,7 +120,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         regions = self._regions_of(x)
         query, key, _, inside = self._project(x, regions)
         routes = self._routes(query, key, inside) % regions.number
-        return routes.view(len(x), regions.down, regions.across, -1)
+        return routes.view(len(x), regions.down, regions.across, routes.shape[-1])
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over the regions that its own attends, in the order of `routes`.
@@ -137,7 +143,7 @@ class BiLevelRoutingAttention2d(nn.Module):
         of_keys = shares.mean(2).sum(2).flatten(0, 1).unflatten(-1, (routes.shape[1], -1))
         received = of_keys.new_zeros(len(routes), regions.tokens)
         received.index_add_(0, routes.flatten(), of_keys.flatten(0, 1))
-        tiled = received.view(len(x), regions.number, -1, 1)
+        tiled = received.view(len(x), regions.number, regions.tokens, 1)
         return regions.crop(regions.untile(tiled)).squeeze(-1)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
@@ -149,14 +155,15 @@ class BiLevelRoutingAttention2d(nn.Module):
         shares, routes = self._shares(x, regions)
         places = torch.arange(regions.number * regions.tokens, device=x.device)
         places = places.view(regions.number, -1)[routes % regions.number].flatten(1)  # N, topk * tokens
-        places = places.view(len(x), regions.number, 1, -1).expand(-1, -1, regions.tokens, -1)
+        places = places.unflatten(0, (-1, regions.number, 1)).expand(-1, -1, regions.tokens, -1)
         dense = shares.new_zeros(*shares.shape[:2], regions.tokens, regions.number * regions.tokens)
         dense.scatter_(-1, places, shares.mean(2))
         # first the queries, then the keys, brought to the map's order
         queries = regions.crop(regions.untile(dense)).flatten(1, 2)
         keys = queries.unflatten(-1, (regions.number, -1, 1)).flatten(0, 1)
-        whole = regions.crop(regions.untile(keys)).flatten(1).unflatten(0, (len(x), -1))
+        whole = regions.crop(regions.untile(keys)).flatten(1)
         n = whole.shape[-1]
+        whole = whole.unflatten(0, (-1, n))
         return PositionRows(whole, torch.arange(n, device=x.device).expand(n, -1))
 
     def macs(self, size: Sequence[int]) -> int:
@@ -268,7 +275,7 @@ class BiLevelRoutingAttention2d(nn.Module):
             scale=self.scale,
             hidden=self._hidden(inside),
         )
-        return shares.unflatten(0, (len(x), -1)), routes
+        return shares.unflatten(0, (-1, regions.number)), routes
 
 
 ROW = MixerRow(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from qna._core import checks
 from qna._core.about import About
+from qna._core.backends import short
+from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.mixers.spectral.products import gate_by_products
 from qna.mixers.spectral.resize import resize_filter
 from qna.parts.open_size import is_open
+from qna.parts.precision import without_autocast
 
 
 class SpectralGating2d(nn.Module):
@@ -38,7 +39,7 @@ class SpectralGating2d(nn.Module):
         map_size: height and width that the filters are learned at, or one number for both.
 
     Raises:
-        InvalidInput: `dim` or a size is not positive.
+        InvalidInput: `dim` or a size is not positive; in a call, a map of no floating-point numbers.
     """
 
     def __init__(self, dim: int, *, map_size: int | Sequence[int] = 14):
@@ -54,15 +55,16 @@ class SpectralGating2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
         checks.channels_last_map(type(self).__name__, x, self.dim, 2)
+        if not x.is_floating_point():
+            # the result would be rounded to it without a word
+            raise InvalidInput(f"{type(self).__name__}: maps must be of floating point, got {short(x.dtype)}")
         height, width = x.shape[1:3]
         if not is_open(x.shape[0]) and not x.shape[0]:
             # some libraries of transforms refuse to make none
             return x * self.filters(height, width).real.sum()
         wide = torch.promote_types(x.dtype, torch.float32)
-        device = x.device.type
         # autocast would interpolate filters in half precision
-        whole = torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
-        with whole:
+        with without_autocast(x.device):
             if torch.compiler.is_exporting():
                 return gate_by_products(x.to(wide), self.filters).to(x.dtype)
             spectrum = torch.fft.rfft2(x.to(wide), dim=(1, 2), norm="ortho")

@@ -16,13 +16,14 @@ from qna._core.errors import InvalidInput
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.ops import neighborhood_attention, neighborhood_qk
 from qna.ops._shared.window import Window
+from qna.parts.head_gate import GatedHeads
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows, received, window_sources
 
 
-class StandAloneAttention2d(nn.Module):
+class StandAloneAttention2d(GatedHeads, nn.Module):
     """Local self-attention with relative embeddings (SASA; Ramachandran et al., NeurIPS 2019, section 3).
 
     For position (i, j), over the positions (a, b) of the k x k window around it that lie in the map::
@@ -92,7 +93,7 @@ class StandAloneAttention2d(nn.Module):
         attended = neighborhood_attention(
             query, key, value, kernel_size=self.kernel_size, border="mask", scale=1.0
         )
-        return attended.flatten(-2)
+        return self._gated(x, attended.flatten(-2))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its window: (B, H, W, h, *kernel), at least fp32; 0 outside."""

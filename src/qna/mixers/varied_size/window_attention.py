@@ -17,6 +17,7 @@ from qna._core.errors import check_choice
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.mixers.varied_size.sampling import WindowGrid, read_between, shares_of_positions
 from qna.parts.attend import attend
+from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import as_image
 from qna.parts.initializers import init_linear_, truncated_normal_
 from qna.parts.linear import apply_linear
@@ -34,7 +35,7 @@ class SlotPlaces(NamedTuple):
     across: Tensor
 
 
-class VariedSizeWindowAttention2d(nn.Module):
+class VariedSizeWindowAttention2d(GatedHeads, nn.Module):
     """Varied-size window attention (Zhang et al., ECCV 2022) of maps of any height and width.
 
     The map is cut into windows of w x w positions. Of each window's mean m, taken of the input with zeros
@@ -114,7 +115,7 @@ class VariedSizeWindowAttention2d(nn.Module):
         if torch.compiler.is_compiling():
             # the fused kernel's order in memory is not that of its decomposition, which exporters view
             attended = attended.clone(memory_format=torch.contiguous_format)
-        return apply_linear(self.out, self._untile(attended, grids))
+        return apply_linear(self.out, self._gated(x, self._untile(attended, grids)))
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over the slots of its window.

@@ -58,7 +58,7 @@ class WindowAttention2d(WindowedAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        return self._attended(self._windows(x), x.shape)
+        return self._attended(self._windows(x), x)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The softmax of every position over its own window.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,9 @@ POOLS = {
 class ClassifierHead(nn.Module):
     """Pooling, dropout and one linear layer.
 
+    Attributes:
+        pools: name -> pooling of (dim, num_heads, map_size); a family may have others.
+
     Args:
         dim: channels of the map.
         num_classes: number of logits; 0 ends with the pooled features.
@@ -92,6 +96,8 @@ class ClassifierHead(nn.Module):
         map_size: size of the map that the pooling with learned queries is trained for.
         drop_rate: dropout before the linear layer.
     """
+
+    pools: ClassVar[Mapping[str, Callable[..., Any]]] = POOLS
 
     def __init__(
         self,
@@ -114,8 +120,8 @@ class ClassifierHead(nn.Module):
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new linear layer in, and a new pooling if one is named."""
         if global_pool is not None:
-            check_choice("global_pool", global_pool, POOLS)
-            self.pool = POOLS[global_pool](self.dim, self.num_heads, self.map_size)
+            check_choice("global_pool", global_pool, self.pools)
+            self.pool = self.pools[global_pool](self.dim, self.num_heads, self.map_size)
         self.fc = nn.Linear(self.dim, num_classes) if num_classes else nn.Identity()
         if isinstance(self.fc, nn.Linear):
             init_linear_(self.fc)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class Hierarchy(NotScripted, nn.Module):
     """
 
     output_fmt = "NHWC"
+    # a family may pool otherwise
+    head_type: ClassVar[type[ClassifierHead]] = ClassifierHead
     stages: nn.Sequential
 
     def __init__(
@@ -87,7 +89,7 @@ class Hierarchy(NotScripted, nn.Module):
             self._map_sizes.append(tuple(map_size))
         self.num_features = self.head_hidden_size = dims[-1]
         self.norm = norm
-        self.head = ClassifierHead(
+        self.head = self.head_type(
             dims[-1],
             num_classes,
             global_pool=global_pool,
@@ -134,12 +136,12 @@ class Hierarchy(NotScripted, nn.Module):
         check_choice("output_fmt", output_fmt, ("NCHW", "NHWC"))
         taken = self.stage_indices(indices)
         count = max(taken) + 1 if stop_early else len(self.stages)
-        maps = []
+        maps, size = [], x.shape[2:]
         for i, stage_map in enumerate(self.stage_maps(self.stem(x), count)):
             x = stage_map
             last = i == len(self.stages) - 1
             if i in taken:
-                y = self.norm(x) if norm and last else x
+                y = self.stage_map(self.norm(x) if norm and last else x, size)
                 maps.append(y.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else y)
         if intermediates_only:
             return maps
@@ -150,6 +152,10 @@ class Hierarchy(NotScripted, nn.Module):
         for stage in list(self.stages)[:count]:
             x = stage(x)
             yield x
+
+    def stage_map(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """The map (B, H', W', C) in what a stage gives for images of `size` = (H, W): that itself."""
+        return x
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -177,6 +183,7 @@ class Hierarchy(NotScripted, nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new linear layer for `num_classes`, and a new pooling if one is named."""
+        natural(type(self).__name__, num_classes=num_classes)
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool

@@ -11,18 +11,18 @@ from qna.models._parts.stem import check_images
 from qna.parts.linear import apply_linear
 from qna.parts.rows import PositionRows
 
-# torch's, of all norms of the networks that are made of these
+# torch's, of all norms of most networks that are made of these
 NORM_EPS = 1e-5
 
 
 class NormedPatchStem(NotScripted, nn.Module):
     """Each patch through one linear map, and a norm; an image is filled up behind its end with zeros."""
 
-    def __init__(self, in_chans: int, dim: int, reduction: int):
+    def __init__(self, in_chans: int, dim: int, reduction: int, *, norm_eps: float = NORM_EPS):
         super().__init__()
         self.reduction = reduction
         self.conv = nn.Conv2d(in_chans, dim, reduction, stride=reduction)
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, ceil(H / reduction), ceil(W / reduction), dim)."""

@@ -43,7 +43,7 @@ class EnhancedFullAttention2d(FullAttention2d):
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         seen = value.transpose(1, 2).reshape(x.shape) if self.enhances_values else x
         enhanced = self.lepe(as_image(seen)).movedim(1, -1)
-        return apply_linear(self.out, attended.reshape(x.shape) + enhanced)
+        return apply_linear(self.out, self._gated(x, attended.reshape(x.shape)) + enhanced)
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim)."""

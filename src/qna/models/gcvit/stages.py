@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from qna._core.errors import InvalidInput
 from qna.mixers import GlobalContextAttention2d
 from qna.mixers.global_context import GlobalQuery
 from qna.models._parts.block import MixerBlock
 from qna.models._parts.hierarchy import Stage
+from qna.models._parts.recompute import recomputed
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.shortcut import even_rows
 from qna.models._parts.stem import check_images
@@ -100,5 +100,5 @@ class GlobalContextStage(Stage):
 
     def _through(self, layer: nn.Module, *inputs: Tensor) -> Any:
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False)
+            return recomputed(layer, *inputs)
         return layer(*inputs)

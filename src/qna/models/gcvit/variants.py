@@ -47,7 +47,8 @@ class GCViTVariant(Variant):
         for i, size in enumerate(self.window_sizes):
             per_axis(f"window_sizes[{i}]", size, 2, minimum=1)
         scale = self.layer_scale
-        if scale is not None and (isinstance(scale, bool) or not 0 < scale < inf):
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if scale is not None and not (number and 0 < scale < inf):
             raise InvalidInput(f"layer_scale must be above 0 and finite, or None, got {scale!r}")
 
 

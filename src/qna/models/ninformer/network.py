@@ -27,7 +27,7 @@ class NiNformer(SizedHierarchy):
         """The variant with weights for images of that size; itself for None."""
         if img_size is None:
             return variant
-        size: Any = img_size if isinstance(img_size, int) else tuple(img_size)
+        size: Any = img_size if not isinstance(img_size, Sequence) else tuple(img_size)
         return replace(variant, image_size=size, parameters=None)
 
     @staticmethod

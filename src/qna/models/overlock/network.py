@@ -22,7 +22,6 @@ from qna.models.overlock.stages import (
     ProjectedNorm,
 )
 from qna.models.overlock.variants import OverLoCKVariant
-from qna.parts.initializers import truncated_normal_
 
 
 class OverLoCK(SizedHierarchy):
@@ -152,7 +151,8 @@ def _init(network: nn.Module) -> None:
     # as the authors, whose tables of bias begin at zero in the network
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith("head.pool"):
-            truncated_normal_(module.weight, 0.02)
+            # the trap: the authors cut at 2, not at 2 deviations
+            nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for name, parameter in network.named_parameters():

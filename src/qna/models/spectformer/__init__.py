@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from qna.mixers import MIXERS
+from qna.models._parts.class_token import ClassAttention
 from qna.models._parts.overlapping import OverlappingHalving
 from qna.models.family import Family
 from qna.models.spectformer.authors import AUTHORS, AUTHORS_H
 from qna.models.spectformer.blocks import (
-    ClassAttention,
     ClassBlock,
     ConvolvedStem,
     PositionedMlp,
@@ -82,8 +82,8 @@ SPECTFORMER_H_FAMILY = Family(
     replace(
         _ABOUT,
         differs="images of any size, with filters resized; the second head, which published counts hold, is "
-        "there on request and is trained with the label of the image, without label maps or mixed tokens; "
-        "the nano size is ours",
+        "there on request and is told the label of the image at every position, without label maps or "
+        "mixed tokens; the nano size is ours",
     ),
     network=SpectFormerH,
     variants=SPECTFORMER_H,

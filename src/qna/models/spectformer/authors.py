@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from qna._core.errors import InvalidInput
-from qna.models.authors_torch import read_authors
+from qna.models.authors_torch import join_rows, read_authors
 from qna.models.family import Authors
 from qna.models.spectformer.network import SpectFormer, SpectFormerH
 from qna.models.spectformer.variants import SPECTFORMER, SPECTFORMER_H
@@ -94,13 +92,7 @@ def _join_queries(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Queries, and keys with values, of blocks as one linear map; those of the class token stay apart."""
     found = dict(found)
     for name in [n for n in found if re.fullmatch(r"block\d+\.\d+\.attn\.q\.(weight|bias)", n)]:
-        rest = name.replace(".q.", ".kv.")
-        if rest not in found:
-            raise InvalidInput(f"{rest} is missing beside {name}")
-        if found[name].shape[1:] != found[rest].shape[1:] or not found[name].ndim:
-            shapes = f"{tuple(found[name].shape)} and {tuple(found[rest].shape)}"
-            raise InvalidInput(f"{name} and {rest} do not fit together, with shapes {shapes}")
-        found[name.replace(".q.", ".qkv.")] = torch.cat([found.pop(name), found.pop(rest)])
+        join_rows(found, [name, name.replace(".q.", ".kv.")], name.replace(".q.", ".qkv."))
     return found
 
 

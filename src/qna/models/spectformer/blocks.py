@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from qna.models._parts.block import NORM_EPS
+from qna.models._parts.class_token import ClassAttention
 from qna.models._parts.padding import pad_same
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.stem import check_images
 from qna.parts.activation import apply_gelu
-from qna.parts.attend import attend
 from qna.parts.drop_path import DropPath
 from qna.parts.image_view import on_image
 from qna.parts.initializers import truncated_normal_
@@ -105,39 +105,6 @@ class PositionedMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         return apply_linear(self.fc2, apply_gelu(self.act, on_image(self.conv, apply_linear(self.fc1, x))))
-
-
-class ClassAttention(nn.Module):
-    """Attention of a class token to itself and to all positions of a map.
-
-    Args:
-        dim: channels.
-        num_heads: heads; divides `dim`.
-    """
-
-    def __init__(self, dim: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, 1 + n, C), of which the first is the class's -> (B, 1, C)."""
-        query = apply_linear(self.q, tokens[:, :1]).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        both = apply_linear(self.kv, tokens).unflatten(-1, (2, self.num_heads, -1))
-        key, value = both.permute(2, 0, 3, 1, 4).unbind(0)
-        return apply_linear(self.out, attend(query, key, value).transpose(1, 2).flatten(2))
-
-    def macs(self, size: Sequence[int]) -> int:
-        """Multiply-adds for tokens of `size` = (B, 1 + n, C): linear maps, and what one query attends."""
-        batch, tokens, dim = size
-        return batch * (2 * dim**2 + 2 * tokens * dim**2 + 2 * tokens * dim)
-
-    def held(self, size: Sequence[int]) -> int:
-        """Elements beside the tokens, of `size` = (B, 1 + n, C): keys and values, the query, what it gets."""
-        batch, tokens, dim = size
-        return batch * (2 * tokens + 2) * dim
 
 
 class ClassBlock(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from qna._core.errors import InvalidInput
 from qna._core.with_losses import Supervised, WithLosses
 from qna.mixers import FullAttention2d, SpectralGating2d
 from qna.models._parts.block import NORM_EPS, MixerBlock, drop_path_rates
+from qna.models._parts.class_token import TokenHierarchy
 from qna.models._parts.hierarchy import Stage
 from qna.models._parts.overlapping import OverlappingHalving, init_convolution_
 from qna.models._parts.sized import Parts, SizedHierarchy
@@ -59,17 +62,19 @@ class SpectFormer(SizedHierarchy):
         _init(self)
 
 
-class SpectFormerH(SizedHierarchy):
+class SpectFormerH(TokenHierarchy):
     """The hierarchical SpectFormer (Patro et al., WACV 2025), with images of any height and width.
 
     Stages of spectral gating, then of attention. Instead of the mean of the last map ("avg") the classifier
     reads a token that begins as this mean and attends the map.
 
     With ``aux_weight`` above 0 there is a second head, on every position, and in training the network gives
-    `WithLosses`, with the mean of its logits as `Supervised` of that weight. The authors train it with a
-    label for each position, from maps of labels and mixed tokens; who has such maps asks `position_logits`.
+    `WithLosses`, with its logits as `Supervised` of that weight: every position is told the label of the
+    image, as by the authors' code where it has no maps of labels. Who has such maps asks `position_logits`.
     In evaluation half of the largest of its logits, class by class, is added to the others, as theirs is.
     """
+
+    aux_head: nn.Linear | None
 
     @staticmethod
     def parts(variant: SpectFormerHVariant, in_chans: int) -> Parts:
@@ -101,15 +106,10 @@ class SpectFormerH(SizedHierarchy):
     def finish(self, variant: SpectFormerHVariant) -> None:
         """Put the class token and the second head in, and draw the weights."""
         dim = variant.dims[-1]
-        self.class_block: ClassBlock | None = None
-        if self.global_pool in ("avg", "gap"):
-            self.class_block = ClassBlock(dim, variant.num_heads[-1], variant.mlp_ratios[-1])
-        # after the class attention, not before it
-        self.last_norm: nn.Module = nn.LayerNorm(dim, eps=NORM_EPS)
+        token = partial(ClassBlock, dim, variant.num_heads[-1], variant.mlp_ratios[-1])
+        self.read_by(token, nn.LayerNorm(dim, eps=NORM_EPS))
         self.aux_weight = variant.aux_weight
-        self.aux_head: nn.Linear | None = None
-        if variant.aux_weight and self.num_classes:
-            self.aux_head = nn.Linear(dim, self.num_classes)
+        self.register_module("aux_head", self._new_aux_head())
         _init(self)
 
     def forward(self, x: Tensor) -> Any:
@@ -118,20 +118,14 @@ class SpectFormerH(SizedHierarchy):
         logits = self.forward_head(z)
         if self.aux_head is None or not self.training:
             return logits
-        mean = self.position_logits(z).mean((1, 2))
-        return WithLosses(logits, {}, {"positions": Supervised(mean, self.aux_weight)})
+        return WithLosses(logits, {}, {"positions": Supervised(self.position_logits(z), self.aux_weight)})
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The map of `forward_features` -> logits, or the class token (B, C) where `pre_logits`."""
-        if self.class_block is not None and self.global_pool in ("avg", "gap"):
-            # of one position, so that its mean is itself
-            token = self.last_norm(self.class_block(x))
-            y = super().forward_head(token, pre_logits=pre_logits)
-            if pre_logits or self.training or self.aux_head is None:
-                return y
-            return y + self.position_logits(x).amax((1, 2)) / 2
-        # an output without pooling is what `forward_features` gives
-        return super().forward_head(self.last_norm(x) if self.global_pool else x, pre_logits=pre_logits)
+        y = super().forward_head(x, pre_logits=pre_logits)
+        if pre_logits or self.training or self.aux_head is None or not self.global_pool:
+            return y
+        return y + self.position_logits(x).amax((1, 2)) / 2
 
     def position_logits(self, x: Tensor) -> Tensor:
         """The second head on the map of `forward_features`: (B, H', W', num_classes).
@@ -144,20 +138,29 @@ class SpectFormerH(SizedHierarchy):
         return self.aux_head(self.last_norm(x))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new linear layer for `num_classes`, and a new pooling if one is named; of the second head too."""
+        """As `TokenHierarchy`; a new second head comes with the first."""
         super().reset_classifier(num_classes, global_pool)
-        if self.aux_head is not None:
-            old = self.aux_head.weight
-            new = nn.Linear(old.shape[1], num_classes) if num_classes else None
-            self.aux_head = new and new.to(device=old.device, dtype=old.dtype).train(self.training)
+        self.aux_head = self.as_here(self._new_aux_head())
 
-    def prune_intermediate_layers(self, *arguments: Any, **named: Any) -> list[int]:
-        """As `Hierarchy`; class token and second head go with the first head."""
-        taken = super().prune_intermediate_layers(*arguments, **named)
-        if not self.num_classes:
-            self.class_block = self.aux_head = None
-            self.last_norm = nn.Identity()
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """As `TokenHierarchy`; the second head goes with the first."""
+        stages = len(self.stages)
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or len(self.stages) < stages:
+            self.aux_weight, self.aux_head = 0.0, None
         return taken
+
+    def draw_part(self, module: nn.Module) -> None:
+        """As all parts are drawn."""
+        _init(module)
+
+    def _new_aux_head(self) -> nn.Linear | None:
+        """Where there is a first head to go with."""
+        if not (self.aux_weight and self.num_classes):
+            return None
+        return nn.Linear(self.num_features, self.num_classes)
 
 
 def _init(network: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qna._core.checks import natural, positive
+from qna._core.checks import natural, not_negative, positive
 from qna._core.errors import InvalidInput
 from qna.models.family import Variant
 
@@ -77,8 +77,7 @@ class SpectFormerHVariant(Variant):
             raise InvalidInput(f"a SpectFormer needs one number per stage in each of {given}")
         if self.spectral > len(self.depths):
             raise InvalidInput(f"of {len(self.depths)} stages at most all are spectral, got {self.spectral}")
-        if not self.aux_weight >= 0:
-            raise InvalidInput(f"aux_weight must be 0 or more, got {self.aux_weight}")
+        not_negative(type(self).__name__, aux_weight=self.aux_weight)
 
 
 # heads of 64 channels, where the authors' file has 6 heads whatever the channels

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from qna._core.errors import InvalidInput
 from qna.mixers import HyperZZWLocal2d
@@ -16,6 +16,7 @@ from qna.mixers.hyperzzw.fast_kernel import FastKernel, check_map_size, one_tap
 from qna.mixers.hyperzzw.slow_net import SlowNet
 from qna.mixers.hyperzzw.whole_map import gate
 from qna.models._parts.hierarchy import Stage
+from qna.models._parts.recompute import recomputed
 from qna.models._parts.scripting import NotScripted
 from qna.models._parts.stem import check_image_channels
 from qna.models.terminator.interaction import HyperChannelInteraction, HyperInteraction
@@ -123,12 +124,15 @@ class SlowFastBlock(NotScripted, nn.Module):
                 "call the network, or its stages as a whole"
             )
         image = x.permute(0, 3, 1, 2).contiguous()
-        views = [self._views(image), *(repeated(t.permute(0, 3, 1, 2), self.dim) for t in earlier)]
+        # side by side in one go: they are the largest map there is
+        views = self._views(image)
+        for t in earlier:
+            views += repeats(t.permute(0, 3, 1, 2), self.dim)
         y = F.gelu(self.norm(self.bottleneck(torch.cat(views, 1))))
         return self.drop(y + self.bias).permute(0, 2, 3, 1)
 
-    def _views(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 10 C, H, W)."""
+    def _views(self, image: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> ten of the same."""
         gated = gate(image, self.slow_net())
         fast = self.fast_kernel(image, gated)
         mixed = standardize_images(self.mix(image))
@@ -138,7 +142,7 @@ class SlowFastBlock(NotScripted, nn.Module):
         views += [F.silu(seen), self.interaction(seen, image)]
         x, m, h = (t.permute(0, 2, 3, 1) for t in (image, mixed, weighed))
         local = (self.local0(h, x), self.local1(x, h), self.local2(x, m), self.local3(m, x))
-        return torch.cat([*views, *(t.permute(0, 3, 1, 2) for t in local)], 1)
+        return [*views, *(t.permute(0, 3, 1, 2) for t in local)]
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for a map of `size` = (B, H, W, dim), all slow nets among them."""
@@ -165,7 +169,7 @@ class LinkedStage(Stage):
         """Through its block."""
         (block,) = self
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, input, *earlier, use_reentrant=False)
+            return recomputed(block, input, *earlier)
         return block(input, *earlier)
 
 
@@ -185,6 +189,16 @@ class LinkedStages(nn.Sequential):
         """(B, H, W, C) -> the map of the last stage."""
         return self.maps(input, len(self))[-1]
 
+    def __getitem__(self, index: Any) -> Any:
+        """A stage, or several: linked where they are the first, as maps before others would be missing."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        kept = range(len(self))[index]
+        stages = [self[i] for i in kept]
+        if kept != range(len(kept)):
+            return nn.Sequential(*stages)
+        return LinkedStages(*stages, earlier=self.earlier[: len(kept)])
+
     def maps(self, x: Tensor, count: int) -> list[Tensor]:
         """Of the first `count` stages."""
         maps: list[Tensor] = []
@@ -194,6 +208,12 @@ class LinkedStages(nn.Sequential):
         return maps
 
 
+def repeats(image: Tensor, dim: int) -> list[Tensor]:
+    """Of (B, C, H, W), what makes (B, dim, H, W) side by side: the channels again and again."""
+    whole, part = divmod(dim, image.shape[1])
+    return [image] * whole + [image[:, :part]] * (part > 0)
+
+
 def repeated(image: Tensor, dim: int) -> Tensor:
     """(B, C, H, W) -> (B, dim, H, W): the channels again and again."""
-    return image.repeat(1, -(-dim // image.shape[1]), 1, 1)[:, :dim]
+    return torch.cat(repeats(image, dim), 1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from qna._core.errors import InvalidInput
+
+# of gradients, in the order of their betas
+MEANS = ("fast_mean", "slow_mean")
 
 
 class Kar3(torch.optim.Optimizer):
@@ -26,12 +30,15 @@ class Kar3(torch.optim.Optimizer):
         betas: (b, c).
 
     Raises:
-        InvalidInput: the rate is negative or a beta not in [0, 1).
+        InvalidInput: the rate is negative or not finite, or `betas` are not two numbers in [0, 1).
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 1.215e-3, betas: tuple[float, float] = (0.5, 0.95)):
-        if lr < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise InvalidInput(f"Kar3: lr must be at least 0 and betas in [0, 1), got lr={lr}, betas={betas}")
+        if not 0 <= lr < math.inf or len(betas) != len(MEANS) or not all(0 <= beta < 1 for beta in betas):
+            raise InvalidInput(
+                f"Kar3: lr must be at least 0 and finite, and betas two numbers in [0, 1), got lr={lr}, "
+                f"betas={betas}"
+            )
         super().__init__(params, {"lr": lr, "betas": betas})
 
     @torch.no_grad()
@@ -47,8 +54,8 @@ class Kar3(torch.optim.Optimizer):
                     continue
                 state = self.state[p]
                 if not state:
-                    state["fast_mean"], state["slow_mean"] = torch.zeros_like(p), torch.zeros_like(p)
-                means = state["fast_mean"], state["slow_mean"]
+                    state.update({name: torch.zeros_like(p) for name in MEANS})
+                means = [state[name] for name in MEANS]
                 p.sub_(sum((mean.sign() for mean in means), p.grad.sign()), alpha=group["lr"])
                 for mean, beta in zip(means, group["betas"], strict=True):
                     mean.lerp_(p.grad, 1 - beta)

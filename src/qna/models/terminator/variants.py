@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qna._core.checks import positive, rate
+from qna._core.checks import not_negative, positive, rate
 from qna._core.errors import InvalidInput
 from qna.models.family import Variant
 
@@ -68,15 +68,21 @@ class TerminatorVariant(Variant):
             positive(owner, **{f"{name}[{i}]": n for i, n in enumerate(numbers)})
         if len(self.kernel_sizes) != LOCAL_BRANCHES or not all(k % 2 for k in self.kernel_sizes):
             raise InvalidInput(f"kernel_sizes must be {LOCAL_BRANCHES} odd numbers, got {self.kernel_sizes}")
+        if not isinstance(self.earlier, tuple | list):
+            raise InvalidInput(f"earlier must tell of every block which maps it reads, got {self.earlier!r}")
+        for name in ("batch_context", "running_stats"):
+            # a word would count as True whatever it says
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(f"{name} must be True or False, got {getattr(self, name)!r}")
         if not len(self.dims) == len(self.layers) == len(self.earlier):
             raise InvalidInput(
                 f"dims, layers and earlier must tell of as many blocks, got {len(self.dims)}, "
                 f"{len(self.layers)} and {len(self.earlier)}"
             )
-        if self.slow_loss < 0:
-            raise InvalidInput(f"slow_loss must be a weight of at least 0, got {self.slow_loss}")
+        not_negative(owner, slow_loss=self.slow_loss)
         for number, places in enumerate(self.earlier):
-            if not all(0 <= place < number - 1 for place in places):
+            listed = isinstance(places, tuple | list)
+            if not (listed and all(type(place) is int and 0 <= place < number - 1 for place in places)):
                 raise InvalidInput(f"earlier[{number}] must name blocks before {number - 1}, got {places}")
 
 

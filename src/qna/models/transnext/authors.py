@@ -27,7 +27,7 @@ _IN_BLOCK = {
     "mlp.conv.": "mlp.dwconv.dwconv.",
 }
 # made anew for the size of every map
-_TABLES = re.compile(
+TABLES = re.compile(
     r"(relative_pos_index|relative_coords_table)\d|block\d+\.\d+\.attn\.(seq_length_scale|padding_mask)"
 )
 
@@ -35,7 +35,7 @@ _TABLES = re.compile(
 def read(path: Path, model: str, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     """State dict of `model` from a file of the authors; tables that follow from sizes are left out."""
     build = partial(TransNeXt.of, TRANSNEXT[model], **arguments)
-    return read_authors(path, model, build, authors_name, classifier="head", left_out=_TABLES.fullmatch)
+    return read_authors(path, model, build, authors_name, classifier="head", left_out=TABLES.fullmatch)
 
 
 def authors_name(key: str, network: TransNeXt) -> str:

@@ -10,6 +10,7 @@ from qna.train.config import TrainConfig
 from qna.train.task import Task
 from qna.train.tasks.classification import Classification
 from qna.train.tasks.detection import Detection
+from qna.train.tasks.language import Language
 from qna.train.tasks.segmentation import Segmentation
 
 
@@ -23,6 +24,7 @@ class TaskRow:
         build: makes it.
         options: the group of `TrainConfig` that belongs to this task alone; None where it needs none.
         declines: options of the other groups that mean nothing to it.
+        unit: what its examples are called.
     """
 
     name: str
@@ -30,6 +32,7 @@ class TaskRow:
     build: Callable[[], Task]
     options: str | None = None
     declines: tuple[str, ...] = ()
+    unit: str = "images"
 
 
 TASKS = {
@@ -52,6 +55,19 @@ TASKS = {
                 *("crop_pct", "data_dir", "download"),
                 *("rotate", "shift", "zoom", "policy", "erase", "mixup", "cutmix", "smoothing"),
             ),
+        ),
+        TaskRow(
+            "language",
+            "which token comes next in text, or in sequences that ask for what was read before",
+            Language,
+            options="language",
+            declines=(
+                *("data_dir", "download", "image_size", "crop_pct"),
+                *("adapter", "adapter_args", "pretrained", "drop_path", "channels_last"),
+                *("crop", "rotate", "shift", "zoom", "flip", "color"),
+                *("policy", "erase", "mixup", "cutmix", "smoothing"),
+            ),
+            unit="sequences",
         ),
     )
 }
@@ -92,5 +108,6 @@ __all__ = [
     "check_options",
     "Classification",
     "Detection",
+    "Language",
     "Segmentation",
 ]

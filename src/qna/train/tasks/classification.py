@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -104,9 +105,16 @@ class Classification:
         return (batch.images,)
 
     def loss(self, output: Tensor, batch: Batch, seed: int) -> Tensor:
-        """Cross entropy, with smoothed targets."""
+        """Cross entropy, with smoothed targets; of a head on every position, the mean over them.
+
+        Args:
+            output: logits (B, classes), or (B, *positions, classes), each told the label of its image.
+            batch: images and labels.
+            seed: nothing is drawn.
+        """
         smoothing = 0.0 if self.mixer.smooths else self.config.augment.smoothing
-        return F.cross_entropy(output.float(), batch.labels.to(output.device), label_smoothing=smoothing)
+        labels = batch.labels.to(output.device).repeat_interleave(math.prod(output.shape[1:-1]), 0)
+        return F.cross_entropy(output.flatten(0, -2).float(), labels, label_smoothing=smoothing)
 
     def tally(self, device: torch.device | str) -> ClassTally:
         """Counts images per true and predicted class."""
