@@ -201,7 +201,7 @@ def on_no_device(row):
     assert {t.device.type for t in tensors(state)} == {"meta"}
 
 
-@clause()
+@contract.clause(lambda row: row.traits.causal, costly=True)
 def steps_compile_without_graph_breaks(row):
     mixer, x = build(row), sequences(row, dtype=torch.float32)
     torch._dynamo.reset()

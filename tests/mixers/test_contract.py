@@ -42,6 +42,12 @@ def test_compiles_with_inductor_and_dynamic_sizes(name):
     contract.hold(MIXERS[name], "compiles_with_inductor_and_dynamic_sizes")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name, row in MIXERS.items() if row.traits.causal])
+def test_steps_compile_without_graph_breaks(name):
+    contract.hold(MIXERS[name], "steps_compile_without_graph_breaks")
+
+
 def test_an_exemption_is_run_and_must_fail():
     exempt = replace(MIXERS["QnA2d"], exempt={"an_empty_batch": "a toy"})
     with pytest.raises(pytest.fail.Exception, match=r"QnA2d passes an_empty_batch: the exemption \(a toy\)"):

@@ -6,7 +6,7 @@ from qna.mixers.causal.full import CausalAttention1d
 from qna.mixers.causal.gated import GatedCausalAttention1d
 from qna.mixers.causal.linear import CausalLinearAttention1d
 from qna.mixers.causal.sliding import SlidingAttention1d
-from qna.mixers.causal.titans import NeuralMemory1d
+from qna.mixers.causal.titans import MemoryAsContext1d, MemoryAsGate1d, MemoryAsLayer1d, NeuralMemory1d
 
 __all__ = [
     "ROWS",
@@ -14,6 +14,9 @@ __all__ = [
     "CausalLinearAttention1d",
     "CoreContextAttention1d",
     "GatedCausalAttention1d",
+    "MemoryAsContext1d",
+    "MemoryAsGate1d",
+    "MemoryAsLayer1d",
     "NeuralMemory1d",
     "SlidingAttention1d",
 ]

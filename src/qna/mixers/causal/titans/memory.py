@@ -16,7 +16,7 @@ from qna._core import checks
 from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.causal.mixer import CausalMixer
-from qna.mixers.causal.titans.learning import Lesson, Weights, learned, lesson, read, spread
+from qna.mixers.causal.titans.learning import Lesson, Weights, forward, learned, lesson, read, spread
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
@@ -154,7 +154,7 @@ class NeuralMemory1d(CausalMixer):
         parts, begin, n = [], 0, x.shape[1]
         with without_autocast(x.device):
             query, key, value = (self._heads(t).to(weights[0].dtype) for t in (query, key, value))
-            query, key = (t / t.norm(dim=-1, keepdim=True).clamp(min=1e-6) for t in (query, key))
+            query, key = _of_norm_one(query), _of_norm_one(key)
             while begin < n:
                 stop = min(n, begin + self.chunk - len(open_lesson))
                 new = lesson(
@@ -174,6 +174,19 @@ class NeuralMemory1d(CausalMixer):
             y = self.norm(y.to(self.norm.weight.dtype)).transpose(1, 2).flatten(2)
         y = y.to(x.dtype) * apply_linear(self.gate, x).sigmoid()
         return apply_linear(self.out, y), state.after(n, tail=tail, **_named(weights, momenta, open_lesson))
+
+    def recall(self, x: Tensor, weights: Weights) -> Tensor:
+        """What weights give back for tokens that they do not learn from: (B, N, C) -> (B, N, C).
+
+        Args:
+            x: tokens; their queries pass no convolution.
+            weights: of each layer, (B, heads, out, in), as a state holds them.
+        """
+        query = self._heads(F.silu(apply_linear(self.query, x)))
+        with without_autocast(x.device):
+            query = _of_norm_one(query.to(weights[0].dtype))
+            y = self.norm(forward(weights, query).to(self.norm.weight.dtype))
+        return y.transpose(1, 2).flatten(2).to(x.dtype)
 
     def macs(self, size: Sequence[int]) -> int:
         """Multiply-adds for sequences of `size` = (B, N, dim)."""
@@ -241,6 +254,10 @@ class NeuralMemory1d(CausalMixer):
         return weights, momenta, Lesson(inputs, errors, state["rate"], state["keep"], state["forget"])
 
 
+def _of_norm_one(t: Tensor) -> Tensor:
+    return t / t.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
 def _nothing(taught: Lesson) -> Lesson:
     """The lesson of no token."""
     inputs, errors = (tuple(t[:, :, :0] for t in every) for every in (taught.inputs, taught.errors))
@@ -267,6 +284,6 @@ ROW = MixerRow(
         differs="heads, SiLU inside the memory and the norm and gate behind it are our choice; gates are per "
         "token and head",
     ),
-    Example((9,), {"num_heads": 2, "chunk": 4, "step": 0.01, "decay": False}),
+    Example((9,), {"num_heads": 2, "chunk": 16, "step": 0.01, "decay": False}),
     Traits(1, heads=True, causal=True),
 )
