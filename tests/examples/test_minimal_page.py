@@ -49,7 +49,8 @@ def test_its_command_is_read():
     (command,) = re.findall(r"^    qna train (.*)$", PAGE, re.MULTILINE)
     words = ["digits" if word == "photos/" else word for word in shlex.split(command)]
     network = parse(words).network
-    chosen = adapter(network.adapter, **network.adapter_arguments())
+    ((name, arguments),) = network.adapters()
+    chosen = adapter(name, **arguments)
     assert chosen == MinimalForm("symmetric", "full", heads=1, mlp=False)
 
 

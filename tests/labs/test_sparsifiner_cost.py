@@ -9,19 +9,19 @@ from qna.labs.sparsifiner_cost.verdict import made_up, verdict
 
 
 def test_times_are_of_networks_and_of_parts():
-    config = SparsifinerCostConfig(model="test_vit", seconds=0.001, layers=(1, 2))
+    config = SparsifinerCostConfig(model="vit_tiny_patch16_224", seconds=0.001, layers=(1, 2))
     figures = time_size(config, 64)
     taken = {(f.case, f.provider): f.p50 for f in figures if f.metric == "time"}
     assert len(taken) == 3 + 4
     assert min(taken.values()) > 0
     macs = {f.provider: f.p50 for f in figures if f.metric == "macs"}
-    # 17 tokens of 64 channels in 2 heads, 6 blocks; 64 x 64 x 3 pixels and 10 classes
-    dense = 2 * 17**2 * 32
-    assert macs[WHOLE] == pytest.approx((6 * (10 * 17 * 64**2 + 2 * dense) + 16 * 768 * 64 + 640) / 1e6)
+    # 17 tokens of 192 channels in 3 heads, 12 blocks; 64 x 64 x 3 pixels and 10 classes
+    dense = 2 * 17**2 * 64
+    assert macs[WHOLE] == pytest.approx((12 * (12 * 17 * 192**2 + 3 * dense) + 16 * 768 * 192 + 1920) / 1e6)
     # a predictor of a rank of 2, and 5 of 17 keys for 16 tokens
-    kept = 2 * 32 * (17 + 16 * 5)
-    predictor = 33 * 32 * 16 + 33 * 16 * 2 + 16 * 17 * 2
-    assert macs[SPARSE] - macs[WHOLE] == pytest.approx(6 * 2 * (kept + predictor - dense) / 1e6)
+    kept = 2 * 64 * (17 + 16 * 5)
+    predictor = 33 * 64 * 32 + 33 * 32 * 2 + 16 * 17 * 2
+    assert macs[SPARSE] - macs[WHOLE] == pytest.approx(12 * 3 * (kept + predictor - dense) / 1e6)
 
 
 def test_the_rule():

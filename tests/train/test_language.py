@@ -181,7 +181,7 @@ def test_the_loss_is_of_what_is_asked(config):
     [
         ({"smoothing": 0.2}, InvalidInput, "task language makes no use of smoothing=0.2: leave it at 0.1"),
         ({"image_size": 32}, InvalidInput, "task language makes no use of image_size=32"),
-        ({"adapter": "evit"}, InvalidInput, "task language makes no use of adapter=evit"),
+        ({"adapter": ("evit",)}, InvalidInput, "no use of adapter="),
         ({"data": "nowhere"}, InvalidInput, "'nowhere' is neither a file or folder of text"),
         ({"data": "recal:pairs=2"}, InvalidInput, "'recal:pairs=2' is neither a file or folder of text"),
         ({"data": "recall:pair=2", "limit": 0}, UnknownName, "unknown option of recall 'pair'"),

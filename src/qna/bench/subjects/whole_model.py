@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from qna._core.backends import use_backend
 from qna._core.errors import UnknownName
-from qna._core.with_losses import WithLosses
 from qna.bench.measure.contender import BACKWARD, FORWARD
 from qna.bench.measure.gate import WrongOutput, check
 from qna.bench.subjects.peers.compiled import compiled
@@ -140,9 +139,10 @@ class ModelWork:
         self.model.zero_grad(set_to_none=True)
         with self._autocast():
             output = self.run(self.images)
-            losses = sum(output.losses.values()) if isinstance(output, WithLosses) else 0
-            logits = output.output if isinstance(output, WithLosses) else output
-            loss = F.cross_entropy(logits, self.labels) + losses
+            # `WithLosses`, asked by field: an older package that is measured may not have it
+            beside = getattr(output, "losses", None)
+            logits = output if beside is None else output.output
+            loss = F.cross_entropy(logits, self.labels) + sum((beside or {}).values())
         loss.backward()
 
     def _step(self) -> None:

@@ -31,7 +31,7 @@ LAB = Lab(
     "chosen keys alone, and all products with the others masked.",
     rule=RULE,
     config=SparsifinerCostConfig,
-    tiny=SparsifinerCostConfig(model="test_vit", sizes=(64, 96), layers=(1, 2), seconds=0.001),
+    tiny=SparsifinerCostConfig(model="vit_tiny_patch16_224", sizes=(64, 96), layers=(1, 2), seconds=0.001),
     run=run,
     verdict=verdict,
     examples=EXAMPLES,

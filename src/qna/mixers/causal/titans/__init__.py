@@ -7,4 +7,4 @@ from qna.mixers.causal.titans.memory import NeuralMemory1d
 
 __all__ = ["ROWS", "MemoryAsContext1d", "MemoryAsGate1d", "MemoryAsLayer1d", "NeuralMemory1d"]
 
-ROWS = (memory.ROW, context.ROW, beside.GATE_ROW, beside.LAYER_ROW)
+ROWS = (memory.ROW, context.ROW, *beside.ROWS)

@@ -146,7 +146,7 @@ class MemoryAsLayer1d(MemoryBeside):
 _STEPS = "mixers inside go on from states, by step, which no hook sees"
 _MEMORY = {"chunk": 16, "step": 0.01, "decay": False}
 _EXAMPLE = {"num_heads": 2, "window": 3, "persistent": 2, "memory": _MEMORY}
-GATE_ROW, LAYER_ROW = (
+ROWS = tuple(
     MixerRow(
         mixer,
         replace(ABOUT, differs=differs),
