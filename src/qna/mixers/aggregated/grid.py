@@ -61,7 +61,7 @@ def pooled_axes(space: tuple[int, ...], cells: tuple[int, ...]) -> tuple[PooledA
 def pool(x: Tensor, axes: tuple[PooledAxis, PooledAxis]) -> Tensor:
     """The mean of each cell: (B, H, W, C) -> (B, cells down, cells across, C)."""
     rows, columns = axes
-    if any(map(is_open, (*rows, *columns))):
-        # exporters have no adaptive pooling to a size that is open
+    if torch.compiler.is_compiling() or any(map(is_open, (*rows, *columns))):
+        # exporters, and Inductor with open sizes, have no adaptive pooling to a size that is open
         return torch.einsum("ph,bhwc,qw->bpqc", rows.averages(x), x, columns.averages(x))
     return F.adaptive_avg_pool2d(as_image(x), (rows.cells, columns.cells)).movedim(1, -1)
