@@ -311,6 +311,10 @@ ROW = MixerRow(
         "every layer; no dropout of attention",
         status="exact",
     ),
-    Example((9,), {"num_heads": 4, "kv_heads": 2, "window": 3, "group": 2}),
+    Example(
+        (9,),
+        {"num_heads": 4, "kv_heads": 2, "window": 3, "group": 2},
+        long={"window": 1024, "group": 16},
+    ),
     Traits(1, heads=True, causal=True),
 )

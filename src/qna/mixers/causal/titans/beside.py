@@ -150,7 +150,7 @@ ROWS = tuple(
     MixerRow(
         mixer,
         replace(ABOUT, differs=differs),
-        Example((9,), _EXAMPLE),
+        Example((9,), _EXAMPLE, long={"window": 1024, "memory": {"chunk": 64}}),
         Traits(1, heads=True, causal=True),
         exempt={"hooks_fire_on_every_module": _STEPS},
     )

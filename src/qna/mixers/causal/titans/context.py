@@ -186,6 +186,7 @@ ROW = MixerRow(
             "persistent": 2,
             "memory": {"chunk": 16, "step": 0.01, "decay": False},
         },
+        long={"segment": 1024, "memory": {"chunk": 64}},
     ),
     Traits(1, heads=True, causal=True),
     exempt={"hooks_fire_on_every_module": "the memory goes on from a state, by step, which no hook sees"},
