@@ -37,3 +37,20 @@ def test_the_memory_does_not_grow(found):
     assert found["later"].length == 440
     for name in ("beside", "before", "context"):
         assert found[name](torch.randn(1, 70, 64)).shape == (1, 70, 64)
+
+
+def test_the_figures_are_those_of_the_rows():
+    from qna.bench.measure import rows
+
+    (name,) = re.findall(r"`(\S+-sequence-memories\.csv)`", PAGE)
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    table = re.findall(r"^\| `(\w+1d)` \| ([\d, |]+) \|$", PAGE, re.MULTILINE)
+    assert len(table) == 5
+    cases = [f"{what}-{n}x256-float32" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
+    for mixer, cells in table:
+        assert cells.split(" | ") == [f"{measured[mixer, case]:,.0f}" for case in cases]
+    full, cores = (
+        [measured[f"{name}Attention1d", case] for case in cases] for name in ("Causal", "CoreContext")
+    )
+    assert [round(cores[i] / full[i], 1) for i in (2, 5)] == [4.6, 3.0]
