@@ -273,8 +273,4 @@ ROW = MixerRow(
     ),
     Example((6, 7), {"num_heads": 2, "kernel_size": 5, "small_kernel_size": 3}),
     Traits(2, heads=True),
-    {
-        "compiles_with_inductor_and_dynamic_sizes": "inductor (torch 2.13) cannot order the symbolic strides "
-        "of the convolutions' maps"
-    },
 )
