@@ -93,6 +93,8 @@ def test_limits_of_the_loss():
 
 
 def test_the_loss_is_its_definition():
+    # with some draws no column is above the threshold
+    torch.manual_seed(0)
     weights = (2 * torch.randn(3, 4, 9, 9) + 2 * torch.randn(9)).double().softmax(-1)
     rows, found = weights.mean(1), []
     for image in rows:
