@@ -10,8 +10,7 @@ import torch.nn.functional as F
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.adapters import GatedAttention, adapter
-from qna.adapters.gated import POSITIONS
-from qna.parts.head_gate import HeadGate
+from qna.parts.head_gate import POSITIONS, HeadGate
 from tests.adapters.bases import BASES, SMALL
 from tests.adapters.contract import images
 

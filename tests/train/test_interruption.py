@@ -1,17 +1,16 @@
 """A run that is stopped at any moment goes on bit for bit, seen from inside one process."""
 
-import json
 import os
 import signal
 
 import pytest
-import torch
 
 from qna._core.errors import InvalidInput
 from qna.train import Observer, RunStopped, fit, learner, resume
 from qna.train.checkpoint import load_tensors, save_tensors
 from qna.train.loop import Training
 from qna.train.tasks import Classification
+from tests.train.stopping import assert_same_end
 
 
 class Losses(Observer):
@@ -50,21 +49,6 @@ def varied(config, changed):
     )
 
 
-def log(folder):
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("seconds", None)
-    return lines
-
-
-def assert_same_end(a, b):
-    assert log(a.folder) == log(b.folder)
-    for name in ("model.safetensors", "checkpoint.safetensors"):
-        x, y = load_tensors(a.folder / name)[0], load_tensors(b.folder / name)[0]
-        assert x.keys() == y.keys()
-        assert all(torch.equal(x[k], y[k]) for k in x)
-
-
 # 6 updates in 3 epochs: the second epoch is under way after update 3 and ends with update 4
 @pytest.mark.parametrize("at", [3, 4])
 def test_a_signal_ends_after_the_update_and_the_rest_is_bit_for_bit(varied, at):
@@ -81,7 +65,7 @@ def test_a_signal_ends_after_the_update_and_the_rest_is_bit_for_bit(varied, at):
     outcome = resume(folder, rest)
     assert {**first.losses, **rest.losses} == whole.losses
     assert not set(first.losses) & set(rest.losses)
-    assert_same_end(outcome, expected)
+    assert_same_end(outcome.folder, expected.folder)
 
 
 class Killed(BaseException):
@@ -105,7 +89,7 @@ def test_after_a_crash_the_run_goes_on_from_its_last_checkpoint(varied, at):
     # the last checkpoint is after an even update or an epoch, which is the same here
     assert min(rest.losses) == (at - 1) // 2 * 2 + 1
     assert rest.losses == {step: whole.losses[step] for step in rest.losses}
-    assert_same_end(outcome, expected)
+    assert_same_end(outcome.folder, expected.folder)
     assert not list(folder.glob(".*"))
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -11,14 +9,14 @@ import torch.nn.functional as F
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.data.text import UNSCORED, Bytes, TokenBatch
-from qna.train import Observer, RunStopped, TrainConfig, fit, resume
-from qna.train.checkpoint import load_tensors
+from qna.train import RunStopped, TrainConfig, fit, resume
 from qna.train.config import ImageOptions, LanguageOptions, NetworkOptions, OptimOptions, RunOptions
 from qna.train.recipes import recipe_for
 from qna.train.reload import load_classifier, task_of
 from qna.train.reload_language import load_language
 from qna.train.tasks.language import Language
-from tests.train.processes import log, torchrun
+from tests.train.processes import torchrun
+from tests.train.stopping import Stop, assert_same_end
 
 MIXERS = "mixers=('CausalAttention1d',('SlidingAttention1d',{'window':5}),'CausalLinearAttention1d')"
 
@@ -87,23 +85,6 @@ def test_it_learns_to_recall(config, changed):
     assert outcome.metrics["right"] > 0.6
     assert "bits_per_byte" not in outcome.metrics
     assert load_language(str(outcome.folder)).tokens is None
-
-
-class Stop(Observer):
-    def __init__(self, at):
-        self.at = at
-
-    def update(self, step, epoch, loss):
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def assert_same_end(a, b):
-    assert log(a) == log(b)
-    for name in ("model.safetensors", "checkpoint.safetensors"):
-        x, y = load_tensors(a / name)[0], load_tensors(b / name)[0]
-        assert x.keys() == y.keys()
-        assert all(torch.equal(x[k], y[k]) for k in x)
 
 
 @pytest.mark.parametrize("data", [None, "recall:pairs=2"])

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shlex
-import signal
 
 import numpy as np
 import pytest
@@ -15,8 +13,7 @@ from PIL import Image
 from qna._core.errors import InvalidInput, UnknownName
 from qna.data.masks import MaskBatch, save_mask
 from qna.eval import RegionTally, judge_regions, segment
-from qna.train import Observer, RunStopped, TrainConfig, fit, resume
-from qna.train.checkpoint import load_tensors
+from qna.train import RunStopped, TrainConfig, fit, resume
 from qna.train.config import (
     AugmentOptions,
     ImageOptions,
@@ -29,7 +26,8 @@ from qna.train.recipes import recipe_for
 from qna.train.reload import load_classifier, task_of
 from qna.train.reload_segmenter import load_segmenter
 from qna.train.tasks.segmentation import Segmentation
-from tests.train.processes import log, torchrun
+from tests.train.processes import torchrun
+from tests.train.stopping import Stop, assert_same_end
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -93,23 +91,6 @@ def test_it_learns_what_is_there_to_see(config, changed):
         found = segment(segmenter, image)
         assert found.shape == mask.shape
         assert ((found == mask) | (mask == 255)).mean() > 0.8
-
-
-class Stop(Observer):
-    def __init__(self, at):
-        self.at = at
-
-    def update(self, step, epoch, loss):
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def assert_same_end(a, b):
-    assert log(a) == log(b)
-    for name in ("model.safetensors", "checkpoint.safetensors"):
-        x, y = load_tensors(a / name)[0], load_tensors(b / name)[0]
-        assert x.keys() == y.keys()
-        assert all(torch.equal(x[k], y[k]) for k in x)
 
 
 @pytest.mark.parametrize("model", ["qna_unet_nano", "test_resnet"])

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
-from qna.parts.head_gate import ACTIVATIONS, POSITIONS, HeadGate, Position
+from qna.mixers import MIXERS
+from qna.parts.head_gate import Gates, HeadGate
 
 
 @dataclass(frozen=True)
-class GatedAttention(Adapter):
+class GatedAttention(Gates, Adapter):
     """Put gates into the attention of a plain vision transformer (Qiu et al., NeurIPS 2025).
 
     A gate is ``sigmoid(x W)`` of the normed input x, for each position and head, without bias, and stands
@@ -26,37 +26,16 @@ class GatedAttention(Adapter):
 
     The weights that were there keep their names. No gate is open at first: with W = 0 the heads' output is
     halved. A large `bias` opens them, from which on a trained network computes what it did; see
-    `qna.parts.head_gate.HeadGate` for the other options.
+    `qna.parts.head_gate.Gates` for the other options.
 
     Attributes:
-        position: "output", "value", "key", "query" or "projected".
-        per: a gate for each "channel", or for each "head".
-        shared: all heads have the same gates.
-        add: gates are added, not multiplied.
-        activation: "sigmoid", "silu" or "ns-sigmoid", ``0.5 + 0.5 sigmoid``; None for sigmoid, and silu where
-            they are added.
-        depends: gates are computed from the input; else they are parameters.
-        bias: what their bias begins with; None for none.
         layers: blocks that get them; None for all.
     """
 
     name: ClassVar[str] = "gated"
     beside: ClassVar[frozenset[str]] = frozenset({"evit", "vpt", "vfpt", "tcpa"})
 
-    position: Position = "output"
-    per: Literal["channel", "head"] = "channel"
-    shared: bool = False
-    add: bool = False
-    activation: str | None = None
-    depends: bool = True
-    bias: float | None = None
     layers: tuple[int, ...] | None = None
-
-    def __post_init__(self):
-        check_choice("position", self.position, POSITIONS)
-        check_choice("per", self.per, ("channel", "head"))
-        if self.activation is not None:
-            check_choice("activation", self.activation, ACTIVATIONS)
 
     def transform(self, network: Any) -> list[str]:
         """Put gated attention into each of `layers`."""
@@ -77,12 +56,7 @@ class GatedAttention(Adapter):
                 weight.shape[1],
                 old.num_heads,
                 old.head_dim,
-                per=self.per,
-                shared=self.shared,
-                add=self.add,
-                activation=self.activation,
-                depends=self.depends,
-                bias=self.bias,
+                **self.options(),
             ).to(device=weight.device, dtype=weight.dtype)
             blocks[i].attn = GatedSelfAttention(old, gate, self.position).train(old.training)
         return []
@@ -139,15 +113,12 @@ class GatedSelfAttention(AroundAttention):
 
 ROW = AdapterRow(
     GatedAttention,
-    About(
-        "Gated Attention for Large Language Models: Non-linearity, Sparsity, and Attention-Sink-Free",
-        "Qiu, Wang, Zheng et al.",
-        "NeurIPS 2025",
-        "2505.06708",
-        "the abstract; the authors' code, qiuzh20/gated_attention (MIT)",
-        "the authors gate the attention of language models; here it is a vision transformer's, and gates "
-        "have maps of their own where theirs share one with the queries",
-        "formula",
+    replace(
+        MIXERS["GatedCausalAttention1d"].about,
+        read="the abstract; the authors' code, qiuzh20/gated_attention (MIT)",
+        differs="the authors gate the attention of language models; here it is a vision transformer's, and "
+        "gates have maps of their own where theirs share one with the queries",
+        status="formula",
     ),
     "a sigmoid of the attention's input closes what a head has to say, in one of five places",
     {"per": "channel", "bias": 1.0},

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
+from qna.models.fan import TAP_FAN_FAMILY
 from qna.parts.losses import LossOutlet, ReturnLosses
 from qna.parts.recompute import averages_kept, recomputing
 from qna.parts.token_pool import TokenAwarePool2d, attention_diversification
@@ -137,15 +137,10 @@ class JudgedAttention(AroundAttention):
 
 ROW = AdapterRow(
     TAPADL,
-    About(
-        "Robustifying Token Attention for Vision Transformers",
-        "Guo, Stutz, Schiele",
-        "ICCV 2023",
-        "2303.11126",
-        "the authors' code, guoyongcs/TAPADL at 6e4dbff (MIT)",
-        "the authors build FAN and RVT with it; here it is put around any plain vision transformer, whose "
-        "class token is not averaged. Their mean over L layers divides by L + 1e-6",
-        "exact",
+    replace(
+        TAP_FAN_FAMILY.about,
+        differs="the authors build FAN and RVT with it; here it is put around any plain vision transformer, "
+        "whose class token is not averaged. Their mean over L layers divides by L + 1e-6",
     ),
     "attention reads tokens averaged over neighbourhoods of their own choice, and a loss keeps it from "
     "being alike",

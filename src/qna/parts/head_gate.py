@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,45 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     # never below a half, so that little is closed
     "ns-sigmoid": lambda x: 0.5 + 0.5 * torch.sigmoid(x),
 }
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Where gates stand and what they are; see `HeadGate`.
+
+    Attributes:
+        position: after the heads' output (G1 of the paper), on "value" (G2), "key" (G3) or "query" (G4), or
+            after the projection, "projected" (G5).
+        per: a gate for each "channel" of a head, or one for each "head".
+        shared: all heads have the same gates.
+        add: gates are added, not multiplied.
+        activation: "sigmoid", "silu" or "ns-sigmoid"; None for sigmoid, and silu where they are added.
+        depends: computed from the input; else they are parameters.
+        bias: what their bias begins with; None for none, as published.
+    """
+
+    position: Position = "output"
+    per: Literal["channel", "head"] = "channel"
+    shared: bool = False
+    add: bool = False
+    activation: str | None = None
+    depends: bool = True
+    bias: float | None = None
+
+    def __post_init__(self):
+        check_choice("position", self.position, POSITIONS)
+        check_choice("per", self.per, ("channel", "head"))
+        if self.activation is not None:
+            check_choice("activation", self.activation, ACTIVATIONS)
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `HeadGate`."""
+        return {f.name: getattr(self, f.name) for f in fields(Gates) if f.name != "position"}
+
+    def in_words(self) -> str:
+        """What differs from the defaults, in a line."""
+        given = [f for f in fields(Gates) if getattr(self, f.name) != f.default]
+        return f"Gates({', '.join(f'{f.name}={getattr(self, f.name)}' for f in given)})"
 
 
 class HeadGate(nn.Module):

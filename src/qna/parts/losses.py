@@ -77,9 +77,3 @@ def with_mean(output: object, name: str, weight: float, left: list[Tensor]) -> o
     if isinstance(output, WithLosses):
         return output._replace(losses={**output.losses, name: output.losses.get(name, 0) + mean})
     return WithLosses(output, {name: mean})
-
-
-def taken_mean(outlets: Iterable[LeavesLosses]) -> Tensor | None:
-    """The mean over what outlets hold, which is taken away; None where they hold nothing."""
-    left = [loss for outlet in outlets for loss in outlet.take()]
-    return torch.stack(left).mean() if left else None

@@ -5,8 +5,8 @@ import torch
 
 from qna._core.errors import InvalidInput, UnknownName
 from qna.mixers import CausalAttention1d, GatedCausalAttention1d
-from qna.mixers.causal.gated import Gates, from_fused, to_fused
-from qna.parts.head_gate import POSITIONS
+from qna.mixers.causal.gated import from_fused, to_fused
+from qna.parts.head_gate import POSITIONS, Gates
 from tests.mixers.causal.test_attention import their_attention
 from tests.mixers.contract import randomise
 

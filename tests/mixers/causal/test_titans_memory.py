@@ -208,3 +208,15 @@ def test_a_deep_memory_that_forgot_all_stays_empty_and_a_linear_one_learns_again
         nothing = tuple(torch.zeros(1, 1, 3, 3, dtype=torch.float64) for _ in range(depth))
         _, weights, _ = run(nothing, key, value, query, gates(0.1, 0, 0), 4)
         assert bool(weights[-1].any()) is learns
+
+
+@pytest.mark.parametrize(
+    ("chunk", "step", "stays"), [(16, 0.05, True), (64, 0.05, True), (128, 0.05, False), (64, 0.1, False)]
+)
+def test_how_large_steps_may_be(chunk, step, stays):
+    """What the docstring says of two layers at their first weights, with random input."""
+    torch.manual_seed(0)
+    mixer = NeuralMemory1d(256, num_heads=8, chunk=chunk, step=step).eval()
+    with torch.no_grad():
+        y, _ = mixer.step(torch.randn(1, 8192, 256), mixer.init_state(1))
+    assert bool(y.isfinite().all()) is stays

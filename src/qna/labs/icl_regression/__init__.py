@@ -35,13 +35,13 @@ LAB = Lab(
         venue="ICML 2025",
         arxiv="2503.12734",
         read="the authors' code, XintianPan/ICL_linear at 87ed34f (no licence)",
-        differs="some thousand steps of a larger rate instead of 500,000. Their tasks have noise of "
-        "standard deviation 0.01 in the code and answers of two tasks without scaling; here every task's "
-        "weights are scaled by the covariates that it sees. In a first run, from one start each, one of "
-        "two seeds ended with two heads of one sign, whose error is a single head's: 30,000 steps did not "
-        "free it, nor did other rates. So the best of four starts counts now, of every contender. A second "
-        "run held KQ to the pattern in the column that meets the query's answer too, which is 0 and "
-        "teaches nothing (off by 43 %, direction only); that column does not count now",
+        differs="some thousand steps of a larger rate instead of 500,000. Their tasks have noise of standard "
+        "deviation 0.01 in the code and answers of two tasks without scaling; here every task's weights are "
+        "scaled by the covariates that it sees. In a first run, from one start each, one of two seeds ended "
+        "with two heads of one sign, whose error is a single head's, and neither more steps nor other rates "
+        "freed it. So the best of four starts counts now, of every contender. A second run held KQ to the "
+        "pattern in the column that meets the query's answer too, which is 0 and teaches nothing, and came "
+        "out as direction only; that column does not count now",
         status="exact",
     ),
     claim="Attention with softmax and two or more heads, trained to regress linearly within a prompt, "

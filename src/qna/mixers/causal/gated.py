@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,49 +14,9 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput, check_choice
 from qna.mixers.causal.full import CausalAttention1d
 from qna.mixers.row import Example, MixerRow, Traits
-from qna.parts.head_gate import ACTIVATIONS, POSITIONS, HeadGate, Position
+from qna.parts.head_gate import Gates, HeadGate
 from qna.parts.linear import apply_linear
 from qna.parts.rotary import HALVES, Rotary
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Where gates stand and what they are; see `qna.parts.head_gate.HeadGate`.
-
-    Attributes:
-        position: after the heads' output (G1 of the paper), on "value" (G2), "key" (G3) or "query" (G4), or
-            after the projection, "projected" (G5).
-        per: a gate for each "channel" of a head, or one for each "head".
-        shared: all heads have the same gates.
-        add: gates are added, not multiplied.
-        activation: "sigmoid", "silu" or "ns-sigmoid"; None for sigmoid, and silu where they are added.
-        depends: computed from the input; else they are parameters.
-        bias: what their bias begins with; None for none, as published.
-    """
-
-    position: Position = "output"
-    per: Literal["channel", "head"] = "channel"
-    shared: bool = False
-    add: bool = False
-    activation: str | None = None
-    depends: bool = True
-    bias: float | None = None
-
-    def __post_init__(self):
-        check_choice("position of gates", self.position, POSITIONS)
-        check_choice("per", self.per, ("channel", "head"))
-        if self.activation is not None:
-            check_choice("activation of gates", self.activation, ACTIVATIONS)
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of `HeadGate`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "position"}
-
-    def __str__(self) -> str:
-        told = (
-            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default
-        )
-        return f"Gates({', '.join(told)})"
 
 
 class GatedCausalAttention1d(CausalAttention1d):
@@ -74,7 +34,7 @@ class GatedCausalAttention1d(CausalAttention1d):
         num_heads: this and the following are those of `SoftmaxAttention`.
         rope_dim: channels of a head that are turned, the first ones; None for all.
         qk_norm: queries and keys pass an RMSNorm (eps 1e-6) over a head's channels, as in Qwen3.
-        gates: a `Gates`, or a mapping of its fields.
+        gates: a `Gates`, or a mapping of its fields; None for its defaults.
 
     Raises:
         InvalidInput: heads do not divide, or channels of the output where they are gated by heads.
@@ -93,7 +53,7 @@ class GatedCausalAttention1d(CausalAttention1d):
         rope_scale: float = 1.0,
         rope_dim: int | None = None,
         qk_norm: bool = False,
-        gates: Gates | Mapping[str, Any] = Gates(),
+        gates: Gates | Mapping[str, Any] | None = None,
     ):
         super().__init__(
             dim,
@@ -115,7 +75,7 @@ class GatedCausalAttention1d(CausalAttention1d):
             self.rotary = Rotary(rope_dim, rope_base, rope_layout, rope_scale)
         made = (nn.RMSNorm(heads.head_dim, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2))
         self.query_norm, self.key_norm = made
-        self.where = _gates(gates)
+        self.where = _gates(gates or {})
         if self.where.position in ("key", "value"):
             shape = heads.kv_heads, heads.head_dim
         elif self.where.position == "projected":
@@ -129,7 +89,9 @@ class GatedCausalAttention1d(CausalAttention1d):
             shape = num_heads, heads.head_dim
         self.gates = HeadGate(dim, *shape, **self.where.options())
         # a text that no compiler has to make
-        self._told = f"rope_dim={rope_dim or heads.head_dim}, qk_norm={qk_norm}, gates={self.where}"
+        self._told = (
+            f"rope_dim={rope_dim or heads.head_dim}, qk_norm={qk_norm}, gates={self.where.in_words()}"
+        )
 
     def project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, normed, gated and turned where they are."""
@@ -245,7 +207,7 @@ def to_fused(mixer: GatedCausalAttention1d, layout: str) -> dict[str, Tensor]:
     heads, where = mixer.heads, mixer.where
     fused = where == Gates(per=where.per, bias=where.bias)
     if not fused or (layout == TRANSFORMERS and where.per == "head"):
-        raise InvalidInput(f"the layout of {layout} has no place for {where}")
+        raise InvalidInput(f"the layout of {layout} has no place for {where.in_words()}")
     shared = _shared(layout, heads.num_heads, heads.kv_heads)
     state = mixer.state_dict()
     found: dict[str, Tensor] = {}

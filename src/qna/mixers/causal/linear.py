@@ -23,7 +23,7 @@ from qna.parts.sequence_state import SequenceState
 
 
 class CausalLinearAttention1d(CausalMixer):
-    """Linear attention with a constant state (Katharopoulos et al., arXiv 2006.16236, equations 8 to 12)::
+    """Linear attention with a constant state (Katharopoulos et al., arXiv 2006.16236)::
 
         S_i = S_(i-1) + phi(k_i) v_i^T,   z_i = z_(i-1) + phi(k_i),   phi(t) = elu(t) + 1
         y_i = phi(q_i)^T S_i / (phi(q_i) . z_i)
@@ -130,7 +130,7 @@ ROW = MixerRow(
         authors="Katharopoulos, Vyas, Pappas et al.",
         venue="ICML 2020",
         arxiv="2006.16236",
-        read="the paper's equations",
+        read="descriptions of its recurrence; not the paper itself",
         differs="chunks of positions are taken at once; sums are in single precision at least",
         status="formula",
     ),

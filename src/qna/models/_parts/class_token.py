@@ -101,6 +101,11 @@ class TokenHierarchy(SizedHierarchy):
             self.last_norm = nn.Identity()
         return taken
 
+    @property
+    def cut_before_token(self) -> bool:
+        """Whether `prune_intermediate_layers` took the token and what reads it."""
+        return self._make_token is None
+
     def as_here(self, module: Module | None) -> Module | None:
         """A new part with initial weights, on the device, in the dtype and the mode of the others."""
         if module is None:

@@ -146,9 +146,8 @@ class SpectFormerH(TokenHierarchy):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """As `TokenHierarchy`; the second head goes with the first."""
-        stages = len(self.stages)
         taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head or len(self.stages) < stages:
+        if self.cut_before_token:
             self.aux_weight, self.aux_head = 0.0, None
         return taken
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput
-from qna._core.with_losses import WithLosses
 from qna.models._parts.sized import Parts
 from qna.models.authors_torch import read_authors
 from qna.models.family import Authors
@@ -21,7 +20,7 @@ from qna.models.transnext.authors import TABLES, authors_name
 from qna.models.transnext.network import TransNeXt
 from qna.models.transnext.variants import TRANSNEXT, TransNeXtVariant
 from qna.parts.head_router import RoutedHeads, why_no_routes
-from qna.parts.losses import taken_mean
+from qna.parts.losses import with_mean
 
 ABOUT = About(
     title="MoH: Multi-Head Attention as Mixture-of-Head Attention",
@@ -102,12 +101,9 @@ class MoHViT(TransNeXt):
         """(B, in_chans, H, W) -> logits (B, num_classes); in training with `balance`, `WithLosses`."""
         if not self.training or not self.balance:
             return super().forward(x)
-        routers = [mixer.head_gate for mixer in _mixers(self.stages)]
-        # what blocks left that were computed again in a backward pass
-        taken_mean(routers)
         logits = super().forward(x)
-        mean = taken_mean(routers)
-        return logits if mean is None else WithLosses(logits, {"balance": self.balance * mean})
+        left = [loss for mixer in _mixers(self.stages) for loss in mixer.head_gate.take()]
+        return with_mean(logits, "balance", self.balance, left)
 
 
 def _mixers(module: nn.Module) -> list[Any]:
