@@ -351,3 +351,16 @@ def test_refuses(name, arguments, message):
 def test_the_example_of_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "fan.md").read_text()
     exec(page.split("```python\n")[1].split("```")[0], {})
+
+
+def test_layers_begin_with_a_deviation_of_a_fiftieth():
+    torch.manual_seed(0)
+    model = timm.create_model(NANO)
+    drawn = [
+        m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name != "stages.2.1.linear"
+    ]
+    drawn += [model.stem.conv, model.stages[0][0].conv, model.stages[1][0].conv]
+    assert {layer.bias.abs().max().item() for layer in drawn} == {0.0}
+    for layer in drawn:
+        # a normal cut at two deviations has 0.0176
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)

@@ -239,3 +239,12 @@ def test_refuses(name, arguments, message):
 def test_the_example_of_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "spectformer.md").read_text()
     exec(page.split("```python\n")[1].split("```")[0], {})
+
+
+@pytest.mark.parametrize("name", [NANO, "spectformer_ti"])
+def test_linear_layers_begin_with_a_deviation_of_a_fiftieth(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name)
+    drawn = torch.cat([m.weight.flatten() for m in model.modules() if isinstance(m, torch.nn.Linear)])
+    # a normal cut at two deviations has 0.0176
+    assert drawn.std().item() == pytest.approx(0.02, rel=0.02)

@@ -13,7 +13,6 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.mixers.global_context.query import GlobalQuery
 from qna.mixers.row import Example, MixerRow, Traits
-from qna.parts.initializers import truncated_normal_
 from qna.parts.open_size import at_most, is_open
 from qna.parts.resize import cubic_matrix, resample
 from qna.parts.rows import PositionRows
@@ -72,7 +71,7 @@ class GlobalContextAttention2d(WindowedAttention):
             border="mask",
         )
         assert self.position_table is not None
-        truncated_normal_(self.position_table.data, 0.02)
+        nn.init.normal_(self.position_table.data, std=0.02)
         self.global_query = None if halvings is None else GlobalQuery(dim, halvings)
 
     def forward(self, x: Tensor, query: Tensor | None = None) -> Tensor:

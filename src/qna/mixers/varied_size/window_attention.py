@@ -19,7 +19,7 @@ from qna.mixers.varied_size.sampling import WindowGrid, read_between, shares_of_
 from qna.parts.attend import attend
 from qna.parts.head_gate import GatedHeads
 from qna.parts.image_view import as_image
-from qna.parts.initializers import init_linear_, truncated_normal_
+from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.offset_bias import offset_biases
 from qna.parts.open_size import is_open, part_of
@@ -99,7 +99,7 @@ class VariedSizeWindowAttention2d(GatedHeads, nn.Module):
         self.out = nn.Linear(self.out_dim, self.out_dim)
         init_linear_(self.qkv)
         init_linear_(self.out)
-        truncated_normal_(self.position_table.data, 0.02)
+        nn.init.normal_(self.position_table.data, std=0.02)
         if zero_init:
             for linear in (self.scales, self.offsets):
                 nn.init.zeros_(linear.weight)

@@ -16,7 +16,6 @@ from qna.models._parts.overlapping import init_convolution_
 from qna.models.fan.maps import SampleVarianceNorm
 from qna.parts.activation import apply_gelu
 from qna.parts.image_view import on_image
-from qna.parts.initializers import truncated_normal_
 from qna.parts.layer_scale import LayerScale
 from qna.parts.linear import apply_linear
 from qna.parts.losses import LossOutlet
@@ -88,7 +87,7 @@ class ChannelAttentionMlp(nn.Module):
         # torch's, where those of blocks have 1e-6
         self.norm = nn.LayerNorm(dim)
         for linear in (self.q, self.fc1, self.fc2):
-            truncated_normal_(linear.weight, 0.02)
+            nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
         init_convolution_(self.conv1)
         init_convolution_(self.conv2)
@@ -153,7 +152,7 @@ class FullyAttentionalBlock(MixerBlock):
         )
         self.pool: nn.Module = TokenAwarePool2d(dim, scales) if scales else nn.Identity()
         for linear in (self.mixer.qkv, self.mixer.out):
-            truncated_normal_(linear.weight, 0.02)
+            nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
@@ -196,7 +195,7 @@ class ClassReader(nn.Module):
     def __init__(self, dim: int, *, num_heads: int, hidden: int, depth: int):
         super().__init__()
         self.token = nn.Parameter(torch.empty(1, 1, dim))
-        truncated_normal_(self.token, 0.02)
+        nn.init.normal_(self.token, std=0.02)
         self.blocks = nn.Sequential(*(ClassReaderBlock(dim, num_heads, hidden) for _ in range(depth)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,7 +221,7 @@ class ClassReaderBlock(nn.Module):
         self.scale2 = LayerScale(dim, 1.0)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                truncated_normal_(module.weight, 0.02)
+                nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -244,7 +243,7 @@ class ConvNeXtBlock(nn.Module):
         self.mlp = ChannelMlp(dim, 4 * dim, approximate="none")
         self.scale = LayerScale(dim, 1e-6)
         for layer in (self.conv, self.mlp.fc1, self.mlp.fc2):
-            truncated_normal_(layer.weight, 0.02)
+            nn.init.normal_(layer.weight, std=0.02)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 

@@ -105,6 +105,11 @@ class PairedHalving(nn.Module):
         super().__init__()
         self.norm = SampleVarianceNorm(dim) if normed else nn.Identity()
         self.conv = nn.Conv2d(dim, out_dim, 2, stride=2)
+        if normed:
+            # it stands between stages of ConvNeXt and begins as their layers do
+            nn.init.normal_(self.conv.weight, std=0.02)
+            assert self.conv.bias is not None
+            nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, ceil(H / 2), ceil(W / 2), out_dim)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -15,7 +15,6 @@ from qna.models._parts.sized import Parts
 from qna.models.fan.blocks import ClassReader, ConvNeXtBlock, FullyAttentionalBlock, JudgedAttention2d
 from qna.models.fan.maps import ConvolvedPatchStem, FourierPosition, PairedHalving
 from qna.models.fan.variants import FANVariant
-from qna.parts.initializers import truncated_normal_
 from qna.parts.losses import with_mean
 
 
@@ -60,7 +59,9 @@ class FullyAttentionalNetwork(TokenHierarchy):
         stem: nn.Module = ConvolvedPatchStem(in_chans, dim)
         if hybrid:
             stem = NormedPatchStem(in_chans, variant.conv_dims[0], 4, norm_eps=NORM_EPS)
-            truncated_normal_(stem.conv.weight, 0.02)
+            nn.init.normal_(stem.conv.weight, std=0.02)
+            assert stem.conv.bias is not None
+            nn.init.zeros_(stem.conv.bias)
         return Parts(
             stem,
             stages,
@@ -77,6 +78,8 @@ class FullyAttentionalNetwork(TokenHierarchy):
             ClassReader, dim, num_heads=variant.num_heads, hidden=hidden, depth=variant.class_depth
         )
         self.read_by(token, nn.LayerNorm(dim, eps=NORM_EPS))
+        if self.num_classes:
+            nn.init.normal_(cast(nn.Linear, self.head.fc).weight, std=0.02)
         self.diversity = variant.diversity
         self.conv_dims = tuple(variant.conv_dims)
 

@@ -17,7 +17,6 @@ from qna.models._parts.stem import check_images
 from qna.parts.activation import apply_gelu
 from qna.parts.drop_path import DropPath
 from qna.parts.image_view import on_image
-from qna.parts.initializers import truncated_normal_
 from qna.parts.linear import apply_linear
 from qna.parts.mlp import ChannelMlp
 from qna.parts.resize import resize_table
@@ -32,7 +31,7 @@ class PositionedPatchStem(NotScripted, nn.Module):
         self.map_size = map_size
         self.conv = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
         self.position = nn.Parameter(torch.empty(1, map_size**2, dim))
-        truncated_normal_(self.position, 0.02)
+        nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, ceil(H / patch), ceil(W / patch), dim)."""

@@ -24,7 +24,6 @@ from qna.models.spectformer.blocks import (
     SpectralBlock,
 )
 from qna.models.spectformer.variants import SpectFormerHVariant, SpectFormerVariant
-from qna.parts.initializers import truncated_normal_
 
 
 class SpectFormer(SizedHierarchy):
@@ -165,7 +164,7 @@ class SpectFormerH(TokenHierarchy):
 def _init(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear):
-            truncated_normal_(module.weight, 0.02)
+            nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
