@@ -136,6 +136,24 @@ def test_labels_hold_the_end(name):
     assert filled(name, ends=False).labels(ANSWERS, 5) is ANSWERS
 
 
+def test_empty_batches_and_answers(name):
+    network = filled(name)
+    assert network(drawn(batch=0), ANSWERS[:0]).shape == (0, 5, 6)
+    assert point(network, drawn(batch=0)).answers.shape[0] == 0
+    assert network(drawn(), ANSWERS[:, :0]).shape == (3, 1, 6)
+    assert filled(name, ends=False)(drawn(), ANSWERS[:, :0]).shape == (3, 0, 5)
+
+
+def test_hooks_see_every_layer(name):
+    """Of the head its parts: it is asked once for the candidates and once for each step."""
+    network, seen = filled(name), set()
+    for part, module in network.named_modules():
+        module.register_forward_hook(lambda *_, part=part: seen.add(part))
+    network(drawn(), ANSWERS)
+    lists = {part for part, module in network.named_modules() if isinstance(module, torch.nn.ModuleList)}
+    assert {part for part, _ in network.named_modules()} - seen == {"head", *lists}
+
+
 def test_padding_changes_nothing(name):
     network = filled(name)
     points = drawn()
@@ -304,6 +322,8 @@ def test_contract(name):
     assert meta(points.to("meta"), ANSWERS.to("meta")).shape == (3, 5, 6)
 
 
+# an LSTM breaks torch's graph, and the compiler asks what it hands on for gradients
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiles(name):
     network = filled(name)
     compiled = torch.compile(network, backend="aot_eager")
@@ -355,6 +375,12 @@ def test_bad_input(name, call, words):
 def test_bad_arguments(name):
     with pytest.raises(InvalidInput, match="one choice for each input"):
         point(NETWORKS[name](ends=False), torch.zeros(1, 3, 2), most=2)
+    with pytest.raises(InvalidInput, match="as its weights are"):
+        NETWORKS[name]().init_state(torch.zeros(3, 5, 2, dtype=torch.float64))
+    network = NETWORKS[name]()
+    begun = network.init_state(torch.zeros(1, 5, 2))
+    with pytest.raises(InvalidInput, match="there are 5, got 5"):
+        network.step(torch.tensor([[5]]), begun)
     state = PointerNetwork(dim=8).init_state(torch.zeros(3, 5, 2))
     with pytest.raises(InvalidInput, match="made by"):
         NETWORKS[name]().step(ANSWERS[:, :0], state)

@@ -70,7 +70,7 @@ class PointerHead(nn.Module):
                 f"PointerHead: a dot product needs one width, got query_dim={query_dim} and "
                 f"candidate_dim={candidate_dim}; score='bilinear' takes two"
             )
-        if clip is not None and not 0 < clip < math.inf:
+        if clip is not None and (isinstance(clip, bool) or not 0 < clip < math.inf):
             raise InvalidInput(f"PointerHead: clip must be above 0 and finite, got {clip!r}")
         self.query_dim, self.candidate_dim, self.clip = query_dim, candidate_dim, clip
         if score == ADDITIVE:

@@ -93,7 +93,7 @@ class PointsAtInputs(nn.Module):
         state = self.init_state(points, lengths)
         self._check_answers(points, answers, lengths)
         before = answers if self.ends else answers[:, :-1]
-        return self.step(before, state)[0]
+        return self.step(before, state)[0][:, : answers.shape[1] + self.ends]
 
     def labels(self, answers: Tensor, inputs: int) -> Tensor:
         """What each step of `forward` should choose: the answer, then to stop, -1 behind that."""
@@ -120,6 +120,10 @@ class PointsAtInputs(nn.Module):
         if points.ndim != 3 or points.shape[2] != self.in_dim or points.shape[1] == 0:
             raise InvalidInput(
                 f"{owner}: points must be (B, N, {self.in_dim}) with N at least 1, got {tuple(points.shape)}"
+            )
+        if not torch.is_autocast_enabled(points.device.type) and points.dtype != self.start.dtype:
+            raise InvalidInput(
+                f"{owner}: points must be {self.start.dtype} as its weights are, got {points.dtype}"
             )
         batch, count = points.shape[:2]
         allowed = torch.ones(batch, 1, count + self.ends, dtype=torch.bool, device=points.device)
@@ -153,6 +157,12 @@ class PointsAtInputs(nn.Module):
             (B, M', N + 1) or (B, M', N), M' = M + 1 for a new state, else M.
         """
         state.check(self.configuration, chosen.shape[0])
+        count = state["points"].shape[1]
+        if not torch.compiler.is_compiling() and not chosen.is_meta and bool((chosen >= count).any()):
+            raise InvalidInput(
+                f"{type(self).__name__}: a step goes on from a point, of which there are {count}, got "
+                f"{int(chosen.max())}"
+            )
         inputs = state["points"].gather(1, chosen.clamp(min=0)[..., None].expand(-1, -1, self.in_dim))
         if state.length == 0:
             start = self.start.expand(chosen.shape[0], 1, -1)

@@ -12,7 +12,6 @@ from qna._core import checks
 from qna.models.pointer.pointing import PointsAtInputs
 from qna.parts.attend import attend
 from qna.parts.causal_attend import attend_before
-from qna.parts.grouped_heads import GroupedHeads
 from qna.parts.initializers import init_linear_
 from qna.parts.linear import apply_linear
 from qna.parts.mlp import ChannelMlp
@@ -20,7 +19,7 @@ from qna.parts.pointer_head import PointerHead
 from qna.parts.rotary import Rotary
 from qna.parts.sequence_state import SequenceState
 
-# layer -> keys and values
+# keys and values, (B, heads, N, d) each
 Memory = tuple[Tensor, Tensor]
 
 
@@ -35,23 +34,42 @@ class PointerAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, rotary: bool):
         super().__init__()
-        width = checks.head_dim("TransformerPointer", dim, num_heads)
-        self.qkv = GroupedHeads("TransformerPointer", dim, num_heads=num_heads)
-        self.rotary = Rotary(width) if rotary else None
-        self.proj = nn.Linear(dim, dim, bias=False)
-        init_linear_(self.proj)
+        self.head_dim = checks.head_dim("TransformerPointer", dim, num_heads)
+        self.rotary = Rotary(self.head_dim) if rotary else None
+        self.query, self.key, self.value, self.proj = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        for layer in (self.query, self.key, self.value, self.proj):
+            init_linear_(layer)
 
-    def split(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, heads, N, d) of positions from `start` on."""
-        query, key, value = self.qkv(x)
-        if self.rotary is not None:
-            turns = self.rotary.turns_from(start, x.shape[1], x)
-            query, key = self.rotary.rotate(query, turns), self.rotary.rotate(key, turns)
-        return query, key, value
+    def memory(self, x: Tensor, start: int = 0) -> Memory:
+        """Keys and values of (B, N, dim), at positions from `start` on."""
+        return self._turned(self._heads(self.key, x), start), self._heads(self.value, x)
 
-    def join(self, attended: Tensor) -> Tensor:
-        """(B, heads, N, d) -> (B, N, dim)."""
+    def forward(
+        self, x: Tensor, memory: Memory, added: Tensor | None = None, *, start: int = 0, causal: bool = False
+    ) -> Tensor:
+        """Attend from (B, M, dim), at positions from `start` on.
+
+        Args:
+            x: (B, M, dim).
+            memory: what is attended.
+            added: to the scores, broadcasting with (B, heads, M, N).
+            start: position of the first query.
+            causal: whether the queries are those of the last keys and see none behind their own.
+
+        Returns:
+            (B, M, dim).
+        """
+        query = self._turned(self._heads(self.query, x), start)
+        attended = attend_before(query, *memory) if causal else attend(query, *memory, added)
         return apply_linear(self.proj, attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return apply_linear(layer, x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _turned(self, heads: Tensor, start: int) -> Tensor:
+        if self.rotary is None:
+            return heads
+        return self.rotary.rotate(heads, self.rotary.turns_from(start, heads.shape[2], heads))
 
 
 class PointerEncoderLayer(nn.Module):
@@ -72,8 +90,8 @@ class PointerEncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, hidden_from: Tensor | None) -> Tensor:
         """(B, N, dim), with -inf to add to the scores of what lies behind a sample's last input."""
-        query, key, value = self.attention.split(self.norm1(x))
-        x = x + self.attention.join(attend(query, key, value, hidden_from))
+        seen = self.norm1(x)
+        x = x + self.attention(seen, self.attention.memory(seen), hidden_from)
         return x + self.mlp(self.norm2(x))
 
 
@@ -95,20 +113,18 @@ class PointerDecoderLayer(nn.Module):
 
     def remembered(self, encoded: Tensor) -> Memory:
         """Keys and values of the encoded inputs, made once for all steps."""
-        _, key, value = self.inputs.qkv(encoded)
-        return key, value
+        return self.inputs.memory(encoded)
 
     def forward(
         self, x: Tensor, start: int, so_far: Memory | None, inputs: Memory, hidden_from: Tensor | None
     ) -> tuple[Tensor, Memory]:
         """The next steps (B, M, dim), and keys and values of all steps so far."""
-        query, key, value = self.before.split(self.norm1(x), start)
+        seen = self.norm1(x)
+        key, value = self.before.memory(seen, start)
         if so_far is not None:
             key, value = torch.cat([so_far[0], key], 2), torch.cat([so_far[1], value], 2)
-        x = x + self.before.join(attend_before(query, key, value))
-        # the keys of the inputs are kept, so that of this map the queries alone are made
-        asked = apply_linear(self.inputs.qkv.query, self.norm2(x)).unflatten(-1, (query.shape[1], -1))
-        x = x + self.inputs.join(attend(asked.transpose(1, 2), *inputs, hidden_from))
+        x = x + self.before(seen, (key, value), start=start, causal=True)
+        x = x + self.inputs(self.norm2(x), inputs, hidden_from)
         return x + self.mlp(self.norm3(x)), (key, value)
 
 
