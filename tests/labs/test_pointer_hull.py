@@ -12,7 +12,7 @@ from qna.labs.pointer_hull.training import (
     FIXED,
     POINTER,
     TRANSFORMER,
-    Contender,
+    HullLearner,
     build,
     contenders,
     judge,
@@ -63,12 +63,12 @@ def test_contenders_share_encoder_and_decoder():
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_training_goes_on_as_if_it_had_not_stopped(name, tmp_path):
-    whole = Contender(TINY, name, tmp_path)
+    whole = HullLearner(TINY, name, tmp_path)
     whole.train_to(3)
     apart = tmp_path / "apart"
     apart.mkdir()
     for end in (1, 3):
-        stopped = Contender(TINY, name, apart)
+        stopped = HullLearner(TINY, name, apart)
         stopped.train_to(end)
     assert stopped.step == 3
     for a, b in zip(whole.network.parameters(), stopped.network.parameters(), strict=True):

@@ -61,7 +61,7 @@ def build(config: PointerHullConfig, name: str) -> PointsAtInputs:
         return PointerNetwork(dim=config.dim, head=head)
 
 
-class Contender:
+class HullLearner:
     """One network in training, all of it a function of configuration and name.
 
     Args:
@@ -127,7 +127,7 @@ class Contender:
 
 def stage(config: PointerHullConfig, name: str, end: int, folder: Path) -> list[Figure]:
     """Train a contender to a step; its loss, and its exact hulls at the most points of training."""
-    contender = Contender(config, name, folder)
+    contender = HullLearner(config, name, folder)
     if contender.step > end:
         raise InvalidInput(
             f"{contender.file} is ahead of the figures; remove it, and its training is done again"
@@ -150,7 +150,7 @@ def judge(config: PointerHullConfig, size: int, folder: Path) -> list[Figure]:
     case, about = case_of("points", size), {"points": size, "problems": config.judged}
     answers = {ORACLE: batch.answers}
     for name in contenders(config):
-        contender = Contender(config, name, folder)
+        contender = HullLearner(config, name, folder)
         contender.train_to(contender.steps)
         answers[name] = point(contender.network, batch.points).answers
     figures = []
