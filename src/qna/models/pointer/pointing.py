@@ -121,7 +121,10 @@ class PointsAtInputs(nn.Module):
             raise InvalidInput(
                 f"{owner}: points must be (B, N, {self.in_dim}) with N at least 1, got {tuple(points.shape)}"
             )
-        if not torch.is_autocast_enabled(points.device.type) and points.dtype != self.start.dtype:
+        kind = points.device.type
+        # a device without autocast, as meta is, may not be asked
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if not autocast and points.dtype != self.start.dtype:
             raise InvalidInput(
                 f"{owner}: points must be {self.start.dtype} as its weights are, got {points.dtype}"
             )
