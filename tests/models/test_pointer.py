@@ -322,6 +322,7 @@ def test_contract(name):
     assert meta(points.to("meta"), ANSWERS.to("meta")).shape == (3, 5, 6)
 
 
+@pytest.mark.long
 # an LSTM breaks torch's graph, and the compiler asks what it hands on for gradients
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiles(name):
