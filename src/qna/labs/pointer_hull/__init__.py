@@ -37,7 +37,9 @@ LAB = Lab(
         read="the paper; its authors published no code",
         differs="128 units, Adam with a cosine and 5 to 10 points in training, instead of 256 or 512 units, "
         "SGD at rate 1 and 5 to 50 points; hulls are named greedily. The Transformer that points is ours. "
-        "Attention beside a fixed vocabulary (--attention) does not go into the decoder's next step",
+        "Attention beside a fixed vocabulary (--attention) does not go into the decoder's next step. In a "
+        "first run 6,000 steps left the LSTM that points at 60.1 % of the hulls of 10 points; so all are "
+        "trained longer now, by the rule as it stood",
         status="formula",
     ),
     claim="An LSTM that answers by pointing at its inputs names the corners of convex hulls, which the same "

@@ -34,16 +34,16 @@ class PointerHullConfig:
     most: int = 10
     unseen: tuple[int, ...] = (20, 50)
     dim: int = 128
-    steps: int = 6000
+    steps: int = 16000
     batch: int = 128
     rate: float = 3e-3
-    transformer_steps: int = 6000
+    transformer_steps: int = 10000
     transformer_batch: int = 64
     transformer_rate: float = 1e-3
     attention: bool = False
     stages: int = 8
     judged: int = 1000
-    minutes: float = 20.0
+    minutes: float = 40.0
     seed: int = 0
 
     def __post_init__(self):
