@@ -14,6 +14,7 @@ from qna.labs import (
     moh_heads,
     ninformer_gate,
     overlock_context,
+    pointer_hull,
     qna_cost,
     qna_detection,
     qna_segmentation,
@@ -63,6 +64,7 @@ LABS: dict[str, Lab] = {
         ninformer_gate.LAB,
         spectformer_share.LAB,
         icl_regression.LAB,
+        pointer_hull.LAB,
         minimal_order.LAB,
     )
 }

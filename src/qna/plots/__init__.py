@@ -10,11 +10,13 @@ from qna.plots.learning import plot_learning
 from qna.plots.matrices import plot_matrices
 from qna.plots.on_image import with_boxes, with_mask
 from qna.plots.overlays import plot_overlays
+from qna.plots.polygons import DrawnPolygon, plot_polygons
 from qna.plots.robustness import plot_robustness
 from qna.plots.tile_pattern import plot_tile_pattern
 
 __all__ = [
     "DrawnBox",
+    "DrawnPolygon",
     "HeatMap",
     "plot_attention",
     "plot_bars",
@@ -27,6 +29,7 @@ __all__ = [
     "plot_lines",
     "plot_matrices",
     "plot_points",
+    "plot_polygons",
     "plot_overlays",
     "plot_robustness",
     "plot_table",
