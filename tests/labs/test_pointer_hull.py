@@ -137,7 +137,7 @@ def test_a_transformer_does_not_count():
         lambda: PointerHullConfig(unseen=(10,)),
         lambda: PointerHullConfig(unseen=()),
         lambda: PointerHullConfig(unseen=(50, 20)),
-        lambda: PointerHullConfig(stages=7000),
+        lambda: PointerHullConfig(steps=6000, stages=7000),
         lambda: PointerHullConfig(transformer_rate=0.0),
         lambda: FixedVocabulary(0, 3),
     ],

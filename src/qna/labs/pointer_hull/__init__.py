@@ -34,7 +34,7 @@ LAB = Lab(
         authors="Vinyals, Fortunato, Jaitly",
         venue="NIPS 2015",
         arxiv="1506.03134",
-        read="the paper; its authors published no code",
+        read="a summary of the paper; its authors published no code",
         differs="128 units, Adam with a cosine and 5 to 10 points in training, instead of 256 or 512 units, "
         "SGD at rate 1 and 5 to 50 points; hulls are named greedily. The Transformer that points is ours. "
         "Attention beside a fixed vocabulary (--attention) does not go into the decoder's next step. In a "

@@ -74,7 +74,7 @@ POINTERS = {
                 _AUTHORS,
                 _VENUE,
                 _ARXIV,
-                read="the paper; its authors published no code",
+                read="a summary of the paper; its authors published no code",
                 differs="the vectors to stop and to start from are learned: the paper has symbols for them "
                 "and says no more",
                 status="formula",
@@ -93,7 +93,7 @@ POINTERS = {
                 _AUTHORS,
                 _VENUE,
                 _ARXIV,
-                read="the paper; its authors published no code",
+                read="a summary of the paper; its authors published no code",
                 differs="Transformer layers in the place of LSTMs, whose form and sizes are ours; the head, "
                 "what the decoder is told and training are the paper's",
                 status="after",
