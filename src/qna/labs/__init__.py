@@ -19,6 +19,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    sinklora_context,
     sparsifiner_cost,
     sparsifiner_recall,
     spectformer_share,
@@ -64,5 +65,6 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         minimal_order.LAB,
+        sinklora_context.LAB,
     )
 }

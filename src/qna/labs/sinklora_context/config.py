@@ -33,16 +33,16 @@ class SinkloraContextConfig:
 
     data: str = "stdlib"
     short: int = 128
-    times: int = 4
+    times: int = 2
     dim: int = 96
     depth: int = 4
     tokens: int = 4096
     base_steps: int = 1000
     base_rate: float = 3e-3
-    steps: int = 100
+    steps: int = 120
     rate: float = 1e-3
-    judged: int = 96
-    leak_steps: int = 400
+    judged: int = 192
+    leak_steps: int = 300
     leak_seeds: int = 2
     seeds: int = 3
     minutes: float = 12.0

@@ -42,7 +42,9 @@ def show_leak(config: SinkloraContextConfig, seed: int) -> list[Figure]:
             ("train", "own-bits", "bits per symbol"): first_bits(network.train(), judged),
             ("train", "bits", "bits per symbol"): first_bits(network.eval(), judged),
         }
-        figures += [Figure(f"leak-seed{seed}", name, *what, each, extra=about) for what, each in measured.items()]
+        figures += [
+            Figure(f"leak-seed{seed}", name, *what, each, extra=about) for what, each in measured.items()
+        ]
     return figures
 
 

@@ -79,7 +79,9 @@ def adapt_all(config: SinkloraContextConfig, folder: Path, seed: int) -> list[Fi
             ("own-bits", "bits per byte"): bits(network, judged, own=True),
             ("time", "s/step"): seconds / config.steps,
         }
-        figures += [Figure(case, name, "train", *what, value, extra=about) for what, value in measured.items()]
+        figures += [
+            Figure(case, name, "train", *what, value, extra=about) for what, value in measured.items()
+        ]
     return figures
 
 
@@ -102,7 +104,7 @@ def base_of(config: SinkloraContextConfig, folder: Path, data: TokenData) -> Dec
         network, data, length=config.short, tokens=config.tokens, steps=config.base_steps,
         rate=config.base_rate, seed=derive_seed(config.seed, "base"),
     )  # fmt: skip
-    write_tensors(path, network.state_dict())
+    write_tensors(path, network.state_dict(), {})
     return network
 
 
