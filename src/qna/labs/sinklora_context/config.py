@@ -39,13 +39,13 @@ class SinkloraContextConfig:
     tokens: int = 4096
     base_steps: int = 1000
     base_rate: float = 3e-3
-    steps: int = 120
-    rate: float = 1e-3
+    steps: int = 150
+    rate: float = 5e-3
     judged: int = 192
     leak_steps: int = 300
     leak_seeds: int = 2
     seeds: int = 3
-    minutes: float = 12.0
+    minutes: float = 15.0
     seed: int = 0
 
     def __post_init__(self):
