@@ -34,10 +34,10 @@ class SinkloraContextConfig:
     data: str = "stdlib"
     short: int = 128
     times: int = 2
-    dim: int = 96
-    depth: int = 4
+    dim: int = 64
+    depth: int = 2
     tokens: int = 4096
-    base_steps: int = 1000
+    base_steps: int = 1200
     base_rate: float = 3e-3
     steps: int = 150
     rate: float = 5e-3
@@ -45,7 +45,7 @@ class SinkloraContextConfig:
     leak_steps: int = 300
     leak_seeds: int = 2
     seeds: int = 3
-    minutes: float = 15.0
+    minutes: float = 10.0
     seed: int = 0
 
     def __post_init__(self):
