@@ -33,9 +33,10 @@ LAB = Lab(
         venue="arXiv 2024",
         arxiv="2406.05678",
         read="the paper in translation, and LongLoRA's code, dvlab-research/LongLoRA at d4eb344 (Apache-2.0)",
-        differs="a decoder of a tenth of a million parameters on bytes of Python's source, adapted from 128 tokens "
-        "to 256, where the paper adapts 7 billion from 4,096 to 8,192; sinks see what comes before them "
-        "alone. From where the paper counts a gain is not read; here from the decoder before it is adapted",
+        differs="a decoder of a tenth of a million parameters on bytes of Python's source, adapted from 128 "
+        "tokens to 256, where the paper adapts 7 billion from 4,096 to 8,192; sinks see what comes before "
+        "them alone. From where the paper counts a gain is not read; here from the decoder before it is "
+        "adapted",
         status="after",
     ),
     claim="Adapted to a longer context by LoRA, with embeddings and norms trained beside it, a model that "

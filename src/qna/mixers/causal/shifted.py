@@ -131,7 +131,7 @@ class ShiftedSparseAttention1d(_GroupedInTraining):
     of the heads begin half a group later, so that what is between two groups is seen by one half of the heads
     in each layer. Keys are turned to their positions in the sequence before. In inference, as published, each
     position attends all before it: weights are those of `CausalAttention1d`, and go from one to the other.
-    With ``inference="grouped"`` groups hold there too, and a state keeps at most ``3 / 2 group`` positions.
+    With ``inference="grouped"`` groups hold there too, and a state keeps fewer than `group` positions.
 
     The first half group of shifted heads is a group of its own, and so is what is left at the end, as in
     the authors' LLaMA with FlashAttention. Without it the authors roll the sequence, so that the last group
