@@ -59,8 +59,8 @@ DOORS = {
         "train/*",
         "bench/subjects/peers/from_timm.py",
     ),
-    # torchmetrics needs it for boxes, and cannot import it beside every torch
-    "torchvision": ("models/timm_entry.py", "data/images/*", "eval/boxes.py"),
+    # torchmetrics needs it for boxes, and peft's transformers; neither can import it beside every torch
+    "torchvision": ("models/timm_entry.py", "data/images/*", "eval/boxes.py", "adapters/lora.py"),
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
@@ -73,6 +73,7 @@ DOORS = {
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
     "tokenizers": ("data/text/*",),
+    "peft": ("adapters/lora.py",),
     "transformers": ("models/detectors/*",),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),

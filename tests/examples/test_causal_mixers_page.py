@@ -1,16 +1,23 @@
 """docs/causal-mixers.md: its code runs, and gives what it says."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+
+from qna.adapters import adapter
+from qna.bench.measure import rows
+from qna.cli.train import parse
+from qna.models.decoder import create_decoder
 
 PAGE = (Path(__file__).parents[2] / "docs" / "causal-mixers.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def found():
+    pytest.importorskip("peft", reason="qna[language] brings it")
     names = {}
     torch.manual_seed(0)
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
@@ -39,9 +46,46 @@ def test_the_memory_does_not_grow(found):
         assert found[name](torch.randn(1, 70, 64)).shape == (1, 70, 64)
 
 
-def test_the_figures_are_those_of_the_rows():
-    from qna.bench.measure import rows
+def test_a_longer_context_by_groups(found):
+    tokens = torch.randint(257, (1, 50))
+    with torch.no_grad():
+        torch.testing.assert_close(found["full"].eval()(tokens), found["longer"].eval()(tokens))
+    # two heads of sixteen keys and values, in single precision
+    assert found["in_groups"] == 2 * 2 * 16 * 4 * 40
 
+
+def test_the_commands_of_longer_contexts_are_read():
+    commands = re.findall(r"^    qna train (.*?[^\\])$", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        config = parse(shlex.split(command.replace("\\\n", " ")))
+        assert config.run.task == "language"
+        for name, arguments in config.network.adapters():
+            adapter(name, **arguments)
+        network = create_decoder(config.network.model, **config.network.model_arguments())
+        assert network(torch.zeros(1, 8, dtype=torch.long)).shape == (1, 8, 257)
+
+
+def test_the_figures_of_groups_are_those_of_the_rows():
+    name = "2026-11-30-cpu-2cores-zen4-torch2.13-sequence-groups.csv"
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    assert f"`{name}`" in PAGE
+    measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    table = re.findall(r"^\| `(\w+1d)` \| (float32|bfloat16) \| ([\d, |]+) \|$", PAGE, re.MULTILINE)
+    ours = [line for line in table if line[0] in ("ShiftedSparseAttention1d", "SinkFixedAttention1d")]
+    assert len(ours) == 4
+    at = table.index(ours[0])
+    for mixer, dtype, cells in (*table[at - 2 : at], *ours):
+        cases = [f"{what}-{n}x256-{dtype}" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
+        assert cells.split(" | ") == [f"{measured[mixer, case]:,.0f}" for case in cases]
+    full, groups, sinks = (
+        measured[f"{m}Attention1d", "prefill-32768x256-float32"]
+        for m in ("Causal", "ShiftedSparse", "SinkFixed")
+    )
+    assert [round(groups / full), round(sinks / full)] == [18, 15]
+
+
+def test_the_figures_are_those_of_the_rows():
     (name,) = re.findall(r"`(\S+-sequence-memories\.csv)`", PAGE)
     read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
     measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}

@@ -17,8 +17,14 @@ from tests.labs.toy import TOY
 ALL = {**LABS, TOY.name: TOY}
 
 
+# laboratories that need a library of an extra -> which
+NEEDS = {"sinklora-context": "peft"}
+
+
 @pytest.fixture(scope="module", params=ALL, ids=str)
 def lab(request):
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param], reason="an extra brings it")
     return ALL[request.param]
 
 

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from qna._core.errors import InvalidInput, UnknownName
+from qna.adapters import merged
 from qna.data.text import UNSCORED, Bytes, TokenBatch
+from qna.models.decoder import create_decoder
 from qna.train import RunStopped, TrainConfig, fit, resume
 from qna.train.config import ImageOptions, LanguageOptions, NetworkOptions, OptimOptions, RunOptions
 from qna.train.recipes import recipe_for
@@ -100,6 +102,58 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(config, cha
     assert_same_end(outcome.folder, whole.folder)
 
 
+@pytest.fixture
+def longer(config, changed):
+    """A decoder that was trained at a short context, and how it is adapted to one twice as long."""
+    pytest.importorskip("peft", reason="qna[language] brings it")
+    sizes = ("dim=32", "depth=2")
+    base = fit(changed(config, model_kwargs=(*sizes, "mixers='CausalAttention1d'"), epochs=4, ema=0.0))
+    return base, changed(
+        config,
+        model_kwargs=(*sizes, "mixers=('SinkFixedAttention1d',{'rope_scale':2.0})"),
+        weights=base.folder / "model.safetensors",
+        adapter=("lora", "rank=4"),
+        context=48,
+        lengths=(96,),
+        limit=800,
+        lr=0.05,
+    )
+
+
+def test_a_trained_decoder_is_adapted_to_a_longer_context(longer):
+    """In groups while it learns; all but updates, embedding and norms stays; and it comes back adapted."""
+    base, config = longer
+    outcome = fit(config)
+    assert outcome.history[-1]["loss"] < outcome.history[0]["loss"]
+    before, after = base.network.state_dict(), outcome.network.state_dict()
+    for name, tensor in before.items():
+        path, _, last = name.rpartition(".")
+        now = after.get(name, after.get(f"{path}.base_layer.{last}"))
+        assert torch.equal(now, tensor) == (not any(part in name for part in ("embed", "norm"))), name
+    model = load_language(str(outcome.folder))
+    batch = outcome.data.held_out.parts[0].batch([0, 1], 0)
+    with torch.no_grad():
+        expected = outcome.network.eval()(batch.tokens)
+        assert torch.equal(model.network(batch.tokens), expected)
+        # merged, it is a decoder of full attention with positions interpolated
+        plain = create_decoder(
+            "decoder_pico", dim=32, depth=2, mixers=("CausalAttention1d", {"rope_scale": 2.0})
+        )
+        plain.load_state_dict(merged(model.network).state_dict())
+        torch.testing.assert_close(plain(batch.tokens), expected)
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_adapting_goes_on_bit_for_bit(longer, at):
+    _, config = longer
+    whole = fit(config)
+    with pytest.raises(RunStopped):
+        fit(config, Stop(at))
+    outcome = resume(whole.folder.with_name("run-3"))
+    assert outcome.scores == whole.scores
+    assert_same_end(outcome.folder, whole.folder)
+
+
 def test_workers_change_nothing(config, changed):
     assert_same_end(fit(config).folder, fit(changed(config, workers=1)).folder)
 
@@ -162,7 +216,11 @@ def test_the_loss_is_of_what_is_asked(config):
     [
         ({"smoothing": 0.2}, InvalidInput, "task language makes no use of smoothing=0.2: leave it at 0.1"),
         ({"image_size": 32}, InvalidInput, "task language makes no use of image_size=32"),
-        ({"adapter": ("evit",)}, InvalidInput, "no use of adapter="),
+        (
+            {"adapter": ("evit",)},
+            InvalidInput,
+            "evit works on timm's plain vision transformers .* not on Decoder",
+        ),
         ({"data": "nowhere"}, InvalidInput, "'nowhere' is neither a file or folder of text"),
         ({"data": "recal:pairs=2"}, InvalidInput, "'recal:pairs=2' is neither a file or folder of text"),
         ({"data": "recall:pair=2", "limit": 0}, UnknownName, "unknown option of recall 'pair'"),

@@ -6,6 +6,7 @@ configuration by its name, and `save_pretrained` keeps adapters with the weights
 
 from qna.adapters.evit import EViT
 from qna.adapters.gated import GatedAttention
+from qna.adapters.lora import LoRA, merged
 from qna.adapters.minimal import MinimalForm
 from qna.adapters.moh import MoH
 from qna.adapters.registry import ADAPTERS, adapter
@@ -28,6 +29,7 @@ __all__ = [
     "AdapterRow",
     "EViT",
     "GatedAttention",
+    "LoRA",
     "Applied",
     "MoH",
     "Sparsifiner",
@@ -37,5 +39,6 @@ __all__ = [
     "added_names",
     "applied",
     "from_pretrained",
+    "merged",
     "save_pretrained",
 ]

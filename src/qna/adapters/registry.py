@@ -9,7 +9,7 @@ from torch import nn
 
 from qna._core.errors import InvalidInput, check_choice
 from qna._core.typed_json import from_json_value
-from qna.adapters import evit, gated, minimal, moh, sparsifiner, swap_mixer, tap_adl, tcpa, vfpt, vpt
+from qna.adapters import evit, gated, lora, minimal, moh, sparsifiner, swap_mixer, tap_adl, tcpa, vfpt, vpt
 from qna.adapters.row import Adapter, AdapterRow, applied, as_json
 
 # every adapter by its name: this list is all that a new one is added to
@@ -26,6 +26,7 @@ ADAPTERS: dict[str, AdapterRow] = {
         vpt.ROW,
         vfpt.ROW,
         tcpa.ROW,
+        lora.ROW,
     )
 }
 

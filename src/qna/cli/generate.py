@@ -48,8 +48,8 @@ def main(arguments: list[str]) -> int:
         "--cache",
         default="all",
         metavar="POLICY",
-        help="what is kept of keys and values: all, window:window=1024,sinks=4, or H2O: "
-        "heavy:heavy=512,recent=512 (default all)",
+        help="what is kept of keys and values: all, window:window=1024,sinks=4, groups:group=1024,sinks=4, "
+        "or H2O: heavy:heavy=512,recent=512 (default all)",
     )
     parser.add_argument("--cache-dtype", choices=DTYPES, help="of what is kept; default: the weights'")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="default auto")

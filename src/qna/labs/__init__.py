@@ -20,6 +20,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    sinklora_context,
     sparsifiner_cost,
     sparsifiner_recall,
     spectformer_share,
@@ -66,5 +67,6 @@ LABS: dict[str, Lab] = {
         icl_regression.LAB,
         pointer_hull.LAB,
         minimal_order.LAB,
+        sinklora_context.LAB,
     )
 }

@@ -35,6 +35,8 @@ from qna.mixers.causal import (
     MemoryAsGate1d,
     MemoryAsLayer1d,
     NeuralMemory1d,
+    ShiftedSparseAttention1d,
+    SinkFixedAttention1d,
     SlidingAttention1d,
 )
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
@@ -107,7 +109,9 @@ __all__ = [
     "QnAUpsample1d",
     "QnAUpsample2d",
     "QnAUpsample3d",
+    "ShiftedSparseAttention1d",
     "ShiftedWindowAttention2d",
+    "SinkFixedAttention1d",
     "SlidingAttention1d",
     "SpectralGating2d",
     "StandAloneAttention2d",

@@ -92,8 +92,46 @@ class KeepAll(CachePolicy):
         return length
 
 
+class KeepSinksAndLast(CachePolicy):
+    """The first `sinks` positions of the sequence stay, and so many of the last as the next query may see.
+
+    What a query sees is told by positions alone, so that every split of a sequence gives the same.
+
+    Attributes:
+        sinks: first positions that stay.
+    """
+
+    sinks: int
+
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, before: int) -> Tensor:
+        """Attention of the n positions behind `before`; of one alone, whose keys are all kept for it.
+
+        Args:
+            query: (B, h, n, d).
+            key: (B, h', m, d): first sinks, then the last positions without a gap, those of the queries
+                among them.
+            value: (B, h', m, e), the same.
+            before: positions of the sequence before the queries'.
+        """
+
+    @abstractmethod
+    def last(self, length: int) -> int:
+        """Positions at the end, of `length`, that a later query may see and that are kept beside sinks."""
+
+    def empty(self, shape: CacheShape) -> Cache:
+        """Nothing yet."""
+        keys, values = shape.nothing()
+        return _SinksAndLast(self, keys.tensor, values.tensor, keys, values, 0)
+
+    def kept(self, length: int) -> int:
+        """Sinks, and the last that are none."""
+        sinks = min(length, self.sinks)
+        return sinks + min(self.last(length), length - sinks)
+
+
 @dataclass(frozen=True)
-class KeepWindow(CachePolicy):
+class KeepWindow(KeepSinksAndLast):
     """The last `window` positions stay, and the first `sinks` of the sequence (Xiao et al., StreamingLLM).
 
     What a query sees is told by positions alone: the `window` that end with its own, and the sinks; so every
@@ -112,14 +150,16 @@ class KeepWindow(CachePolicy):
         checks.positive(type(self).__name__, window=self.window)
         checks.natural(type(self).__name__, sinks=self.sinks)
 
-    def empty(self, shape: CacheShape) -> Cache:
-        """Nothing yet."""
-        keys, values = shape.nothing()
-        return _Window(self, keys.tensor, values.tensor, keys, values)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, before: int) -> Tensor:
+        """Over the window and the sinks."""
+        if query.shape[-2] == 1:
+            # all that is kept
+            return attend_before(query, key, value)
+        return attend_band(query, key, value, window=self.window, sinks=self.sinks)
 
-    def kept(self, length: int) -> int:
-        """At most the window, and the sinks that lie before it."""
-        return min(length, self.window - 1 + self.sinks)
+    def last(self, length: int) -> int:
+        """The next query is in its own window."""
+        return self.window - 1
 
 
 @dataclass(frozen=True)
@@ -140,17 +180,18 @@ class _All(Cache):
 
 
 @dataclass(frozen=True)
-class _Window(Cache):
-    """Sinks first, apart from the rest, which the window leaves behind."""
+class _SinksAndLast(Cache):
+    """Sinks first, apart from the rest, which is left behind."""
 
-    policy: KeepWindow
+    policy: KeepSinksAndLast
     sink_keys: Tensor
     sink_values: Tensor
     keys: Growing
     values: Growing
+    length: int
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, _Window]:
-        window, sinks = self.policy.window, self.policy.sinks
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, _SinksAndLast]:
+        sinks, length = self.policy.sinks, self.length + query.shape[-2]
         taken = min(sinks - self.sink_keys.shape[-2], key.shape[-2])
         sink_keys, sink_values = self.sink_keys, self.sink_values
         if taken:
@@ -160,20 +201,17 @@ class _Window(Cache):
             )
             key, value = key[..., taken:, :], value[..., taken:, :]
         keys, values = _appended(self.keys, key), _appended(self.values, value)
-        every = (
+        every_key, every_value = (
             _like(t, query) if not sinks else torch.cat([_to(s, query), _like(t, query)], -2)
             for s, t in ((sink_keys, keys), (sink_values, values))
         )
-        if query.shape[-2] == 1:
-            # all that is kept
-            attended = attend_before(query, *every)
-        else:
-            attended = attend_band(query, *every, window=window, sinks=sinks)
-        # the next query is in its own window
-        kept = keys.last(window - 1), values.last(window - 1)
-        return attended, _Window(self.policy, sink_keys, sink_values, *kept)
+        attended = self.policy.attend(query, every_key, every_value, self.length)
+        last = self.policy.last(length)
+        return attended, _SinksAndLast(
+            self.policy, sink_keys, sink_values, keys.last(last), values.last(last), length
+        )
 
-    def select(self, rows: Tensor) -> _Window:
+    def select(self, rows: Tensor) -> _SinksAndLast:
         at = rows.to(self.sink_keys.device)
         sinks = self.sink_keys.index_select(0, at), self.sink_values.index_select(0, at)
         return replace(

@@ -81,15 +81,17 @@ def create_network(
         network = from_pretrained(folder, **arguments).train()
     else:
         network = create(options.model, **arguments)
-    return _adapted(network, options) if options.adapter else network
+    return adapted(network, options)
 
 
-def _adapted(network: nn.Module, options: NetworkOptions) -> nn.Module:
-    """Put the adapters of `options` around a network, and load the weights that it is to start from.
+def adapted(network: nn.Module, options: NetworkOptions) -> nn.Module:
+    """Put the adapters of `options`, if any, around a network, and load the weights that it is to start from.
 
     Those of the bare network, or of one that holds the first of the adapters, are loaded before what may take
     over what it replaces.
     """
+    if not options.adapter:
+        return network
     path = options.weights
     start = None if path is None else read_weights(path)
     for name, arguments in options.adapters():

@@ -68,8 +68,8 @@ class SoftmaxAttention(CausalMixer):
         """What is kept unless another policy is asked for: all that a later position can see."""
 
     @abstractmethod
-    def pairs(self, length: int) -> int:
-        """Pairs of a query and a key that it sees, in a sequence."""
+    def pairs(self, length: int) -> float:
+        """Pairs of a query and a key that it sees, in a sequence; the mean of heads that differ."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, dim) -> (B, N, dim)."""
@@ -101,7 +101,7 @@ class SoftmaxAttention(CausalMixer):
         """Multiply-adds for sequences of `size` = (B, N, dim): linear maps, scores and values."""
         inner = self.heads.num_heads * self.heads.head_dim
         maps = self.heads.macs(math.prod(size[:2])) + math.prod(size[:2]) * inner * self.dim
-        return maps + 2 * size[0] * self.pairs(size[1]) * inner
+        return maps + round(2 * size[0] * self.pairs(size[1]) * inner)
 
     def held(self, size: Sequence[int]) -> int:
         """Elements beside the input: queries, keys and values, what they become, and no scores.

@@ -63,7 +63,7 @@ TASKS = {
             options="language",
             declines=(
                 *("data_dir", "download", "image_size", "crop_pct"),
-                *("adapter", "adapter_args", "pretrained", "drop_path", "channels_last"),
+                *("pretrained", "drop_path", "channels_last"),
                 *("crop", "rotate", "shift", "zoom", "flip", "color"),
                 *("policy", "erase", "mixup", "cutmix", "smoothing"),
             ),

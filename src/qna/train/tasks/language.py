@@ -27,7 +27,7 @@ from qna.data.text import (
 from qna.eval.tokens import TokenScores, TokenTally
 from qna.models.decoder import Decoder, create_decoder
 from qna.train.config import NetworkOptions, TrainConfig
-from qna.train.network import prepare_network, refuse_adapter
+from qna.train.network import adapted, prepare_network
 from qna.train.task import Headline
 
 
@@ -173,13 +173,14 @@ def build_decoder(options: NetworkOptions, vocabulary: int) -> Decoder:
     """Return the decoder that `options` name.
 
     Raises:
-        UnknownName: for a size, mixer or argument that does not exist, with the nearest names.
-        InvalidInput: if one of them refuses its values, or the weights are of another network.
+        UnknownName: for a size, mixer, adapter or argument that does not exist, with the nearest names.
+        InvalidInput: if one of them refuses its values, an adapter does not suit decoders, or the weights are
+            of another network.
     """
-    refuse_adapter(options, "language")
     own = options.model_arguments()
     if "vocabulary" in own:
         raise InvalidInput("model_kwargs cannot set vocabulary: it follows from the data")
     network = create_decoder(options.model, vocabulary=vocabulary, **own)
+    adapted(network, options)
     prepare_network(network, options)
     return network
