@@ -67,7 +67,7 @@ def test_the_commands_of_longer_contexts_are_read():
 
 
 def test_the_figures_of_groups_are_those_of_the_rows():
-    name = "2026-11-30-cpu-2cores-zen4-torch2.13-sequence-groups.csv"
+    name = "2026-11-30-cpu-2cores-zen5-torch2.13-sequence-groups.csv"
     read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
     assert f"`{name}`" in PAGE
     measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
