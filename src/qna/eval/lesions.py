@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,17 +149,23 @@ def count_lesions(given: np.ndarray, truth: np.ndarray, classes: int, voxel_ml: 
     numbers = np.zeros(2 * len(EDGES) + 3, dtype=np.int64)
     for number in range(1, classes):
         there, answered = truth == number, given == number
-        pieces, count = ndimage.label(there, structure=_NEXT)
+        pieces, count = _pieces(there)
         if count:
             voxels = np.bincount(pieces.reshape(-1), minlength=count + 1)[1:]
             met = np.bincount(pieces[answered].reshape(-1), minlength=count + 1)[1:]
             sizes = np.searchsorted(EDGES, voxels * voxel_ml, side="right")
             np.add.at(numbers, 2 * sizes, 1)
             np.add.at(numbers, 2 * sizes[met >= FOUND * voxels] + 1, 1)
-        finds, count = ndimage.label(answered, structure=_NEXT)
+        finds, count = _pieces(answered)
         right = np.bincount(finds[there].reshape(-1), minlength=count + 1)[1:]
         numbers[-1] += int((right == 0).sum())
     return tuple(numbers.tolist())
+
+
+def _pieces(where: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of the piece that each voxel hangs together with, 0 for none, and how many there are."""
+    found: Any = ndimage.label(where, structure=_NEXT)
+    return found[0], int(found[1])
 
 
 def usable_volume(logits: Tensor) -> bool:

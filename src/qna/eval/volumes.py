@@ -138,14 +138,14 @@ class VolumePrediction:
         path: of its first file, as it was found.
         files: all of them, one for each channel.
         name: of its labels, relative to the folder of labels.
-        voxels: of each class, by its name.
+        millilitres: of each class.
         error: why the volume could not be read, or the network's answer not be used.
     """
 
     path: str
     files: tuple[str, ...] = ()
     name: str = ""
-    voxels: tuple[tuple[str, int], ...] = ()
+    millilitres: tuple[float, ...] = ()
     error: str | None = None
 
 
@@ -205,6 +205,6 @@ def predict_volumes(
             yield replace(entry, error=str(error))
             continue
         counts = np.bincount(classes.reshape(-1), minlength=len(segmenter.classes))
-        answer = replace(entry, voxels=tuple(zip(segmenter.classes, map(int, counts), strict=True)))
+        answer = replace(entry, millilitres=tuple((counts * volume.grid.voxel_ml).tolist()))
         write(answer, classes, volume.grid)
         yield answer

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("nibabel", reason="qna[volumes] brings it")
 import torch
 
 from qna._core.errors import InvalidInput

@@ -4,6 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
+pytest.importorskip("nibabel", reason="qna[volumes] brings it")
+
 from qna.data.volumes import UnreadableVolume, read_labels, read_volume, write_labels
 from qna.data.volumes.nifti import require_same_place
 from tests.data.volumes.files import OBLIQUE, picture, write

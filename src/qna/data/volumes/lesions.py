@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -65,7 +66,7 @@ def compose(template: Mapping[str, Volume], side: str, seed: int, drawn: Lesions
         soft = ndimage.uniform_filter(lesion.astype(np.float64), 2)
         picture += contrast * np.where(brain, np.maximum(soft, 0.7 * lesion), 0)
         # what comes next keeps away by two voxels
-        free &= ~ndimage.binary_dilation(lesion, iterations=2)
+        free &= ~np.asarray(ndimage.binary_dilation(lesion, iterations=2), dtype=bool)
     picture *= 1 + drawn.shading * _smooth(picture.shape, draw)
     picture += np.where(brain, draw.normal(0, drawn.noise, picture.shape), 0)
     return prepared(Volume(picture[None].astype(np.float32), image.grid), classes)
@@ -95,7 +96,8 @@ def _shape(
     if np.isfinite(distance).sum() < voxels:
         return None
     farthest = np.partition(distance.reshape(-1), voxels - 1)[voxels - 1]
-    pieces, _ = ndimage.label(distance <= farthest)
+    labelled: Any = ndimage.label(distance <= farthest)
+    pieces = labelled[0]
     own = pieces[tuple(m - p.start for m, p in zip(middle, part, strict=True))]
     lesion = np.zeros_like(free)
     lesion[part] = pieces == own

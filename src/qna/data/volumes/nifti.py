@@ -51,7 +51,7 @@ class Grid:
         """The axis that runs nearest to left and right."""
         return int((np.abs(self.affine[0, :3]) / np.array(self.spacing)).argmax())
 
-    def shifted(self, start: Sequence[int]) -> np.ndarray:
+    def shifted(self, start: Sequence[float]) -> np.ndarray:
         """The affine of a part that begins at voxel `start`."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ np.asarray(start, dtype=np.float64)

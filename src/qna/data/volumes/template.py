@@ -38,12 +38,12 @@ def read_template(voxel: int) -> Mapping[str, Volume]:
 
 
 def _coarser(volume: Volume, factor: int) -> Volume:
-    shape = tuple(n // factor for n in volume.grid.shape)
+    d, h, w = shape = tuple(n // factor for n in volume.grid.shape)
     kept = volume.voxels[(slice(None), *(slice(n * factor) for n in shape))]
     cells = kept.reshape(1, *(k for n in shape for k in (n, factor)))
     affine = volume.grid.shifted([(factor - 1) / 2] * 3)
     affine[:3, :3] *= factor
-    return Volume(cells.mean((2, 4, 6), dtype=np.float64).astype(np.float32) / _SURE, Grid(shape, affine))
+    return Volume(cells.mean((2, 4, 6), dtype=np.float64).astype(np.float32) / _SURE, Grid((d, h, w), affine))
 
 
 def tissues(template: Mapping[str, Volume]) -> np.ndarray:

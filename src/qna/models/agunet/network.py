@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -270,7 +271,7 @@ class AGUNet(nn.Module):
         coarser = {f"level{n}": Supervised(y, 1.0) for n, y in enumerate(reversed(logits), start=1)}
         return WithLosses(finest, {}, coarser)
 
-    def _run(self, part: nn.Module, *given: object) -> Tensor:
+    def _run(self, part: nn.Module, *given: Any) -> Tensor:
         return recomputed(part, *given) if self.grad_checkpointing and self.training else part(*given)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -86,7 +86,7 @@ class SegmentedVolumes:
         """Classes, channels, and number and digest of the volumes of both parts."""
         parts = {"volumes to train on": data.train.volumes, "held-out volumes": data.held_out}
         counts: dict[str, Any] = {name: len(volumes) for name, volumes in parts.items()}
-        digests = {f"names or labels of the {name}": volumes.digest for name, volumes in parts.items()}
+        digests = {f"order or contents of the {name}": volumes.digest for name, volumes in parts.items()}
         return counts | {"classes": list(data.classes), "channels": data.channels} | digests
 
     def about(self, data: VolumeData) -> dict[str, Any]:
