@@ -197,6 +197,21 @@ def test_short_axes_are_not_halved():
     assert seen == [(3, 4, 3)]
 
 
+@torch.no_grad()
+def test_the_pyramid_holds_means_of_what_is_there():
+    net, seen = made_by_rule(channels=(4, 4, 4, 4), in_chans=2, multi_scale=True), []
+    for descent in net.descents[1:]:
+        descent.pyramid.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = by_rule((1, 2, 4, 9, 6), 0.3)
+    net(x)
+    first = torch.stack([x[:, :, :, 0:2].mean(3), x[:, :, :, 2:4].mean(3), x[:, :, :, 4:6].mean(3)], 3)
+    first = torch.cat([first, x[:, :, :, 6:8].mean(3, keepdim=True), x[:, :, :, 8:]], 3)
+    first = torch.stack([first[..., 2 * i : 2 * i + 2].mean(-1) for i in range(3)], -1)
+    torch.testing.assert_close(seen[0], first)
+    assert seen[1].shape == (1, 2, 4, 3, 3)
+    torch.testing.assert_close(seen[1][:, :, :, 2], first[:, :, :, 4])
+
+
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 4), (8, 1, 2)])
 @torch.no_grad()
 def test_enlarging_is_a_loop_over_taps(factors):

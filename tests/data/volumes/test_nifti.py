@@ -117,6 +117,7 @@ def test_channels_that_lie_elsewhere_are_said(tmp_path):
         (np.full((2, 2, 2), -1, np.int16), "holds -1, and"),
         (np.full((2, 2, 2), 256, np.int16), "holds 256, and"),
         (np.full((2, 2, 2), np.nan, np.float32), "holds nan, and"),
+        (np.full((2, 2, 2), np.inf, np.float32), "holds inf, and"),
         (np.zeros((2, 2, 2, 2), np.uint8), "has 2 channels, and labels have one number a voxel"),
         (np.zeros((2, 2), np.uint8), r"has the shape \(2, 2\), and a volume has three axes"),
     ],

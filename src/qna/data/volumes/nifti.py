@@ -117,22 +117,11 @@ def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     grid, values = _grid(path, image), _values(path, image)
     if values.ndim == 4:
         raise UnreadableVolume(f"{path} has {values.shape[3]} channels, and labels have one number a voxel")
-    classes = np.nan_to_num(values, nan=-1).astype(np.int64)
+    classes = np.nan_to_num(values, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     if not (np.array_equal(classes, values) and classes.min() >= 0 and classes.max() <= 255):
         odd = values[(classes != values) | (classes < 0) | (classes > 255)].flat[0]
         raise UnreadableVolume(f"{path} holds {odd:g}, and labels are whole numbers from 0 to 255")
     return classes.astype(np.uint8), grid
-
-
-def read_grid(paths: Sequence[Path]) -> tuple[Grid, int]:
-    """Where the voxels lie, and the number of channels, from the headers alone.
-
-    Raises:
-        UnreadableVolume: as `read_volume`, voxels aside.
-    """
-    images = [(path, _opened(path)) for path in paths]
-    channels = sum(1 if len(_axes(path, image)) == 3 else image.shape[3] for path, image in images)
-    return _grid(*images[0]), channels
 
 
 def write_labels(path: Path, classes: np.ndarray, grid: Grid) -> None:

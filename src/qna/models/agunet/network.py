@@ -254,7 +254,7 @@ class AGUNet(nn.Module):
             x = F.max_pool3d(skips[-1], factors[-1], ceil_mode=True)
             if self.variant.multi_scale:
                 # of what is there alone, where a half is rounded up
-                smaller = F.avg_pool3d(smaller, factors[-1], ceil_mode=True, count_include_pad=False)
+                smaller = F.avg_pool3d(smaller, factors[-1], ceil_mode=True)
         x = self._run(self.bottleneck, x)
         x = bottom = x if self.dual is None else self._run(self.dual, x)
         logits: list[Tensor] = []
