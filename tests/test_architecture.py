@@ -64,6 +64,8 @@ DOORS = {
     # commands ask for it before the work
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
+    "monai": ("data/volumes/*", "models/volumes.py", "eval/lesions.py", "train/tasks/volumes.py"),
+    "nibabel": ("data/volumes/nifti.py",),
     "skimage": ("data/scenes/*",),
     "msgpack": ("models/flax_file.py",),
     "onnxscript": ("ops/*/onnx.py", "export/*"),

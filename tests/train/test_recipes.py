@@ -60,6 +60,10 @@ def test_every_recipe_runs(name, small_data, small_scenes, changed, tmp_path):
         smaller["detector_kwargs"] = ("d_model=32", "encoder_layers=1", "decoder_layers=1")
     if config.run.task == "language":
         smaller = {"model": "decoder_pico", "context": 32, "limit": 260, "held_out": 0.5}
+    elif config.run.task == "volumes":
+        pytest.importorskip("monai", reason="qna[volumes] brings it")
+        smaller = {"model": config.network.model, "voxel": 8, "patches": 8}
+        smaller |= {"volumes_drawn": 2, "volumes_held_out": 4}
     else:
         smaller["image_size"] = min(32, config.images.image_size)
     outcome = fit(

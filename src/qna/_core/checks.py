@@ -63,6 +63,15 @@ def channels_last_map(owner: str, x: Tensor, dim: int, axes: int) -> None:
         raise InvalidInput(f"{owner}: only the batch may be empty, got {tuple(x.shape)}")
 
 
+def channels_first_volume(owner: str, x: Tensor, channels: int) -> None:
+    """`x` must be a volume (B, C, D, H, W), no axis of it empty, of so many channels."""
+    if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape[2:]:
+        raise InvalidInput(
+            f"{owner}: a volume must be (B, C, D, H, W) with C = {channels} and no axis empty, got "
+            f"{tuple(x.shape)}"
+        )
+
+
 # kernels count positions in 32 bits
 LARGEST = 2**31 - 1
 

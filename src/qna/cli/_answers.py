@@ -36,6 +36,7 @@ class Question:
         size: images of a share.
         key: tells what the answers depend on beside the images.
         stands: whether an answer that was kept still holds.
+        counted: what is counted while they are asked; None where `answer` shows how far it is.
     """
 
     kind: type[Any]
@@ -47,6 +48,7 @@ class Question:
     size: int = 1
     key: Callable[[], str] = field(default=lambda: "")
     stands: Callable[[Any], bool] = field(default=lambda answer: True)
+    counted: str | None = "images"
 
 
 def answer(question: Question, processes: Processes | None, files: list[str]) -> int:
@@ -71,7 +73,7 @@ def answer(question: Question, processes: Processes | None, files: list[str]) ->
 
 def _at_once(question: Question) -> int:
     """Rows as they come."""
-    with counting("images") as count:
+    with counting(question.counted) as count:
         answers = Counted(question.answer(question.found()), count)
         _write(question, answers)
     return answers.status()
@@ -83,7 +85,7 @@ def _with_shares(question: Question, processes: Processes | None) -> int:
     shares = Shares(
         question.kept, question.size, question.key(), question.answer, question.kind, question.stands
     )
-    with counting("images") as count:
+    with counting(question.counted) as count:
         if processes is not None:
             for answered in shares.work(question.found(), rank=processes.rank, count=processes.count):
                 count(answered)

@@ -110,18 +110,18 @@ class TerminalObserver(Observer):
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
+def counting(what: str | None) -> Iterator[Callable[[int], None]]:
     """A count of things done and the time that they took, on standard error.
 
     Only on a terminal where rich is installed: rows of figures that others read stay rows.
 
     Args:
-        what: is counted.
+        what: is counted; None counts nothing.
 
     Returns:
         what adds to the count.
     """
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+    if what is None or not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         yield lambda more: None
         return
     columns = require("rich.progress", extra="train", purpose="a progress bar")

@@ -7,7 +7,13 @@ from typing import Any
 
 from qna._core.files import write_text
 from qna._core.outside import as_code, as_markdown
-from qna.cli import _classification_report, _detection_report, _language_report, _segmentation_report
+from qna.cli import (
+    _classification_report,
+    _detection_report,
+    _language_report,
+    _segmentation_report,
+    _volumes_report,
+)
 from qna.plots import plot_learning
 from qna.train import Outcome
 from qna.train.tasks import TASKS
@@ -19,6 +25,7 @@ DRAWN = {
     "detection": _detection_report,
     "language": _language_report,
     "segmentation": _segmentation_report,
+    "volumes": _volumes_report,
 }
 
 

@@ -20,8 +20,9 @@ Judge trained networks on held-out images, side by side: accuracy, loss, calibra
 what is left of the accuracy when images are corrupted. Tables go to the terminal, and with pictures, CSV and
 JSON to a folder. A network that answers with NaN gets a row with this error, and the command then ends with
 status 1. Networks that segment are judged by intersection over union, of regions and of their outlines,
-detectors by mean average precision as COCO counts it, networks of language by bits per byte or by answers
-that are right, with their speed and what they remember.
+networks of volumes by Dice and by the lesions of each size that they find, detectors by mean average
+precision as COCO counts it, networks of language by bits per byte or by answers that are right, with their
+speed and what they remember.
 """
 
 
@@ -87,6 +88,10 @@ def main(arguments: list[str]) -> int:
         from qna.cli._detectors import eval_boxes
 
         return eval_boxes(parser, options, arguments)
+    if tasks == {"volumes"}:
+        from qna.cli._volumes import eval_volumes
+
+        return eval_volumes(parser, options, arguments)
     if tasks != {"classification"}:
         told = ", ".join(sorted(tasks))
         raise InvalidInput(

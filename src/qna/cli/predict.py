@@ -25,7 +25,8 @@ _DESCRIPTION = """\
 Say what is on images. Rows come in the order of the files; an image that cannot be read, or that the
 network answers with NaN, gives a row with its error, and the command then ends with status 1. A network that
 segments writes a mask for each image, a PNG of its size with the classes' colours, to the folder --out, and
-its rows to standard output. A detector gives JSON lines, one an image, with the boxes in it.
+its rows to standard output; one of volumes writes NIfTI files of labels there. A detector gives JSON lines,
+one an image, with the boxes in it.
 
 With --out, what is done is kept in a folder beside the file (or in the folder of masks) until all is: the
 same command goes on where one was stopped or killed. Started by torchrun, on machines with a common disk, its
@@ -79,6 +80,8 @@ def main(arguments: list[str]) -> int:
         from qna.cli._segmenters import ask_for_masks as ask
     elif task == "detection":
         from qna.cli._detectors import ask_for_boxes as ask
+    elif task == "volumes":
+        from qna.cli._volumes import ask_for_volumes as ask
     elif task == "classification":
         ask = ask_for_classes
     else:

@@ -10,6 +10,7 @@ from qna.mixers import (
     causal,
     contmix,
     control,
+    dual,
     focal,
     gating,
     global_context,
@@ -41,6 +42,12 @@ from qna.mixers.causal import (
 )
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
 from qna.mixers.control import DepthwiseConvolution2d, FullAttention2d, Identity2d, Pooling2d
+from qna.mixers.dual import (
+    ChannelAttention2d,
+    ChannelAttention3d,
+    PositionAttention2d,
+    PositionAttention3d,
+)
 from qna.mixers.focal import FocalModulation2d
 from qna.mixers.gating import MixerGating2d
 from qna.mixers.global_context import GlobalContextAttention2d
@@ -76,6 +83,8 @@ __all__ = [
     "BiLevelRoutingAttention2d",
     "CausalAttention1d",
     "CausalLinearAttention1d",
+    "ChannelAttention2d",
+    "ChannelAttention3d",
     "ContMix2d",
     "CoreContextAttention1d",
     "DepthwiseConvolution2d",
@@ -99,6 +108,8 @@ __all__ = [
     "MixerGating2d",
     "NeuralMemory1d",
     "Pooling2d",
+    "PositionAttention2d",
+    "PositionAttention3d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
@@ -137,6 +148,7 @@ FAMILIES = (
     linear,
     minimal,
     hyperzzw,
+    dual,
     control,
     causal,
 )

@@ -31,6 +31,7 @@ from qna.models.bounds import bounded_building, check_arguments
 from qna.models.resolve import check_model, known_arguments
 from qna.models.shared_folder import LOCAL, check_folder, refuse_adapters
 from qna.models.timm_entry import register, timm
+from qna.models.volumes import VOLUME_NETWORKS, create_volume_network
 
 # every family by its name: this list is all that a new one is added to
 FAMILIES = {
@@ -66,7 +67,7 @@ for _family in FAMILIES.values():
 def create(name: str, **arguments: Any) -> nn.Module:
     """Make a model by any name: one of ours, else timm's; "hf-hub:OWNER/NAME" and "local-dir:FOLDER" too.
 
-    Names of decoders, of sequences of tokens, are known here as well.
+    Names of decoders, of sequences of tokens, and of networks of volumes are known here as well.
 
     Args:
         name: as ``timm.create_model`` takes it.
@@ -78,6 +79,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
     """
     if name in decoder.VARIANTS:
         return decoder.create_decoder(name, **arguments)
+    if name in VOLUME_NETWORKS:
+        return create_volume_network(name, **arguments)
     check_model(name)
     check_arguments(name, arguments)
     if name.startswith(LOCAL):
@@ -98,7 +101,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
 
 def takes(name: str, argument: str) -> bool:
     """Whether the model `name` has an argument of that name, by its signature."""
-    return name not in decoder.VARIANTS and argument in known_arguments(name)
+    return name not in decoder.VARIANTS and name not in VOLUME_NETWORKS and argument in known_arguments(name)
 
 
 # what timm takes for every model

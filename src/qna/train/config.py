@@ -263,6 +263,41 @@ class LanguageOptions:
 
 
 @dataclass(frozen=True)
+class VolumeOptions:
+    """What the task of volumes alone is told.
+
+    Attributes:
+        patch: voxels per axis of what is trained on, and of the windows in which whole volumes are seen; an
+            axis on which all volumes are shorter is as long as they are.
+        patches: of an epoch, rounded up to a multiple of the volumes to train on.
+        foreground: part of the patches that are laid around a voxel of a class other than number 0.
+        overlap: part of a window by which it overlaps the next.
+        dice_weight: of the Dice loss beside the cross entropy.
+        voxel: millimetres of a voxel of mni152 and lesions.
+        volumes_drawn: of lesions, to train on.
+        volumes_held_out: of lesions, to judge on.
+        draw_seed: by which lesions are drawn.
+    """
+
+    patch: tuple[int, int, int] = (48, 48, 48)
+    patches: int = 64
+    foreground: float = 0.5
+    overlap: float = 0.25
+    dice_weight: float = 1.0
+    voxel: int = 2
+    volumes_drawn: int = 12
+    volumes_held_out: int = 12
+    draw_seed: int = 0
+
+    def __post_init__(self):
+        for size in self.patch:
+            if size < 1:
+                raise InvalidInput(f"patch must have three sizes of at least 1, got {self.patch}")
+        if not 0 <= self.foreground <= 1:
+            raise InvalidInput(f"foreground must be in [0, 1], got {self.foreground}")
+
+
+@dataclass(frozen=True)
 class OptimOptions:
     """How the network learns: AdamW, linear warm-up, cosine to 0.
 
@@ -341,11 +376,16 @@ _AT_LEAST = {
     "context": 1,
     "limit": 0,
     "sequences": 1,
+    "patches": 1,
+    "dice_weight": 0,
+    "voxel": 1,
+    "volumes_drawn": 1,
+    "volumes_held_out": 1,
 }
 # beyond these nothing can be meant, and what takes the number would fail in its own words
-_AT_MOST = {"ignore": 255, "image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10}
+_AT_MOST = {"ignore": 255, "image_size": LARGEST_SIDE, "workers": 2**10, "threads": 2**10, "voxel": 20}
 # parts of a whole; 1 is no value for them
-_PARTS = ("ema", "smoothing", "drop_path")
+_PARTS = ("ema", "smoothing", "drop_path", "overlap")
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -366,6 +406,7 @@ class TrainConfig:
     segmentation: SegmentationOptions = SegmentationOptions()
     detection: DetectionOptions = DetectionOptions()
     language: LanguageOptions = LanguageOptions()
+    volumes: VolumeOptions = VolumeOptions()
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
 

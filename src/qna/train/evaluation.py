@@ -24,6 +24,8 @@ def judge_task(learner: Learner, task: Task, batches: Iterable[Any]) -> Any:
         batches: each example of this process once.
     """
     tally, network = task.tally(learner.device), learner.evaluated()
+    if learner.accelerator.num_processes > 1:
+        setup.share_averages(network)
     training = network.training
     network.eval()
     try:

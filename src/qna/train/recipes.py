@@ -19,6 +19,7 @@ from qna.train.config import (
     OptimOptions,
     RunOptions,
     TrainConfig,
+    VolumeOptions,
 )
 from qna.train.tasks import TASKS
 
@@ -171,6 +172,18 @@ def language_laptop() -> TrainConfig:
     )
 
 
+def volumes() -> TrainConfig:
+    """Lesions drawn into the MNI152 template at 2 mm, a small 3-D U-Net, on one core; see docs/volumes.md."""
+    return TrainConfig(
+        images=ImageOptions(data="lesions"),
+        network=NetworkOptions(model="unet3d_nano"),
+        augment=AugmentOptions(color=0.2, smoothing=0.0),
+        volumes=VolumeOptions(patch=(32, 32, 32), patches=96),
+        optim=OptimOptions(epochs=6, batch_size=4, lr=0.32, warmup_epochs=0.5, clip=1.0, ema=0.95),
+        run=RunOptions(task="volumes", threads=1),
+    )
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
@@ -182,6 +195,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "imagenet-384": imagenet_384,
     "detection": detection,
     "language-laptop": language_laptop,
+    "volumes": volumes,
 }
 
 # task -> its recipe, where that has another name

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from qna._core.errors import InvalidInput, require
 from qna.adapters.registry import has_resting_parts
@@ -94,6 +95,18 @@ def from_all_processes(values: list[Any]) -> list[Any]:
     """What all processes have in `values`, one after the other."""
     accelerate_utils = require("accelerate.utils", extra="train", purpose="training")
     return accelerate_utils.gather_object(values)
+
+
+def share_averages(network: nn.Module) -> None:
+    """Give the batch norms of all processes the averages of the first, which are those that are kept.
+
+    Each process has averages of its own batches; judged with those, a score would be no one network's.
+    """
+    accelerate_utils = require("accelerate.utils", extra="train", purpose="training")
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            for buffer in module.buffers(recurse=False):
+                buffer.copy_(accelerate_utils.broadcast(buffer))
 
 
 def build_average(network: nn.Module, decay: float) -> Any:

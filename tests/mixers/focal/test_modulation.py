@@ -174,6 +174,8 @@ class Held(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
+            if not isinstance(tensor, torch.Tensor):  # a dtype, for one
+                continue
             storage = tensor.untyped_storage()
             if storage._cdata not in self.seen:
                 self.seen.add(storage._cdata)

@@ -53,7 +53,7 @@ def load_masked_folder(root: Path, *, ignore: int = 255) -> MaskData:
             raise InvalidInput(f"{root} has no images to {name}; it has {sum(map(len, parts))} in all")
     read = [_read(root, pairs) for pairs in parts]
     counts, palette = read[0][1], read[0][2]
-    classes = _class_names(root) or tuple(map(str, range(_largest(counts, ignore) + 1)))
+    classes = class_names(root) or tuple(map(str, range(_largest(counts, ignore) + 1)))
     if ignore < len(classes):
         raise InvalidInput(
             f"ignore={ignore} is the number of class {classes[ignore]!r} in {root}: give pixels that count "
@@ -130,7 +130,7 @@ def _refuse(error: OSError) -> None:
     raise InvalidInput(f"the folder {error.filename} cannot be searched: {error.strerror}") from None
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def class_names(root: Path) -> tuple[str, ...]:
     """The lines of classes.txt; none where there is no such file."""
     path = root / CLASSES
     if not path.is_file():

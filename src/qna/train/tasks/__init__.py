@@ -12,6 +12,7 @@ from qna.train.tasks.classification import Classification
 from qna.train.tasks.detection import Detection
 from qna.train.tasks.language import Language
 from qna.train.tasks.segmentation import Segmentation
+from qna.train.tasks.volumes import SegmentedVolumes
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,18 @@ TASKS = {
             ),
             unit="sequences",
         ),
+        TaskRow(
+            "volumes",
+            "which of several classes each voxel of a volume shows",
+            SegmentedVolumes,
+            options="volumes",
+            declines=(
+                *("data_dir", "download", "image_size", "crop_pct", "workers", "channels_last"),
+                *("adapter", "adapter_args", "pretrained", "drop_path"),
+                *("crop", "rotate", "shift", "zoom", "policy", "erase", "mixup", "cutmix"),
+            ),
+            unit="patches or volumes",
+        ),
     )
 }
 
@@ -110,4 +123,5 @@ __all__ = [
     "Detection",
     "Language",
     "Segmentation",
+    "SegmentedVolumes",
 ]
