@@ -92,6 +92,15 @@ class FixedMapAttention(SourcedAttention):
         self.check(x)
         return self.joined(self._by_map(self._values(x), 0), x)
 
+    def attention_map(self, x: Tensor, qk_source: Tensor | None = None) -> Tensor:
+        """What each position gets of each other, (1, h, N, N), at least in single precision."""
+        if self._map is None or qk_source is not None:
+            return super().attention_map(x, qk_source)
+        self.check(x)
+        self._within_map(x.shape[1])
+        shares = self._map[:, :, : x.shape[1], : x.shape[1]]
+        return shares.to(torch.promote_types(shares.dtype, torch.float32))
+
     def begin(self, batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """No key, of all, and no value."""
         keys, values = self._shape(batch, device, dtype).nothing()
@@ -134,6 +143,7 @@ class FixedMapAttention(SourcedAttention):
             qk_source: (1, length, dim); None for its own.
         """
         checks.positive(type(self).__name__, length=length)
+        self.release_map()
         like = self.out.weight.new_empty(1, length, self.dim)
         self._map = self.attention_map(like, qk_source).to(like.dtype)
 
@@ -177,15 +187,20 @@ class FixedMapAttention(SourcedAttention):
         """Without queries and keys."""
         return apply_linear(self.heads.value, x).unflatten(-1, (-1, self.heads.head_dim)).transpose(1, 2)
 
+    def _within_map(self, positions: int) -> None:
+        assert self._map is not None
+        if positions > self._map.shape[-1]:
+            raise InvalidInput(
+                f"{type(self).__name__}: its map is fixed for {self._map.shape[-1]:,} positions, and the "
+                f"sequence has {positions:,}; release_map() attends without it, fix_map(length) keeps more "
+                "of it"
+            )
+
     def _by_map(self, value: Tensor, start: int) -> Tensor:
         """Attention by the rows of the map from `start` on: (B, h', m, d) -> (B, h, m - start, d)."""
         assert self._map is not None
-        length, m = self._map.shape[-1], value.shape[2]
-        if m > length:
-            raise InvalidInput(
-                f"{type(self).__name__}: its map is fixed for {length:,} positions, and the sequence has "
-                f"{m:,}; release_map() attends without it, fix_map(length) keeps a longer one"
-            )
+        m = value.shape[2]
+        self._within_map(m)
         rows = self._map[0, :, start:m, :m].to(value.dtype)
         groups = self.heads.num_heads // self.heads.kv_heads
         rows = rows.unflatten(0, (-1, groups)).flatten(1, 2)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qna._core import checks
 from qna.mixers.causal.deconstructed.about import ABOUT
 from qna.mixers.causal.mixer import CausalMixer
 from qna.mixers.row import Example, MixerRow, Traits
 from qna.parts.gated_mlp import GatedMlp
+from qna.parts.grouped_heads import GroupedHeads
 from qna.parts.sequence_state import SequenceState
 
 
@@ -36,10 +36,9 @@ class PositionwiseMlp1d(CausalMixer):
 
     def __init__(self, dim: int, *, num_heads: int, kv_heads: int | None = None):
         super().__init__()
-        name = type(self).__name__
-        kv_heads = num_heads if kv_heads is None else kv_heads
-        checks.positive(name, kv_heads=kv_heads)
-        inner = checks.head_dim(name, dim, num_heads) * (num_heads + kv_heads)
+        with torch.device("meta"):
+            heads = GroupedHeads(type(self).__name__, dim, num_heads=num_heads, kv_heads=kv_heads)
+        inner = heads.head_dim * (heads.num_heads + heads.kv_heads)
         self.dim = self.out_dim = dim
         self.mlp = GatedMlp(dim, max(1, round(2 * inner / 3)))
 

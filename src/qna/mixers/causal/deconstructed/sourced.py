@@ -67,7 +67,7 @@ class SourcedAttention(SoftmaxAttention):
             return self.by_itself(x, start)
         if given.shape[1:] != x.shape[1:] or given.shape[0] not in (1, x.shape[0]):
             raise InvalidInput(
-                f"{type(self).__name__}: beside {tuple(x.shape)}, queries and keys are of one sequence or of as "
-                f"many, of the same length and channels, got {tuple(given.shape)}"
+                f"{type(self).__name__}: beside {tuple(x.shape)}, queries and keys are of one sequence or of "
+                f"as many, of the same length and channels, got {tuple(given.shape)}"
             )
         return given

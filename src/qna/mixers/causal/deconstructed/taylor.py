@@ -106,6 +106,17 @@ class TaylorAttention1d(CausalMixer):
             "keys": torch.zeros(batch, heads, count - 1, device=device, dtype=exact),
         }
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, N, dim); a single chunk has pairs alone and needs no features."""
+        if is_open(x.shape[1]) or x.shape[1] > self.chunk:
+            return super().forward(x)
+        self.check(x)
+        query, key, value = self._projected(x, 0)
+        with without_autocast(x.device):
+            attended = self._shown(query, key) @ self._for_each_head(value)
+        y = attended.transpose(1, 2).to(x.dtype).reshape(x.shape)
+        return apply_linear(self.out, y)
+
     def advance(self, x: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
         """Chunks at once, of so many positions as their features have room."""
         length = x.shape[1]
@@ -202,11 +213,17 @@ class TaylorAttention1d(CausalMixer):
         """What each position of `x` gets of each other, (B, h, N, N), at least in single precision."""
         self.check(x)
         query, key, _ = self._projected(x, 0)
-        key = key.repeat_interleave(self.heads.num_heads // self.heads.kv_heads, 1)
-        orders = [t.tril() for t in self._within(query, key)]
+        with without_autocast(x.device):
+            return self._shown(query, key)
+
+    def _shown(self, query: Tensor, key: Tensor) -> Tensor:
+        orders = [t.tril() for t in self._within(query, self._for_each_head(key))]
         if self.normalise == SHARED:
             orders = [orders[0] + orders[1] + orders[2]]
         return torch.stack([t / t.sum(-1, keepdim=True) for t in orders]).sum(0)
+
+    def _for_each_head(self, t: Tensor) -> Tensor:
+        return t.repeat_interleave(self.heads.num_heads // self.heads.kv_heads, 1)
 
     def attention_rows(self, x: Tensor) -> PositionRows:
         """The same, mean over heads."""
