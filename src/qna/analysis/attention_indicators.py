@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
-from qna.parts.protocols import ShowsRows
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ def indicators_of(
             shares = layer.attention_rows(*given).dense(positions)[:, None]
         found[name] = attention_indicators(shares, distances)
 
+    layers = [(name, m) for name, m in network.named_modules() if hasattr(m, "attention_rows")]
     hooks = [
         module.register_forward_pre_hook(lambda m, given, name=name: record(name, m, given))
-        for name, module in network.named_modules()
-        if isinstance(module, ShowsRows)
+        for name, module in layers
     ]
     training = network.training
     network.eval()

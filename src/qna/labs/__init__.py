@@ -2,6 +2,7 @@
 
 from qna.labs import (
     biformer_routing,
+    deconstructed_order,
     dinat_context,
     evit_keep,
     focalnet_shift,
@@ -64,5 +65,6 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         minimal_order.LAB,
+        deconstructed_order.LAB,
     )
 }
