@@ -54,3 +54,19 @@ def test_the_figures_are_those_of_the_rows():
         [measured[f"{name}Attention1d", case] for case in cases] for name in ("Causal", "CoreContext")
     )
     assert [round(cores[i] / full[i], 1) for i in (2, 5)] == [4.6, 3.0]
+
+
+def test_attention_taken_apart(found):
+    from qna.mixers import MIXERS
+
+    torch.testing.assert_close(found["same"], found["logits"])
+    assert [*found["look"]] == [f"blocks.{i}.mixer" for i in range(4)]
+    assert found["less"] < found["grown"][1]
+    assert found["grown"][0] == 0
+    with torch.no_grad():
+        for name in ("skipped", "bypassed"):
+            assert not torch.allclose(found[name](found["tokens"]), found["logits"], atol=1e-3)
+    assert len(found["skipped"].blocks) == 2
+    rows = re.findall(r"^\| \w[\w-]+ \| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 7
+    assert all(MIXERS[name].traits.causal for name in rows)
