@@ -7,6 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from qna.parts.open_size import is_open
+
+# numbers that are mixed at once: words and angles of each take some ten times its room
+_AT_ONCE = 2**18
 _BITS = 0xFFFFFFFF
 
 
@@ -26,6 +30,9 @@ def normal_at(places: Tensor, count: int, key: int, like: Tensor) -> Tensor:
     Returns:
         (n, count).
     """
+    n = places.shape[0]
+    if not is_open(n) and not torch.compiler.is_compiling() and n > (part := max(1, _AT_ONCE // count)):
+        return torch.cat([normal_at(of, count, key, like) for of in places.split(part)])
     exact = torch.float32 if like.device.type == "mps" else torch.float64
     rows = _mixed(_mixed(places.to(like.device) ^ (key & _BITS)) ^ ((key >> 32) & _BITS))[:, None]
     columns = 2 * torch.arange(count, device=like.device)

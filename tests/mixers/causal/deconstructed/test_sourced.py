@@ -167,6 +167,8 @@ def test_noise_is_of_its_place():
     long = normal_at(torch.arange(3000), 40, 7, like)
     assert torch.equal(normal_at(torch.arange(17, 23), 40, 7, like), long[17:23])
     assert not torch.equal(normal_at(torch.arange(6), 40, 8, like), long[:6])
+    # more than are drawn at once
+    assert torch.equal(normal_at(torch.arange(7000), 40, 7, like)[:3000], long)
     # of 120,000 independent numbers: four standard errors of each
     assert abs(long.mean()) < 4 / 120_000**0.5
     assert abs(long.var() - 1) < 4 * (2 / 120_000) ** 0.5
