@@ -98,3 +98,33 @@ def test_the_figures_are_those_of_the_rows():
         [measured[f"{name}Attention1d", case] for case in cases] for name in ("Causal", "CoreContext")
     )
     assert [round(cores[i] / full[i], 1) for i in (2, 5)] == [4.6, 3.0]
+
+
+def test_attention_taken_apart(found):
+    from qna.mixers import MIXERS
+
+    torch.testing.assert_close(found["same"], found["logits"])
+    assert [*found["look"]] == [f"blocks.{i}.mixer" for i in range(4)]
+    assert found["less"] < found["grown"][1]
+    assert found["grown"][0] == 0
+    with torch.no_grad():
+        for name in ("skipped", "bypassed"):
+            assert not torch.allclose(found[name](found["tokens"]), found["logits"], atol=1e-3)
+    assert len(found["skipped"].blocks) == 2
+    rows = re.findall(r"^\| \w[\w-]+ \| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 7
+    assert all(MIXERS[name].traits.causal for name in rows)
+
+
+def test_the_figures_of_attention_taken_apart_are_those_of_the_rows():
+    from qna.bench.measure import rows
+
+    (name,) = re.findall(r"`(\S+-sequence-deconstructed\.csv)`", PAGE)
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    mixers = dict(re.findall(r"^\| (\w[\w-]+) \| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE))
+    table = re.findall(r"^\| (\w[\w-]+) \| ([\d, |]+) \|$", PAGE, re.MULTILINE)
+    assert [title for title, _ in table] == [*mixers]
+    cases = [f"{what}-{n}x256-float32" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
+    for title, cells in table:
+        assert cells.split(" | ") == [f"{measured[mixers[title], case]:,.0f}" for case in cases]

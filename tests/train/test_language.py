@@ -154,6 +154,41 @@ def test_adapting_goes_on_bit_for_bit(longer, at):
     assert_same_end(outcome.folder, whole.folder)
 
 
+DECONSTRUCTED = (
+    "mixers=(('FixedTextQueryKey1d',{'length':60}),'RandomQueryKey1d','KeyOnlyAttention1d','StaticQueryKey1d',"
+    "'TaylorAttention1d','PositionwiseMlp1d')"
+)
+
+
+@pytest.mark.parametrize("data", [None, "recall:pairs=2"])
+def test_deconstructed_attention_goes_on_bit_for_bit_and_keeps_its_text(config, changed, data):
+    """All variants in one network, averages too; its text is the beginning of what is trained on."""
+    config = changed(config, model_kwargs=("dim=32", "depth=6", DECONSTRUCTED))
+    if data is not None:
+        config = changed(config, data=data, limit=0, sequences=16)
+    whole = fit(config)
+    with pytest.raises(RunStopped, match=r"up to update 3 of 4"):
+        fit(config, Stop(3))
+    outcome = resume(whole.folder.with_name("run-2"))
+    assert outcome.scores == whole.scores
+    assert_same_end(outcome.folder, whole.folder)
+    text = outcome.data.train.batch([0, 1, 2], 0).tokens.flatten()[:60]
+    network = load_language(str(outcome.folder)).network
+    assert torch.equal(network.text, text)
+    batch = outcome.data.held_out.parts[0].batch([0, 1], 0)
+    with torch.no_grad():
+        assert torch.equal(network(batch.tokens), outcome.network.eval()(batch.tokens))
+
+
+def test_a_text_that_the_data_has_not_is_refused(config, changed):
+    mixers = "mixers=('FixedTextQueryKey1d',{'length':4000})"
+    with pytest.raises(InvalidInput, match=r"a fixed text of 4,000 tokens, and .* give the mixer a smaller"):
+        fit(changed(config, model_kwargs=("dim=32", "depth=2", mixers)))
+    mixers = "mixers=('FixedTextQueryKey1d',{'length':30})"
+    with pytest.raises(InvalidInput, match="fixed text of 30 tokens, and the sequence has 40"):
+        fit(changed(config, model_kwargs=("dim=32", "depth=2", mixers)))
+
+
 def test_workers_change_nothing(config, changed):
     assert_same_end(fit(config).folder, fit(changed(config, workers=1)).folder)
 

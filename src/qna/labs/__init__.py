@@ -2,6 +2,7 @@
 
 from qna.labs import (
     biformer_routing,
+    deconstructed_order,
     dinat_context,
     evit_keep,
     focalnet_shift,
@@ -68,5 +69,6 @@ LABS: dict[str, Lab] = {
         pointer_hull.LAB,
         minimal_order.LAB,
         sinklora_context.LAB,
+        deconstructed_order.LAB,
     )
 }

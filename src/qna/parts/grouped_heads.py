@@ -54,11 +54,17 @@ class GroupedHeads(nn.Module):
         for layer in (self.query, self.key, self.value):
             init_linear_(layer)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C) -> queries (B, heads, N, d), keys and values (B, kv_heads, N, d)."""
+    def forward(self, x: Tensor, source: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) -> queries (B, heads, N, d), keys and values (B, kv_heads, N, d).
+
+        Args:
+            x: of which values are made.
+            source: of which queries and keys are made, (B or 1, N, C); None for `x`.
+        """
+        source = x if source is None else source
         query, key, value = (
-            apply_linear(layer, x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            apply_linear(layer, of).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for layer, of in ((self.query, source), (self.key, source), (self.value, x))
         )
         return query, key, value
 

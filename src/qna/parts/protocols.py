@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qna.parts.kv_cache import CachePolicy
+from qna.parts.qk_source import QkSource
 from qna.parts.reach import Reach
 from qna.parts.rows import PositionRows
 from qna.parts.sequence_state import SequenceState
@@ -193,4 +194,31 @@ class KeepsByPolicy(Protocol):
         dtype: torch.dtype | None = None,
     ) -> SequenceState:
         """As `init_state`, with a cache of this policy, which `step` then follows."""
+        ...
+
+
+@runtime_checkable
+class TakesQkSource(Protocol):
+    """A causal mixer whose queries and keys may be of another sequence than its values.
+
+    Its `forward` and `step` take that sequence, (B or 1, N, C), as a last argument `qk_source`; None for
+    what it has by itself.
+    """
+
+    @property
+    def qk_source(self) -> QkSource | None:
+        """What a network is to give it; None where it needs nothing, as with a map that is fixed."""
+        ...
+
+
+@runtime_checkable
+class FixesMap(Protocol):
+    """A mixer whose attention is the same whatever it reads, so that it can be kept after training."""
+
+    def fix_map(self, length: int, qk_source: Tensor | None = None) -> None:
+        """Keep the attention of `length` positions until training begins or `release_map` is called."""
+        ...
+
+    def release_map(self) -> None:
+        """Attend by queries and keys again."""
         ...

@@ -51,6 +51,13 @@ def whole_map_rows(shares: Tensor) -> PositionRows:
     return PositionRows(shares, torch.arange(n, device=shares.device).expand(shares.shape[1], -1))
 
 
+def matrix_rows(shares: Tensor) -> PositionRows:
+    """Rows of attention (B, h, N, M) in which every position sees all; the mean over heads is taken."""
+    shares = shares.mean(1)
+    rows, columns = shares.shape[1:]
+    return PositionRows(shares, torch.arange(columns, device=shares.device).expand(rows, -1))
+
+
 def received(rows: PositionRows, even: Tensor, positions: int) -> Tensor:
     """What each position gets from all rows over what it gets of even ones: (B, positions).
 

@@ -27,6 +27,26 @@ class Remembered(Protocol):
 
 
 @dataclass(frozen=True)
+class SharedByAll:
+    """What is the same for every sequence of a batch, and is there once: it stays whichever are selected.
+
+    Attributes:
+        held: tensors, or what is `Remembered`.
+    """
+
+    held: tuple[Any, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it, once."""
+        return sum(map(_bytes, self.held))
+
+    def select(self, rows: Tensor) -> SharedByAll:
+        """The same."""
+        return self
+
+
+@dataclass(frozen=True)
 class SequenceState:
     """What a mixer knows of the first `length` positions of `batch` sequences.
 

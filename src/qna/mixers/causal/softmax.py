@@ -16,6 +16,7 @@ from qna.parts.initializers import init_linear_
 from qna.parts.kv_cache import CachePolicy, CacheShape
 from qna.parts.linear import apply_linear
 from qna.parts.rotary import HALVES, Rotary
+from qna.parts.rows import PositionRows, matrix_rows
 from qna.parts.sequence_state import SequenceState
 
 
@@ -92,6 +93,20 @@ class SoftmaxAttention(CausalMixer):
             turns = self.rotary.turns_from(start, x.shape[1], query)
             query, key = self.rotary.rotate(query, turns), self.rotary.rotate(key, turns)
         return query, key, value
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """What each position of `x` gets of each other, (B, h, N, N), at least in single precision."""
+        return self.shown(*self.project(x, 0)[:2])
+
+    def attention_rows(self, x: Tensor) -> PositionRows:
+        """The same, mean over heads."""
+        return matrix_rows(self.attention_map(x))
+
+    def shown(self, query: Tensor, key: Tensor) -> Tensor:
+        """The map of these queries and keys: what is attended of values that name their positions."""
+        exact = torch.promote_types(query.dtype, torch.float32)
+        names = torch.eye(key.shape[2], dtype=exact, device=key.device).expand(*key.shape[:2], -1, -1)
+        return self.attend(query.to(exact), key.to(exact), names)
 
     def state_bytes(self, size: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
         """Bytes of what is kept after sequences of `size` = (B, N, dim), by the mixer's own policy."""

@@ -10,9 +10,19 @@ from qna._core.about import About
 from qna._core.errors import check_choice
 from qna.models.bounds import bounded_building, check_arguments
 from qna.models.decoder.network import Decoder, DecoderBlock
+from qna.models.decoder.skipping import without_layers
 from qna.models.decoder.variants import BYTES, VARIANTS, DecoderVariant
 
-__all__ = ["BYTES", "DECODERS", "VARIANTS", "Decoder", "DecoderBlock", "DecoderVariant", "create_decoder"]
+__all__ = [
+    "BYTES",
+    "DECODERS",
+    "VARIANTS",
+    "Decoder",
+    "DecoderBlock",
+    "DecoderVariant",
+    "create_decoder",
+    "without_layers",
+]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from qna._core.errors import InvalidInput, check_choice
 from qna.mixers import MIXERS
 from qna.models._parts.decay import exempt_names
 from qna.models._parts.recompute import recomputed
+from qna.models.decoder.streams import BESIDE, Streams, Through, text_of
 from qna.models.decoder.variants import DecoderVariant
 from qna.parts.gated_mlp import GatedMlp
 from qna.parts.kv_cache import CachePolicy
 from qna.parts.linear import apply_linear
-from qna.parts.protocols import GoesOn, KeepsByPolicy
-from qna.parts.sequence_state import SequenceState
+from qna.parts.protocols import FixesMap, GoesOn, KeepsByPolicy
+from qna.parts.qk_source import QkSource
+from qna.parts.sequence_state import SequenceState, SharedByAll
 
 
 class DecoderBlock(nn.Module):
@@ -40,16 +42,23 @@ class DecoderBlock(nn.Module):
         self.norm2 = nn.RMSNorm(dim, eps=norm_eps)
         self.mlp = GatedMlp(dim, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, N, dim)."""
-        x = x + self.mixer(self.norm1(x))
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """(B, N, dim) -> (B, N, dim); `source`, (B or 1, N, dim), for a mixer that takes a `qk_source`."""
+        x = x + self.mixer(*self._normed(x, source))
         return x + self.mlp(self.norm2(x))
 
-    def step(self, x: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
+    def step(
+        self, x: Tensor, state: SequenceState, source: Tensor | None = None
+    ) -> tuple[Tensor, SequenceState]:
         """The same of the next positions, and the mixer's state then."""
-        mixed, state = cast(GoesOn, self.mixer).step(self.norm1(x), state)
+        x_normed, *others = self._normed(x, source)
+        mixed, state = cast(GoesOn, self.mixer).step(x_normed, state, *others)
         x = x + mixed
         return x + self.mlp(self.norm2(x)), state
+
+    def _normed(self, x: Tensor, source: Tensor | None) -> list[Tensor]:
+        # a source is read as the sequence itself is
+        return [self.norm1(t) for t in (x, source) if t is not None]
 
 
 class Decoder(nn.Module):
@@ -57,7 +66,8 @@ class Decoder(nn.Module):
 
     The network of LLaMA (Touvron et al., arXiv 2302.13971): RMSNorm before each branch, rotary positions
     inside the mixers that have them, gated MLPs, no biases. In the place of its attention stands any causal
-    mixer, or several that layers take in turn.
+    mixer, or several that layers take in turn. Where mixers make queries and keys of another sequence
+    (`parts.protocols.TakesQkSource`), the decoder takes that through its blocks beside its own.
 
     Args:
         vocabulary: tokens that there are.
@@ -67,7 +77,13 @@ class Decoder(nn.Module):
     Raises:
         UnknownName: for a mixer that there is not or an argument that it does not take, with the nearest.
         InvalidInput: a mixer that is not causal, or refuses its arguments.
+
+    Attributes:
+        text: int64 (n,), of which mixers that ask for a fixed text make queries and keys; None where none
+            does. See `fix_text`.
     """
+
+    text: Tensor | None
 
     def __init__(self, vocabulary: int, variant: DecoderVariant, *, max_length: int | None = None):
         super().__init__()
@@ -84,6 +100,7 @@ class Decoder(nn.Module):
             )
             for i in range(v.depth)
         )
+        self.register_buffer("text", text_of(self._mixers, vocabulary))
         self.norm = nn.RMSNorm(v.dim, eps=v.norm_eps)
         self.head = None if v.tied else nn.Linear(v.dim, vocabulary, bias=False)
         for layer in (self.embed, self.head):
@@ -94,10 +111,13 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 (B, N) -> logits (B, N, vocabulary)."""
         self._check(tokens, 0)
-        x = self.embed(tokens)
-        for block in self.blocks:
-            x = recomputed(block, x) if self.grad_checkpointing and self.training else block(x)
-        return self._logits(x)
+
+        def through(i: int, x: Tensor, source: Tensor | None, which: QkSource | None) -> Tensor:
+            inputs = (x,) if source is None else (x, source)
+            block = self.blocks[i]
+            return recomputed(block, *inputs) if self.grad_checkpointing and self.training else block(*inputs)
+
+        return self._logits(self._walk(Streams.of(self._mixers), tokens, 0, through))
 
     def init_state(
         self,
@@ -119,7 +139,7 @@ class Decoder(nn.Module):
             InvalidInput: a policy, and no layer that keeps by one.
         """
         place = {"device": device, "dtype": dtype}
-        mixers = [block.mixer for block in cast(Sequence[DecoderBlock], self.blocks)]
+        mixers = self._mixers
         if policy is not None and not any(isinstance(mixer, KeepsByPolicy) for mixer in mixers):
             names = ", ".join(sorted({type(mixer).__name__ for mixer in mixers}))
             raise InvalidInput(f"{policy} is for layers that keep keys and values, and {names} do not")
@@ -129,6 +149,9 @@ class Decoder(nn.Module):
                 held[f"block{i}"] = mixer.policy_state(batch, policy, **place)
             else:
                 held[f"block{i}"] = cast(GoesOn, mixer).init_state(batch, **place)
+        streams = Streams.of(mixers)
+        if streams.shared:
+            held[BESIDE] = streams.states(mixers, **place)
         return SequenceState(self.configuration, batch, 0, held)
 
     def step(self, tokens: Tensor, state: SequenceState) -> tuple[Tensor, SequenceState]:
@@ -140,16 +163,85 @@ class Decoder(nn.Module):
         """
         self._check(tokens, state.length)
         state.check(self.configuration, tokens.shape[0])
-        x, held = self.embed(tokens), {}
-        for i, block in enumerate(cast(Sequence[DecoderBlock], self.blocks)):
-            x, held[f"block{i}"] = block.step(x, state[f"block{i}"])
-        return self._logits(x), state.after(tokens.shape[1], **held)
+        streams = Streams.of(self._mixers)
+        beside = dict(zip(streams.shared, state[BESIDE].held, strict=True)) if streams.shared else {}
+        before: dict[QkSource | None, SequenceState] = {None: state, **beside}
+        held: dict[QkSource | None, dict[str, Any]] = {which: {} for which in before}
+
+        def through(i: int, x: Tensor, source: Tensor | None, which: QkSource | None) -> Tensor:
+            name, block = f"block{i}", cast(DecoderBlock, self.blocks[i])
+            x, held[which][name] = block.step(x, before[which][name], source)
+            return x
+
+        x, count = self._walk(streams, tokens, state.length, through), tokens.shape[1]
+        if beside:
+            after = tuple(before[which].after(count, **held[which]) for which in beside)
+            held[None][BESIDE] = SharedByAll(after)
+        return self._logits(x), state.after(count, **held[None])
 
     def state_bytes(self, size: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
         """Bytes of the state after sequences of `size` = (B, N)."""
         inner = (*size[:2], self.variant.dim)
-        mixers = [cast(GoesOn, block.mixer) for block in cast(Sequence[DecoderBlock], self.blocks)]
-        return sum(mixer.state_bytes(inner, dtype) for mixer in mixers)
+        own = sum(cast(GoesOn, mixer).state_bytes(inner, dtype) for mixer in self._mixers)
+        return own + Streams.of(self._mixers).state_bytes(self._mixers, size[1], inner[2], dtype)
+
+    def fix_text(self, tokens: Tensor) -> None:
+        """Give the text that mixers make queries and keys of: int64 (n,), at least as long as they ask for.
+
+        It is kept with the weights; networks are trained for one text, and another is another network.
+
+        Raises:
+            InvalidInput: no mixer asks for a text, it is too short, or has tokens that there are not.
+        """
+        if self.text is None:
+            raise InvalidInput("Decoder: no mixer makes queries and keys of a fixed text")
+        if tokens.ndim != 1 or tokens.dtype != torch.int64 or len(tokens) < len(self.text):
+            raise InvalidInput(
+                f"Decoder: the fixed text must be int64 ({len(self.text)},) or longer, got {tokens.dtype} "
+                f"{tuple(tokens.shape)}"
+            )
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary:
+            raise InvalidInput(
+                f"Decoder: tokens of the fixed text must be from 0 to {self.vocabulary - 1}, got "
+                f"{int(tokens.min())} to {int(tokens.max())}"
+            )
+        self.text.copy_(tokens[: len(self.text)])
+        self.release_maps()
+
+    @torch.no_grad()
+    def fix_maps(self, length: int) -> None:
+        """Keep the attention that does not depend on what is read, for sequences of up to `length` tokens.
+
+        What it is made of is read once more, for the last time: afterwards no sequence beside the decoder's
+        own passes its blocks. It holds until `release_maps`, or training mode, in which weights change.
+
+        Raises:
+            InvalidInput: no layer has such attention, or `length` is beyond a fixed text.
+        """
+        checks.positive("Decoder", length=length)
+        self.release_maps()
+        streams = Streams.of(self._mixers)
+        if not streams.shared:
+            raise InvalidInput("Decoder: no layer has attention that is the same whatever is read")
+        found: dict[int, Tensor] = {}
+
+        def through(i: int, x: Tensor, source: Tensor | None, which: QkSource | None) -> Tensor:
+            block, asked = cast(DecoderBlock, self.blocks[i]), streams.asked[i]
+            if asked is not None and asked.shared and source is not None:
+                found[i] = block.norm1(source)
+            # the decoder's own sequence says nothing here
+            return x if which is None else block(x, source)
+
+        tokens = torch.zeros(1, length, dtype=torch.int64, device=self.embed.weight.device)
+        self._walk(streams, tokens, 0, through)
+        for i, source in found.items():
+            cast(FixesMap, self._mixers[i]).fix_map(length, source)
+
+    def release_maps(self) -> None:
+        """Attend by queries and keys again."""
+        for mixer in self._mixers:
+            if isinstance(mixer, FixesMap):
+                mixer.release_map()
 
     @property
     def configuration(self) -> str:
@@ -165,6 +257,19 @@ class Decoder(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Scales of norms and biases, and what mixers name."""
         return {name for name, p in self.named_parameters() if p.ndim < 2} | exempt_names(self)
+
+    @property
+    def _mixers(self) -> list[nn.Module]:
+        return [block.mixer for block in cast(Sequence[DecoderBlock], self.blocks)]
+
+    def _walk(self, streams: Streams, tokens: Tensor, start: int, through: Through) -> Tensor:
+        """Embed, and take all sequences through the blocks."""
+        own = self.embed(tokens)
+        beside = {
+            source: source.first(start, tokens.shape[1], self.embed, self.text, own)
+            for source in streams.shared
+        }
+        return streams.walk(own, beside, through)
 
     def _check(self, tokens: Tensor, before: int) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point():

@@ -50,7 +50,7 @@ class Language:
 
     def build_network(self, options: NetworkOptions, data: TokenData) -> nn.Module:
         """The decoder."""
-        return build_decoder(options, data.vocabulary)
+        return build_decoder(options, data.vocabulary, data)
 
     def fingerprint(self, data: TokenData) -> dict[str, Any]:
         """Vocabulary, and number and digest of the sequences of both parts."""
@@ -169,18 +169,37 @@ def load_tokens(config: TrainConfig) -> TokenData:
     )
 
 
-def build_decoder(options: NetworkOptions, vocabulary: int) -> Decoder:
+def build_decoder(options: NetworkOptions, vocabulary: int, data: TokenData | None = None) -> Decoder:
     """Return the decoder that `options` name.
+
+    Args:
+        options: its size and mixers, and weights where it has some already.
+        vocabulary: tokens that there are.
+        data: whose beginning is the text of mixers that make queries and keys of a fixed one; None where
+            weights bring theirs.
 
     Raises:
         UnknownName: for a size, mixer, adapter or argument that does not exist, with the nearest names.
-        InvalidInput: if one of them refuses its values, an adapter does not suit decoders, or the weights are
-            of another network.
+        InvalidInput: if one of them refuses its values, there is less data than the text has, an adapter does
+            not suit decoders, or the weights are of another network.
     """
     own = options.model_arguments()
     if "vocabulary" in own:
         raise InvalidInput("model_kwargs cannot set vocabulary: it follows from the data")
     network = create_decoder(options.model, vocabulary=vocabulary, **own)
+    if data is not None and network.text is not None:
+        network.fix_text(_beginning(data, len(network.text)))
     adapted(network, options)
     prepare_network(network, options)
     return network
+
+
+def _beginning(data: TokenData, count: int) -> Tensor:
+    """The first `count` tokens that are trained on, window by window."""
+    windows = -(-count // data.train.length)
+    if windows > len(data.train):
+        raise InvalidInput(
+            f"queries and keys are to be of a fixed text of {count:,} tokens, and {data.name!r} has "
+            f"{len(data.train) * data.train.length:,} to train on; give the mixer a smaller length"
+        )
+    return data.train.batch(range(windows), 0).tokens.flatten()[:count]
