@@ -5,6 +5,7 @@ from qna.labs import (
     dinat_context,
     evit_keep,
     focalnet_shift,
+    gated_causal,
     gated_sink,
     gcvit_global,
     halo_blocks,
@@ -64,5 +65,6 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         minimal_order.LAB,
+        gated_causal.LAB,
     )
 }
