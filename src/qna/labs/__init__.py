@@ -2,6 +2,7 @@
 
 from qna.labs import (
     biformer_routing,
+    cca_context,
     dinat_context,
     evit_keep,
     focalnet_shift,
@@ -27,6 +28,7 @@ from qna.labs import (
     tap_corruption,
     tcpa_transfer,
     terminator_convergence,
+    titans_recall,
     transnext_shift,
     vsa_size,
 )
@@ -65,6 +67,8 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         minimal_order.LAB,
+        titans_recall.LAB,
+        cca_context.LAB,
         gated_causal.LAB,
     )
 }

@@ -13,15 +13,15 @@ BITS, FIRST, LARGEST = "train bits-per-byte", "none first-token", "none largest-
 # what plain attention has to lose at the highest rate, of its bits per byte, for rates to be judged
 LOST = 0.02
 RULE = (
-    f"{GATED} (a gate for each channel) against {PLAIN}, by bits per byte of held-out text. The base "
-    f"rate is that at which {PLAIN} needs the fewest in the mean. Held: at the base rate the first token gets "
-    "less of the attention and the largest activation is smaller, each by more than two standard errors of the mean "
-    "difference over the seeds, and bits per byte are no more, up to one; the highest rate is above the base "
-    f"rate and costs {PLAIN} at least {LOST:.0%} more bits than the base rate; and of bits more than at the "
-    f"base rate it costs {GATED} less than {PLAIN} by more than two standard errors. Direction only: at the "
-    f"highest rate {GATED} needs fewer bits than {PLAIN} in the mean, and at the base rate the first token "
-    "gets less or the largest activation is smaller. Else not seen. The gate for each head is told and does "
-    "not count."
+    f"{GATED} (a gate for each channel) against {PLAIN}, by bits per byte of held-out text. The base rate is "
+    f"that at which {PLAIN} needs the fewest in the mean. Held: at the base rate the first token gets less "
+    "of the attention and the largest activation is smaller, each by more than two standard errors of the "
+    "mean difference over the seeds, and bits per byte are no more, up to one; the highest rate is above the "
+    f"base rate and costs {PLAIN} at least {LOST:.0%} more bits than the base rate; and of bits more than at "
+    f"the base rate it costs {GATED} less than {PLAIN} by more than two standard errors. Direction only: at "
+    f"the highest rate {GATED} needs fewer bits than {PLAIN} in the mean, and at the base rate the first "
+    "token gets less or the largest activation is smaller. Else not seen. The gate for each head is told and "
+    "does not count."
 )
 
 
