@@ -22,7 +22,7 @@ class GatedCausalConfig(SmallDecoderConfig):
 
     depth: int = 4
     heads: int = 4
-    steps: int = 200
+    steps: int = 150
     length: int = 128
     text: int = 2_000_000
     judged: int = 64

@@ -19,7 +19,7 @@ class TitansRecallConfig(SmallDecoderConfig):
     """Decoders that are asked for what they read, beyond the window of their attention.
 
     Attributes:
-        steps: of training; every second sequence is a needle.
+        steps: of training; every fourth sequence is a needle, about.
         depth: blocks: one that sees a position and the one before, then those that differ.
         pairs: keys with a value each, that are all asked for.
         keys: that there are, and as many values; a single one with its value is the needle.
@@ -34,10 +34,10 @@ class TitansRecallConfig(SmallDecoderConfig):
         rate: the highest learning rate.
     """
 
-    steps: int = 800
-    pairs: int = 8
-    keys: int = 32
-    length: int = 64
+    steps: int = 1000
+    pairs: int = 6
+    keys: int = 16
+    length: int = 48
     times: tuple[int, ...] = (1, 2, 4)
     window: int = 16
     chunk: int = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,10 @@ class RecallBesideNeedle:
 
 @dataclass(frozen=True)
 class Either:
-    """Sequences of which every one is recall or a needle, by a coin."""
+    """Sequences of which three in four are recall, which is learned later, and one is a needle.
+
+    Recall is of any number of pairs up to that of `recall`: what fewer teach, more can be asked for sooner.
+    """
 
     recall: RecallBesideNeedle
     needle: Needle
@@ -55,5 +58,8 @@ class Either:
 
     def draw(self, length: int, generator: np.random.Generator) -> Sequence1d:
         """Tokens and targets of one sequence."""
-        kind = self.recall if generator.integers(2) else self.needle
-        return kind.draw(length, generator)
+        if not generator.integers(4):
+            return self.needle.draw(length, generator)
+        most = self.recall.recall
+        fewer = replace(most, pairs=1 + int(generator.integers(most.pairs)))
+        return RecallBesideNeedle(fewer).draw(length, generator)
