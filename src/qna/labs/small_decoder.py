@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -87,7 +88,9 @@ def small_decoder(
     return network
 
 
-def stdlib_text(limit: int, context: int, lengths: Sequence[int], seed: int = 0) -> TokenData:
+# all files are looked for, and every part of a laboratory asks for the same
+@lru_cache(maxsize=1)
+def stdlib_text(limit: int, context: int, lengths: tuple[int, ...], seed: int = 0) -> TokenData:
     """Bytes of the source of Python's standard library, `limit` of them to train on, other files held out."""
     return load_text(
         STDLIB,
