@@ -43,7 +43,7 @@ def time_prompt(config: CcaContextConfig, length: int) -> list[Figure]:
     }
     times = time_calls(calls, plan=Plan(seconds=config.seconds, patience=20.0))
     about = {"length": length, "dim": config.time_dim, "depth": config.time_depth}
-    about |= {"heads": config.time_heads, "window": config.time_window, "group": config.time_group}
+    about |= {"heads": config.time_heads, "near": config.time_window, "group": config.time_group}
     figures = []
     for name, network in networks.items():
         spread = (1e3 * value for value in times.spread(name))

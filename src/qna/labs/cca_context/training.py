@@ -23,7 +23,7 @@ def train_all(config: CcaContextConfig, seed: int) -> list[Figure]:
     case = case_of(CASE, seed, config.rate)
     about = {
         "data": text.name, "seed": seed, "lr": config.rate, "steps": config.steps, "tuned": config.tuned,
-        "length": config.length, "window": config.window, "group": config.group, "narrow": config.narrow,
+        "length": config.length, "near": config.window, "group": config.group, "narrow": config.narrow,
     }  # fmt: skip
     figures = []
     for name in NETWORKS:

@@ -1,34 +1,28 @@
-"""Right answers over the length, one panel for each task."""
+"""Right answers at the length of training and at the longest, a dot for each seed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import mean
 
 from qna.labs.row import Metrics
-from qna.labs.titans_recall.networks import NETWORKS, TASKS
+from qna.labs.titans_recall.networks import TASKS
 from qna.labs.titans_recall.verdict import at, times_in
-from qna.plots import plot_lines
+from qna.plots import plot_dots
 
 
 def draw(path: Path, metrics: Metrics, note: str) -> None:
-    """Draw means over the seeds, with a band from the lowest to the highest, as PNG and SVG."""
-    times, panels = times_in(metrics), []
+    """Draw a panel for each task and length, to the PNG at `path` and an SVG beside it."""
+    times = times_in(metrics)
+    panels = []
     for task in TASKS:
-        by_length = {n: at(metrics, task, n) for n in times}
-        lines = []
-        for name in NETWORKS:
-            if all(name in by_length[n] for n in times):
-                every = [list(by_length[n][name].values()) for n in times]
-                bounds = {"low": [min(v) for v in every], "high": [max(v) for v in every]}
-                lines.append({"name": name, "x": times, "y": [mean(v) for v in every], **bounds})
-        panels.append({"title": task, "lines": lines})
-    plot_lines(
+        for n in dict.fromkeys((times[0], times[-1])):
+            where = "the length of training" if n == 1 else f"{n} times that length"
+            dots = [{"name": name, "values": [*of.values()]} for name, of in at(metrics, task, n).items()]
+            panels.append({"title": f"{task} at {where}", "dots": dots})
+    plot_dots(
         path,
         panels,
         title="What decoders recall beyond the window of their attention",
-        note=f"bands from the lowest to the highest seed; {note}",
-        xlabel="length, in lengths of training",
-        ylabel="right answers, %",
-        log_x=True,
+        note=note,
+        xlabel="right answers, %",
     )
