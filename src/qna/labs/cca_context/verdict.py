@@ -61,8 +61,8 @@ def verdict(metrics: Metrics) -> Verdict:
         word,
         f"First token and cache: {told}. At the longest {CORES} take {time:.2f} of the time and {cache:.2f} "
         f"of the cache of {FULL}. Bits per byte: {texts}; {CORES} {full[0]:+.3f} above {FULL} (standard "
-        f"error {full[1]:.3f}), {window[0]:+.3f} above {WINDOW} ({window[1]:.3f}), {sinks[0]:+.3f} above {SINKS} "
-        f"({sinks[1]:.3f}), {len(bits[CORES])} seeds.",
+        f"error {full[1]:.3f}), {window[0]:+.3f} above {WINDOW} ({window[1]:.3f}), {sinks[0]:+.3f} above "
+        f"{SINKS} ({sinks[1]:.3f}), {len(bits[CORES])} seeds.",
     )
 
 
