@@ -2,10 +2,12 @@
 
 from qna.labs import (
     biformer_routing,
+    cca_context,
     deconstructed_order,
     dinat_context,
     evit_keep,
     focalnet_shift,
+    gated_causal,
     gated_sink,
     gcvit_global,
     halo_blocks,
@@ -29,6 +31,7 @@ from qna.labs import (
     tap_corruption,
     tcpa_transfer,
     terminator_convergence,
+    titans_recall,
     transnext_shift,
     vsa_size,
 )
@@ -70,5 +73,8 @@ LABS: dict[str, Lab] = {
         minimal_order.LAB,
         sinklora_context.LAB,
         deconstructed_order.LAB,
+        titans_recall.LAB,
+        cca_context.LAB,
+        gated_causal.LAB,
     )
 }
