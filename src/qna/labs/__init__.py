@@ -14,6 +14,7 @@ from qna.labs import (
     moh_heads,
     ninformer_gate,
     overlock_context,
+    proxyattn_prefill,
     qna_cost,
     qna_detection,
     qna_segmentation,
@@ -64,5 +65,6 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         minimal_order.LAB,
+        proxyattn_prefill.LAB,
     )
 }

@@ -35,6 +35,7 @@ from qna.mixers.causal import (
     MemoryAsGate1d,
     MemoryAsLayer1d,
     NeuralMemory1d,
+    ProxyAttention1d,
     SlidingAttention1d,
 )
 from qna.mixers.contmix import ContMix2d, DilatedReparam2d
@@ -97,6 +98,7 @@ __all__ = [
     "MixerGating2d",
     "NeuralMemory1d",
     "Pooling2d",
+    "ProxyAttention1d",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",

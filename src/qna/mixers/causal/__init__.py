@@ -1,10 +1,11 @@
 """Causal mixers: sequences (B, N, C) -> (B, N, C) that look back alone and may be given in parts."""
 
-from qna.mixers.causal import core_context, full, gated, linear, sliding, titans
+from qna.mixers.causal import core_context, full, gated, linear, proxy, sliding, titans
 from qna.mixers.causal.core_context import CoreContextAttention1d
 from qna.mixers.causal.full import CausalAttention1d
 from qna.mixers.causal.gated import GatedCausalAttention1d
 from qna.mixers.causal.linear import CausalLinearAttention1d
+from qna.mixers.causal.proxy import ProxyAttention1d
 from qna.mixers.causal.sliding import SlidingAttention1d
 from qna.mixers.causal.titans import MemoryAsContext1d, MemoryAsGate1d, MemoryAsLayer1d, NeuralMemory1d
 
@@ -18,7 +19,8 @@ __all__ = [
     "MemoryAsGate1d",
     "MemoryAsLayer1d",
     "NeuralMemory1d",
+    "ProxyAttention1d",
     "SlidingAttention1d",
 ]
 
-ROWS = (full.ROW, sliding.ROW, linear.ROW, core_context.ROW, gated.ROW, *titans.ROWS)
+ROWS = (full.ROW, sliding.ROW, linear.ROW, core_context.ROW, gated.ROW, proxy.ROW, *titans.ROWS)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from qna._core.named_options import configured
 from qna.parts.heavy_hitters import KeepHeavy
 from qna.parts.kv_cache import CachePolicy, KeepAll, KeepWindow
+from qna.parts.proxy_prefill import ProxyPrefill
 
-POLICIES: dict[str, type[CachePolicy]] = {"all": KeepAll, "window": KeepWindow, "heavy": KeepHeavy}
+POLICIES: dict[str, type[CachePolicy]] = {
+    "all": KeepAll,
+    "window": KeepWindow,
+    "heavy": KeepHeavy,
+    "proxy": ProxyPrefill,
+}
 
 
 def policy_of(text: str) -> CachePolicy:

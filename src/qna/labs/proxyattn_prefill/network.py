@@ -1,0 +1,137 @@
+"""The decoder: trained at a short context, and what its layers ask and answer in a long text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qna._core.errors import InvalidInput
+from qna._core.files import write_whole
+from qna._core.seeds import derive_seed, seeded
+from qna.data.text import Bytes, TokenData, load_text
+from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
+from qna.labs.row import Figure
+from qna.models.decoder import BYTES, Decoder, create_decoder
+from qna.parts.causal_attend import attend_before
+
+WEIGHTS = "decoder.pt"
+CASE, NETWORK, UNTRAINED = "network", "trained", "not trained"
+# of all text, held out for reading
+_SHARE = 0.1
+
+
+@lru_cache(maxsize=1)
+def text_of(config: ProxyattnPrefillConfig) -> TokenData:
+    """The text, and its part that the network never learns."""
+    return load_text(
+        config.data,
+        Bytes(),
+        context=config.context,
+        lengths=(config.context,),
+        suffixes=(".py", ".txt", ".md"),
+        share=_SHARE,
+        limit=0,
+        seed=config.seed,
+    )
+
+
+def train(config: ProxyattnPrefillConfig, folder: Path) -> list[Figure]:
+    """Train the decoder, keep its weights, and tell how well it knows held-out text."""
+    data = text_of(config)
+    network = built(config)
+    weights = [*network.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _height(step, config.steps))
+    draws = torch.Generator().manual_seed(derive_seed(config.seed, "batches"))
+    first = bits_per_byte(network, data)
+    network.train()
+    for step in range(config.steps):
+        chosen = torch.randint(len(data.train), (config.batch,), generator=draws)
+        batch = data.train.batch(chosen.tolist(), derive_seed(config.seed, "step", step) or 1)
+        loss = F.cross_entropy(network(batch.tokens).flatten(0, 1), batch.targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+    write_whole(folder / WEIGHTS, partial(torch.save, network.state_dict()))
+    about = {"data": config.data, "origin": data.origin, "steps": config.steps, "context": config.context}
+    count = sum(p.numel() for p in weights)
+    return [
+        Figure(CASE, name, mode, metric, "1", value, extra=about)
+        for name, bits in ((NETWORK, bits_per_byte(network, data)), (UNTRAINED, first))
+        for mode, metric, value in (("train", "bits-per-byte", bits), ("none", "parameters", count))
+    ]
+
+
+@torch.no_grad()
+def bits_per_byte(network: Decoder, data: TokenData) -> float:
+    """Of the first held-out windows at the context of training."""
+    held_out = data.held_out.parts[0]
+    batch = held_out.batch(range(min(16, len(held_out))), 0)
+    logits = network.eval()(batch.tokens)
+    return float(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())) / math.log(2)
+
+
+def built(config: ProxyattnPrefillConfig, *, stretched: float = 1.0) -> Decoder:
+    """The decoder with its first weights, its positions divided by `stretched`."""
+    with seeded(derive_seed(config.seed, "weights")):
+        return create_decoder(
+            config.model,
+            vocabulary=BYTES,
+            mixers=("CausalAttention1d", {"rope_scale": float(stretched)}),
+        )
+
+
+def trained(config: ProxyattnPrefillConfig, folder: Path, length: int) -> Decoder:
+    """The trained decoder for texts of a length: positions are interpolated to those it was trained at."""
+    if not (folder / WEIGHTS).exists():
+        train(config, folder)
+    network = built(config, stretched=length / config.context)
+    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    return network.eval()
+
+
+def read(
+    config: ProxyattnPrefillConfig, folder: Path, length: int, text: int
+) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
+    """A held-out text through the network with dense attention: each layer's queries, keys and values.
+
+    Yields:
+        the layer's number, and (1, h, N, d), (1, h', N, d) twice, turned to their positions.
+
+    Raises:
+        InvalidInput: there is too little held-out text.
+    """
+    network = trained(config, folder, length)
+    stream = text_of(config).held_out.parts[0].tokens
+    if (text + 1) * length > len(stream):
+        raise InvalidInput(
+            f"data {config.data!r} has {len(stream):,} held-out tokens and {text + 1} texts of {length:,} "
+            "are wanted; give more text or fewer texts"
+        )
+    tokens = torch.from_numpy(stream[text * length : (text + 1) * length].astype("int64"))[None]
+    with torch.inference_mode():
+        x = network.embed(tokens)
+        for layer, block in enumerate(network.blocks):
+            block = cast(Any, block)
+            normed = block.norm1(x)
+            query, key, value = block.mixer.project(normed, 0)
+            yield layer, (query, key, value)
+            x = x + block.mixer.joined(attend_before(query, key, value), normed)
+            x = x + block.mlp(block.norm2(x))
+
+
+def _height(step: int, steps: int) -> float:
+    """Of the learning rate: up over a tenth, then down a cosine."""
+    warm = max(1, steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
