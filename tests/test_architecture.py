@@ -73,7 +73,7 @@ DOORS = {
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
     "tokenizers": ("data/text/*",),
-    "transformers": ("models/detectors/*",),
+    "transformers": ("models/detectors/*", "models/transformers_attention.py"),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),

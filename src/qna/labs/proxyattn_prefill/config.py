@@ -34,7 +34,7 @@ class ProxyattnPrefillConfig:
     model: str = "decoder_nano"
     data: str = "stdlib"
     context: int = 1024
-    steps: int = 300
+    steps: int = 200
     batch: int = 4
     rate: float = 2e-3
     lengths: tuple[int, ...] = (16_384, 65_536)

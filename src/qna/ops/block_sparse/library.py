@@ -16,7 +16,8 @@ class BlockSparse(KernelOp):
     name = "block_sparse"
     function = NAME
     maps = ("q", "k", "v")
-    constants = ("kept",)
+    # `kept` is what forwards keep for backwards
+    constants = ("kept_blocks",)
     options = ("float scale", "SymInt block")
     keeps_output = True
 
