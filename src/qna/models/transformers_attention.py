@@ -48,15 +48,10 @@ def _attention(name: str, selector: ChoosesBlocks) -> Callable[..., tuple[Tensor
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def attend(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        scaling: float | None = None,
-        **others: Any,
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *mask: Any, **others: Any
     ) -> tuple[Tensor, None]:
-        length = query.shape[2]
+        (attention_mask,) = mask or (others.pop("attention_mask"),)
+        scaling, length = others.pop("scaling", None), query.shape[2]
         if length != key.shape[2] or length == 1:
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **others
@@ -90,8 +85,8 @@ def _sequences(name: str, mask: Tensor | None, query: Tensor) -> list[tuple[int,
         places = mask[i].nonzero()[:, 0]
         if not len(places) or int(places[-1] - places[0]) + 1 != len(places):
             raise InvalidInput(
-                f"{name} takes sequences padded at either end, and sequence {i} has {len(places)} of {length} "
-                'positions with gaps between them; load the model with attn_implementation="sdpa"'
+                f"{name} takes sequences padded at either end, and sequence {i} has {len(places)} of "
+                f'{length} positions with gaps between them; load the model with attn_implementation="sdpa"'
             )
         found.append((int(places[0]), int(places[-1]) + 1, slice(i, i + 1)))
     return found
@@ -124,28 +119,19 @@ def _mask(name: str) -> Callable[..., Tensor | None]:
         batch_size: int,
         q_length: int,
         kv_length: int,
-        q_offset: int = 0,
-        kv_offset: int = 0,
+        *offsets: int,
         mask_function: Callable[..., Any] = causal_mask_function,
         attention_mask: Tensor | None = None,
         **others: Any,
     ) -> Tensor | None:
         """Of a prompt the padding (B, N), so that no pair is written down; else what "sdpa" gets."""
         if q_length != kv_length or q_length == 1:
-            return sdpa_mask(
-                batch_size,
-                q_length,
-                kv_length,
-                q_offset,
-                kv_offset,
-                mask_function,
-                attention_mask,
-                **others,
-            )
+            given = {"mask_function": mask_function, "attention_mask": attention_mask, **others}
+            return sdpa_mask(batch_size, q_length, kv_length, *offsets, **given)
         if mask_function is not causal_mask_function:
             raise InvalidInput(
-                f"{name} is plain causal attention, and this model masks pairs in another way (windows, packed "
-                'sequences); load it with attn_implementation="sdpa"'
+                f"{name} is plain causal attention, and this model masks pairs in another way (windows, "
+                'packed sequences); load it with attn_implementation="sdpa"'
             )
         return attention_mask
 

@@ -33,8 +33,8 @@ class ProxyattnPrefillConfig:
 
     model: str = "decoder_nano"
     data: str = "stdlib"
-    context: int = 1024
-    steps: int = 200
+    context: int = 512
+    steps: int = 1600
     batch: int = 4
     rate: float = 2e-3
     lengths: tuple[int, ...] = (16_384, 65_536)

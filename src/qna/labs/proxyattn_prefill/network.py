@@ -18,7 +18,7 @@ from qna._core.seeds import derive_seed, seeded
 from qna.data.text import Bytes, TokenData, load_text
 from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
 from qna.labs.row import Figure
-from qna.models.decoder import BYTES, Decoder, create_decoder
+from qna.models.decoder import BYTES, VARIANTS, Decoder, create_decoder
 from qna.parts.causal_attend import attend_before
 
 WEIGHTS = "decoder.pt"
@@ -61,13 +61,29 @@ def train(config: ProxyattnPrefillConfig, folder: Path) -> list[Figure]:
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-    write_whole(folder / WEIGHTS, partial(torch.save, network.state_dict()))
+    weights_made = network.state_dict()
+    plain, scaled = (
+        bits_at(config, data, weights_made, stretched)
+        for stretched in (1.0, config.lengths[0] / config.context)
+    )
+    kept = {"weights": weights_made, "interpolated": scaled < plain}
+    write_whole(folder / WEIGHTS, partial(torch.save, kept))
     about = {"data": config.data, "origin": data.origin, "steps": config.steps, "context": config.context}
     count = sum(p.numel() for p in weights)
-    return [
+    long = {
+        "length": config.lengths[0],
+        "bits-per-byte-long-plain": plain,
+        "bits-per-byte-long-scaled": scaled,
+    }
+    found = [
         Figure(CASE, name, mode, metric, "1", value, extra=about)
         for name, bits in ((NETWORK, bits_per_byte(network, data)), (UNTRAINED, first))
         for mode, metric, value in (("train", "bits-per-byte", bits), ("none", "parameters", count))
+    ]
+    return found + [
+        Figure(CASE, NETWORK, "train", metric, "1", value, extra={**about, "length": long["length"]})
+        for metric, value in long.items()
+        if metric != "length"
     ]
 
 
@@ -78,6 +94,17 @@ def bits_per_byte(network: Decoder, data: TokenData) -> float:
     batch = held_out.batch(range(min(16, len(held_out))), 0)
     logits = network.eval()(batch.tokens)
     return float(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())) / math.log(2)
+
+
+@torch.no_grad()
+def bits_at(config: ProxyattnPrefillConfig, data: TokenData, weights: Any, stretched: float) -> float:
+    """Of the last half of the first held-out text, at the shortest length and with divided positions."""
+    network = built(config, stretched=stretched)
+    network.load_state_dict(weights)
+    length = config.lengths[0]
+    stream = torch.from_numpy(data.held_out.parts[0].tokens[: length + 1].astype("int64"))
+    logits = network.eval()(stream[None, :-1])[0, length // 2 :]
+    return float(F.cross_entropy(logits, stream[1 + length // 2 :])) / math.log(2)
 
 
 def built(config: ProxyattnPrefillConfig, *, stretched: float = 1.0) -> Decoder:
@@ -91,12 +118,34 @@ def built(config: ProxyattnPrefillConfig, *, stretched: float = 1.0) -> Decoder:
 
 
 def trained(config: ProxyattnPrefillConfig, folder: Path, length: int) -> Decoder:
-    """The trained decoder for texts of a length: positions are interpolated to those it was trained at."""
+    """The trained decoder for texts of a length.
+
+    Positions are interpolated to those it was trained at, or stay as they are: whichever knows the first
+    held-out text better at the shortest length.
+    """
     if not (folder / WEIGHTS).exists():
         train(config, folder)
-    network = built(config, stretched=length / config.context)
-    network.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
+    kept = torch.load(folder / WEIGHTS, weights_only=True)
+    network = built(config, stretched=length / config.context if kept["interpolated"] else 1.0)
+    network.load_state_dict(kept["weights"])
     return network.eval()
+
+
+def middle_maps(config: ProxyattnPrefillConfig, folder: Path, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of the layer in the middle in the first text; they stay in the folder."""
+    path = folder / f"maps-{length}.pt"
+    if not path.exists():
+        for layer, maps in read(config, folder, length, 0):
+            keep_middle(config, folder, length, layer=layer, maps=maps)
+    return tuple(torch.load(path, weights_only=True))  # pyright: ignore[reportReturnType]
+
+
+def keep_middle(
+    config: ProxyattnPrefillConfig, folder: Path, length: int, *, layer: int, maps: tuple[Tensor, ...]
+) -> None:
+    """Keep the maps of the first text where they are those of the layer in the middle."""
+    if layer == VARIANTS[config.model].depth // 2:
+        write_whole(folder / f"maps-{length}.pt", partial(torch.save, [t.clone() for t in maps]))
 
 
 def read(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qna._core.seeds import derive_seed
 from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
-from qna.labs.proxyattn_prefill.network import read
+from qna.labs.proxyattn_prefill.network import keep_middle, read
 from qna.labs.proxyattn_prefill.selectors import PROXY, RANDOM, WINDOW, random_as_many, window_as_many
 from qna.labs.row import Figure
 from qna.parts.proxy_blocks import ProxyBlocks, kept_share
@@ -36,7 +36,10 @@ def selector_of(config: ProxyattnPrefillConfig, proxies: int | None = None) -> P
 def recall_of_text(config: ProxyattnPrefillConfig, folder: Path, length: int, text: int) -> list[Figure]:
     """Means over the layers, heads and queries of one text."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for layer, (query, key, _) in read(config, folder, length, text):
+    for layer, maps in read(config, folder, length, text):
+        if text == 0:
+            keep_middle(config, folder, length, layer=layer, maps=maps)
+        query, key, _ = maps
         places = asked(config, length, text)
         masses = masses_of(query, key, places, config.block)
         kept = selector_of(config).choose(query, key)

@@ -13,11 +13,10 @@ from qna._core.seeds import derive_seed
 from qna.bench.measure.calls import time_calls
 from qna.bench.measure.harness import Plan
 from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
-from qna.labs.proxyattn_prefill.network import read
+from qna.labs.proxyattn_prefill.network import middle_maps
 from qna.labs.proxyattn_prefill.recall import selector_of
 from qna.labs.proxyattn_prefill.selectors import PROXY, RANDOM, WINDOW, random_as_many, window_as_many
 from qna.labs.row import Figure
-from qna.models.decoder import VARIANTS
 from qna.ops import block_sparse_attention
 from qna.parts.block_choice import attend_chosen
 from qna.parts.causal_attend import attend_before
@@ -33,7 +32,7 @@ def time_case(length: int) -> str:
 
 def time_length(config: ProxyattnPrefillConfig, folder: Path, length: int) -> list[Figure]:
     """Attention of the middle layer in the first text, all forms in turns."""
-    query, key, value = _middle(config, folder, length)
+    query, key, value = middle_maps(config, folder, length)
     selector = selector_of(config)
     with torch.inference_mode():
         kept = selector.choose(query, key)
@@ -47,8 +46,8 @@ def time_length(config: ProxyattnPrefillConfig, folder: Path, length: int) -> li
             WINDOW: partial(by_blocks, window_as_many(kept)),
             RANDOM: partial(by_blocks, random_as_many(kept, seed)),
         }
-        # what is slower than this is slow enough to be told of one call
-        plan = Plan(seconds=config.seconds, patience=60.0)
+        # what is slower than this is told of one call
+        plan = Plan(seconds=config.seconds, patience=4.0)
         times = time_calls(calls, plan=plan)
     about = {"length": length, "heads": query.shape[1], "kv_heads": key.shape[1], "head_dim": query.shape[-1]}
     figures = []
@@ -57,9 +56,3 @@ def time_length(config: ProxyattnPrefillConfig, folder: Path, length: int) -> li
         figures.append(Figure(time_case(length), name, "forward", "time", "ms", *taken, extra=about))
     share = 100 * kept_share(kept)
     return [*figures, Figure(time_case(length), PROXY, "none", "kept", "%", share, extra=about)]
-
-
-def _middle(config: ProxyattnPrefillConfig, folder: Path, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of the layer in the middle."""
-    wanted = VARIANTS[config.model].depth // 2
-    return next(maps for layer, maps in read(config, folder, length, 0) if layer == wanted)

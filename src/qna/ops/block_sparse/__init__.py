@@ -50,7 +50,7 @@ def block_sparse_attention(
 
     Returns:
         (B, heads, N, e) in the dtype of `v`: 0 where a query keeps nothing. A NaN reaches the queries of the
-        blocks that keep it, and no others.
+        blocks that keep it, and by "cpu" no others; by "reference" it is multiplied by 0.
 
     Raises:
         InvalidInput: shapes, dtypes, devices or numbers that do not fit.

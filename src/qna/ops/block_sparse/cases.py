@@ -55,7 +55,7 @@ class BlockSparseCase:
         }
 
     def grown(self, size: int, kernel: int) -> BlockSparseCase:
-        """The same with an eighth of the positions of a map of `size` per axis, over `kernel` blocks of 128."""
+        """An eighth of the positions of a map of `size` per axis, each over `kernel` blocks of 128."""
         return replace(self, length=size * size // 8, block=128, most=kernel)
 
     @property
