@@ -70,10 +70,10 @@ def kept_by_loop(query, key, selector):
     for h in range(heads):
         a = scores[h * selector.proxies // heads]
         for m in range(rows):
-            count = max(budgets[h], math.ceil(selector.least / selector.block), 1 + selector.sinks)
+            count = max(budgets[h], math.ceil(selector.least / selector.block))
             always = [n for n in range(m + 1) if n < selector.sinks or n == m]
-            others = sorted((n for n in range(m + 1) if n not in always), key=lambda n: -a[m, n])
-            kept[h, m, (always + others)[:count]] = True
+            best = sorted(range(m + 1), key=lambda n: -a[m, n])
+            kept[h, m, always + best[:count]] = True
     return kept
 
 
@@ -144,13 +144,11 @@ def test_blocks_of_one_with_a_proxy_for_each_head_are_the_largest_weights(kv_hea
     kept = selector.choose(query, key)
     exact = ((query / math.sqrt(8)) @ key.repeat_interleave(4 // kv_heads, 1).transpose(-1, -2)).double()
     exact = exact.masked_fill(torch.ones(40, 40).triu(1).bool(), -math.inf).softmax(-1)
-    counts = selector.budgets(query, key).clamp(min=1)
+    counts = selector.budgets(query, key)
     for b, h, i in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(40)).tolist():
-        others = exact[b, h, i].clone()
-        # its own key comes first, whatever its weight
-        others[i] = math.inf
-        best = others.topk(min(int(counts[b, h]), i + 1)).indices
-        assert sorted(best.tolist()) == kept[b, h, i].nonzero()[:, 0].tolist()
+        best = exact[b, h, i].topk(min(int(counts[b, h]), i + 1)).indices
+        # and its own key, whatever its weight
+        assert sorted({i, *best.tolist()}) == kept[b, h, i].nonzero()[:, 0].tolist()
     # and attention is that over these tokens
     out = attend_chosen(query, key, value, selector)
     shares = exact.masked_fill(~kept, 0.0)
@@ -180,20 +178,21 @@ def test_a_larger_gamma_never_keeps_fewer():
 
 
 def test_it_finds_more_attention_than_as_many_drawn_blocks():
-    query, key, _ = drawn(heads=2, kv_heads=1, length=256, spread=1.0)
-    # heads that are alike but for noise: the method's assumption
-    query = query[:, :1] * 4 + 0.3 * query
+    query, key, _ = drawn(heads=2, kv_heads=1, length=256)
+    # heads that are alike but for noise, which is what the method assumes, and look for blocks
+    topics = torch.randn(32, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    key = key * 0.3 + topics.repeat_interleave(8, 0)
+    wanted = topics.roll(5, 0).repeat_interleave(8, 0)
+    query = 4 * wanted + 0.1 * query
     selector = replace(SELECTOR, gamma=0.7, least=0)
     kept = selector.choose(query, key)
-    exact = (
-        (query @ key.repeat_interleave(2, 1).transpose(-1, -2) / math.sqrt(8))
-        .masked_fill(~pairs_seen(torch.ones_like(kept), 256, 8), -math.inf)
-        .softmax(-1)
-    )
+    assert kept_share(kept) < 0.5
+    scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / math.sqrt(8)
+    exact = scores.masked_fill(torch.ones(256, 256).triu(1).bool(), -math.inf).softmax(-1)
     found = (exact * pairs_seen(kept, 256, 8)).sum(-1).mean()
     g = torch.Generator().manual_seed(1)
     for _ in range(5):
-        likes = torch.rand(kept.shape, generator=g).masked_fill(~torch.ones(32, 32).tril().bool(), -1)
+        likes = torch.rand(kept.shape, generator=g).masked_fill(torch.ones(32, 32).triu(1).bool(), -1)
         likes = likes.masked_fill(torch.eye(32).bool() | (torch.arange(32) == 0), 2)
         places = likes.argsort(-1, descending=True).argsort(-1)
         other = places < kept.sum(-1, keepdim=True)
@@ -223,8 +222,9 @@ def test_always_kept_and_never_above_the_causal_count():
         assert kept[..., : selector.sinks].tril().sum() == kept[..., : selector.sinks].sum()
         for sink in range(selector.sinks):
             assert kept[:, :, sink:, sink].all()
+        # of a budget of one block there is that at most beside them
         rows = torch.arange(kept.shape[-1])
-        assert torch.equal(kept.sum(-1), (rows + 1).clamp(max=1 + selector.sinks).expand(2, 4, -1))
+        assert (kept.sum(-1) <= (rows + 1).clamp(max=2 + selector.sinks)).all()
 
 
 def test_block_masses_sum_to_one():

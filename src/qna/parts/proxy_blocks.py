@@ -32,16 +32,16 @@ class ProxyBlocks:
         a = mean over these queries of softmax(q K^T / sqrt(d)), summed inside blocks
         b = the fewest blocks, largest a first, that together hold gamma of it
 
-    Row m keeps its ``min(m + 1, max(b, least / block, 1 + sinks))`` best blocks; its own block and the first
-    `sinks` are among them whatever A says.
+    Row m keeps its ``min(m + 1, max(b, least / block))`` best blocks, and beside them its own block and the
+    first `sinks`, whatever A says.
 
     Of N positions in R blocks it costs ``G N^2 / (2 stride^2) d`` multiply-adds for G proxies and
     ``h block N d`` for budgets. Scores are formed by rows of blocks, about 2 million numbers a proxy head at
     once, and never N^2; what is given back has h R^2 bytes.
 
-    No code of the authors can be read. Ours are: blocks of 128; the first block and a row's own count in its
-    budget; the last block's queries are the last `block` positions, also where N is no multiple of it; they
-    see every key and not every `stride`-th; the budget is a number of blocks, the same for all rows.
+    No code of the authors can be read. Ours are: blocks of 128; the first block and a row's own come on top
+    of its budget; the last block's queries are the last `block` positions, also where N is no multiple of it,
+    and see every key, not every `stride`-th; the budget is a number of blocks, the same for all rows.
 
     A budget looks at the last queries, so that a row's number of blocks depends on what comes later; which
     ones they are does not.
@@ -95,13 +95,12 @@ class ProxyBlocks:
         scores = scores.masked_fill(scores.isnan(), 2.0)
         always = (own < self.sinks) | (own == own[:, None])
         later = own > own[:, None]
-        scores = scores.masked_fill(always, torch.inf).masked_fill(later, -torch.inf)
+        scores = scores.masked_fill(later, -torch.inf)
         # the place of each block in the order of its row; of equals the earlier comes first
         places = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)
         places = places.repeat_interleave(query.shape[1] // self.proxies, 1)
-        least = max(1 + self.sinks, -(-self.least // self.block))
-        kept = self.budgets(query, key).clamp(min=least)
-        return (places < kept[..., None, None]) & ~later
+        counts = self.budgets(query, key).clamp(min=-(-self.least // self.block))
+        return (always | (places < counts[..., None, None])) & ~later
 
     def check_heads(self, heads: int, kv_heads: int) -> None:
         """Refuse groups of heads that cut through queries that share keys.
