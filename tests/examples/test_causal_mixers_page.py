@@ -39,6 +39,16 @@ def test_the_memory_does_not_grow(found):
         assert found[name](torch.randn(1, 70, 64)).shape == (1, 70, 64)
 
 
+def test_prompts_are_read_by_some_blocks(found):
+    reader, standing, prompt = found["reader"], found["standing"], found["prompt"]
+    assert 0.2 < found["share"] < 0.9
+    assert found["attended"].shape == (1, 4, 600, 16)
+    standing.load_state_dict(reader.state_dict())
+    whole = reader(torch.cat([prompt, prompt[:, :1]], 1))
+    torch.testing.assert_close(found["answer"], whole[:, -1:])
+    assert not torch.allclose(found["read"], whole[:, :-1], atol=1e-4)
+
+
 def test_the_figures_are_those_of_the_rows():
     from qna.bench.measure import rows
 

@@ -90,11 +90,13 @@ class ProxyBlocks:
         self.check_heads(query.shape[1], key.shape[1])
         rows = blocks(query.shape[-2], self.block)
         own = torch.arange(rows, device=query.device)
+        later = own > own[:, None]
+        if self.gamma == 1:
+            return (~later).expand(*query.shape[:2], rows, rows)
         scores = self.scores(query, key)
         # a NaN counts above all probabilities
         scores = scores.masked_fill(scores.isnan(), 2.0)
         always = (own < self.sinks) | (own == own[:, None])
-        later = own > own[:, None]
         scores = scores.masked_fill(later, -torch.inf)
         # the place of each block in the order of its row; of equals the earlier comes first
         places = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)

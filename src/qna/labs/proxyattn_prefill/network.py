@@ -19,7 +19,8 @@ from qna.data.text import Bytes, TokenData, load_text
 from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
 from qna.labs.row import Figure
 from qna.models.decoder import BYTES, VARIANTS, Decoder, create_decoder
-from qna.parts.causal_attend import attend_before
+from qna.parts.block_choice import attend_chosen
+from qna.parts.proxy_blocks import ProxyBlocks
 
 WEIGHTS = "decoder.pt"
 CASE, NETWORK, UNTRAINED = "network", "trained", "not trained"
@@ -151,7 +152,7 @@ def keep_middle(
 def read(
     config: ProxyattnPrefillConfig, folder: Path, length: int, text: int
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:
-    """A held-out text through the network with dense attention: each layer's queries, keys and values.
+    """A held-out text through the network with all blocks kept: each layer's queries, keys and values.
 
     Yields:
         the layer's number, and (1, h, N, d), (1, h', N, d) twice, turned to their positions.
@@ -174,7 +175,8 @@ def read(
             normed = block.norm1(x)
             query, key, value = block.mixer.project(normed, 0)
             yield layer, (query, key, value)
-            x = x + block.mixer.joined(attend_before(query, key, value), normed)
+            attended = attend_chosen(query, key, value, ProxyBlocks(gamma=1.0))
+            x = x + block.mixer.joined(attended, normed)
             x = x + block.mlp(block.norm2(x))
 
 
