@@ -64,3 +64,24 @@ def test_the_figures_are_those_of_the_rows():
         [measured[f"{name}Attention1d", case] for case in cases] for name in ("Causal", "CoreContext")
     )
     assert [round(cores[i] / full[i], 1) for i in (2, 5)] == [4.6, 3.0]
+
+
+def test_the_figures_of_prompts_are_those_of_their_rows():
+    from qna.bench.measure import rows
+
+    (name,) = re.findall(r"`(\S+-sequence-proxyattn\.csv)`", PAGE)
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    table = re.findall(r"^\| `(\w+1d)`, (\w+) \| ([\d, |]+) \|$", PAGE, re.MULTILINE)
+    assert len(table) == 4
+    for mixer, dtype, cells in table:
+        cases = [f"{what}-{n}x256-{dtype}" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
+        assert cells.split(" | ") == [f"{measured[mixer, case]:,.0f}" for case in cases]
+    gains = [
+        measured["ProxyAttention1d", f"prefill-32768x256-{dtype}"]
+        / measured["CausalAttention1d", f"prefill-32768x256-{dtype}"]
+        for dtype in ("float32", "bfloat16")
+    ]
+    one, two = (f"{gain:.1f} times" for gain in gains)
+    told = f"read {one} as fast as by torch's fused causal attention, in bfloat16 {two}"
+    assert told in PAGE
