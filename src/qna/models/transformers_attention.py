@@ -126,7 +126,11 @@ def _mask(name: str) -> Callable[..., Tensor | None]:
     ) -> Tensor | None:
         """Of a prompt the padding (B, N), so that no pair is written down; else what "sdpa" gets."""
         if q_length != kv_length or q_length == 1:
-            given = {"mask_function": mask_function, "attention_mask": attention_mask, **others}
+            given: dict[str, Any] = {
+                "mask_function": mask_function,
+                "attention_mask": attention_mask,
+                **others,
+            }
             return sdpa_mask(batch_size, q_length, kv_length, *offsets, **given)
         if mask_function is not causal_mask_function:
             raise InvalidInput(
