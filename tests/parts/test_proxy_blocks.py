@@ -83,6 +83,8 @@ SELECTORS = [
     replace(SELECTOR, proxies=2, gamma=0.6),
     replace(SELECTOR, proxies=4, stride=1, sinks=0, least=0),
     replace(SELECTOR, block=6, stride=2, sinks=2, gamma=0.95),
+    # two blocks and a position are three
+    replace(SELECTOR, gamma=0.01, least=17),
 ]
 
 
