@@ -76,7 +76,7 @@ DOORS = {
     "accelerate": ("train/*",),
     "tokenizers": ("data/text/*",),
     "peft": ("adapters/lora.py",),
-    "transformers": ("models/detectors/*",),
+    "transformers": ("models/detectors/*", "models/transformers_attention.py"),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),

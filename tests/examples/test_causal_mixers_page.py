@@ -54,6 +54,16 @@ def test_a_longer_context_by_groups(found):
     assert found["in_groups"] == 2 * 2 * 16 * 4 * 40
 
 
+def test_prompts_are_read_by_some_blocks(found):
+    reader, standing, prompt = found["reader"], found["standing"], found["prompt"]
+    assert 0.2 < found["share"] < 0.9
+    assert found["attended"].shape == (1, 4, 600, 16)
+    standing.load_state_dict(reader.state_dict())
+    whole = reader(torch.cat([prompt, prompt[:, :1]], 1))
+    torch.testing.assert_close(found["answer"], whole[:, -1:])
+    assert not torch.allclose(found["read"], whole[:, :-1], atol=1e-4)
+
+
 def test_the_commands_of_longer_contexts_are_read():
     commands = re.findall(r"^    qna train (.*?[^\\])$", PAGE, re.DOTALL | re.MULTILINE)
     assert len(commands) == 2
@@ -128,3 +138,22 @@ def test_the_figures_of_attention_taken_apart_are_those_of_the_rows():
     cases = [f"{what}-{n}x256-float32" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
     for title, cells in table:
         assert cells.split(" | ") == [f"{measured[mixers[title], case]:,.0f}" for case in cases]
+
+
+def test_the_figures_of_prompts_are_those_of_their_rows():
+    (name,) = re.findall(r"`(\S+-sequence-proxyattn\.csv)`", PAGE)
+    read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / name)
+    measured = {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    table = re.findall(r"^\| `(\w+1d)`, (\w+) \| ([\d, |]+) \|$", PAGE, re.MULTILINE)
+    assert len(table) == 4
+    for mixer, dtype, cells in table:
+        cases = [f"{what}-{n}x256-{dtype}" for what in ("prefill", "decode") for n in (1024, 8192, 32768)]
+        assert cells.split(" | ") == [f"{measured[mixer, case]:,.0f}" for case in cases]
+    gains = [
+        measured["ProxyAttention1d", f"prefill-32768x256-{dtype}"]
+        / measured["CausalAttention1d", f"prefill-32768x256-{dtype}"]
+        for dtype in ("float32", "bfloat16")
+    ]
+    one, two = (f"{gain:.1f} times" for gain in gains)
+    told = f"read {one} as fast as by torch's fused causal attention, in bfloat16 {two}"
+    assert told in PAGE

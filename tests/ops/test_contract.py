@@ -45,7 +45,8 @@ CASES = [
 
 
 def quick(row):
-    return next(case for case in row.cases if case.name == QUICK)
+    """An op of sequences alone has no map of two axes: its first case."""
+    return next((case for case in row.cases if case.name == QUICK), row.cases[0])
 
 
 def inputs_of(case, backend, dtype=torch.float32):

@@ -18,6 +18,7 @@ from qna.labs import (
     ninformer_gate,
     overlock_context,
     pointer_hull,
+    proxyattn_prefill,
     qna_cost,
     qna_detection,
     qna_segmentation,
@@ -76,5 +77,6 @@ LABS: dict[str, Lab] = {
         titans_recall.LAB,
         cca_context.LAB,
         gated_causal.LAB,
+        proxyattn_prefill.LAB,
     )
 }

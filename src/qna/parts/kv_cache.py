@@ -85,7 +85,7 @@ class KeepAll(CachePolicy):
 
     def empty(self, shape: CacheShape) -> Cache:
         """Nothing yet."""
-        return _All(*shape.nothing())
+        return WholeCache(*shape.nothing())
 
     def kept(self, length: int) -> int:
         """All."""
@@ -163,19 +163,29 @@ class KeepWindow(KeepSinksAndLast):
 
 
 @dataclass(frozen=True)
-class _All(Cache):
+class WholeCache(Cache):
+    """Keys and values of all positions: the cache of `KeepAll`."""
+
     keys: Growing
     values: Growing
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, _All]:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, WholeCache]:
+        """As `Cache.attend`, by `attended`."""
         keys, values = _appended(self.keys, key), _appended(self.values, value)
-        return attend_before(query, _like(keys, query), _like(values, query)), _All(keys, values)
+        attended = self.attended(query, _like(keys, query), _like(values, query))
+        return attended, replace(self, keys=keys, values=values)
 
-    def select(self, rows: Tensor) -> _All:
-        return _All(self.keys.select(rows), self.values.select(rows))
+    def attended(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Queries of the last positions over all that came before, and themselves."""
+        return attend_before(query, keys, values)
+
+    def select(self, rows: Tensor) -> WholeCache:
+        """The cache of other sequences."""
+        return replace(self, keys=self.keys.select(rows), values=self.values.select(rows))
 
     @property
     def nbytes(self) -> int:
+        """Bytes of keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qna._core.named_options import configured
 from qna.parts.heavy_hitters import KeepHeavy
 from qna.parts.kv_cache import CachePolicy, KeepAll, KeepWindow
+from qna.parts.proxy_prefill import ProxyPrefill
 from qna.parts.shifted_groups import KeepGroups
 
 POLICIES: dict[str, type[CachePolicy]] = {
@@ -12,6 +13,7 @@ POLICIES: dict[str, type[CachePolicy]] = {
     "window": KeepWindow,
     "heavy": KeepHeavy,
     "groups": KeepGroups,
+    "proxy": ProxyPrefill,
 }
 
 
