@@ -425,7 +425,7 @@ def test_counts_that_do_not_fit(arguments, told):
 def test_options_that_are_none():
     with pytest.raises(UnknownName, match="learned"):
         MoH(1, 1, router="learnt")
-    with pytest.raises(InvalidInput, match="moh: balance must be at least 0, got -1"):
+    with pytest.raises(InvalidInput, match=r"moh: balance must be at least 0 and finite, got -1\.0"):
         MoH(1, 1, balance=-1)
     with pytest.raises(InvalidInput, match="layers must be different block numbers from 0 to 3"):
         MoH(1, 1, layers=(4,)).apply(BASES["vit"]())

@@ -377,7 +377,7 @@ def test_a_network_without_class_token():
         ("tcpa", {"pool": (3, 0), "top": (1, 1)}, "pool must be an integer of at least 1, got 0"),
         ("tcpa", {"pool": (3, 3)}, r"top must be at most pool, got \(10, 10\) of \(3, 3\)"),
         ("tcpa", {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
-        ("tcpa", {"match_weight": -1.0}, "match_weight and random_epochs must be at least 0, got -1.0 and 0"),
+        ("tcpa", {"match_weight": -1.0}, r"match_weight must be at least 0 and finite, got -1\.0"),
         ("tcpa", {"form": "role", "random_epochs": 1}, "nothing is chosen in the form 'role'"),
         ("vpt", {"tokens": 0}, "tokens must be an integer of at least 1, got 0"),
         ("vfpt", {"part": 0.1}, "a part of 0.1 of 5 prompts is none"),

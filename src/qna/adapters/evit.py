@@ -55,9 +55,10 @@ class EViT(Adapter):
     shrink_epochs: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.keep_rate, int | float) or not 0 < self.keep_rate <= 1:
+        super().__post_init__()
+        if not 0 < self.keep_rate <= 1:
             raise InvalidInput(f"evit: keep_rate must be above 0 and at most 1, got {self.keep_rate!r}")
-        if self.tokens is not None and (type(self.tokens) is not int or self.tokens < 1):
+        if self.tokens is not None and self.tokens < 1:
             raise InvalidInput(f"evit: tokens must be an integer of at least 1, got {self.tokens!r}")
         if min(self.start_epochs, self.shrink_epochs) < 0:
             raise InvalidInput(

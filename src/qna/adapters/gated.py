@@ -37,6 +37,10 @@ class GatedAttention(Gates, Adapter):
 
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self):
+        Adapter.__post_init__(self)
+        super().__post_init__()
+
     def transform(self, network: Any) -> list[str]:
         """Put gated attention into each of `layers`."""
         blocks = blocks_of(network, self.name)

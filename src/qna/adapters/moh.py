@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.checks import not_negative
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention
 from qna.adapters._parts.attention import attended, finished, projected
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
@@ -21,7 +22,6 @@ from qna.parts.losses import ReturnLosses
 from qna.parts.plain import is_plain
 from qna.parts.protocols import GatesHeads
 
-ROUTERS = ("learned", "norm")
 # fewer tokens than this, and copying the weights of the heads that speak takes what the others would have
 _FEW_TOKENS = 64
 # more of the tokens, and bringing a head's own queries together takes what the others would have
@@ -72,9 +72,8 @@ class MoH(Adapter):
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        check_choice("router", self.router, ROUTERS)
-        if not self.balance >= 0:
-            raise InvalidInput(f"moh: balance must be at least 0, got {self.balance!r}")
+        super().__post_init__()
+        not_negative(self.name, balance=self.balance)
 
     def transform(self, network: Any) -> list[str]:
         """Put routed attention, or gates on mixers, into each of `layers`."""
