@@ -99,6 +99,16 @@ def can_be_copied(row: AdapterRow, base: str, tmp_path: Path) -> None:
 
 
 @clause
+def takes_no_image_at_all(row: AdapterRow, base: str, tmp_path: Path) -> None:
+    """As the last batch of some process may be."""
+    network = adapted(row, base)
+    with torch.no_grad():
+        assert network(images(0)).shape == (0, CLASSES)
+    assert network(images(0)).shape == (0, CLASSES)
+    assert logits(network.train()(images(0))).shape == (0, CLASSES)
+
+
+@clause
 def its_configuration_is_json(row: AdapterRow, base: str, tmp_path: Path) -> None:
     chosen = adapter(row.name, **row.example)
     assert adapter(row.name, **json.loads(json.dumps(chosen.settings()))) == chosen

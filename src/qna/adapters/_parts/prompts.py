@@ -190,6 +190,9 @@ def uniform(like: Tensor, *shape: int, bound: float) -> nn.Parameter:
 
 def fourier(tokens: Tensor, over: Over) -> Tensor:
     """The real part of the Fourier transform of tokens (..., P, C), not scaled."""
+    if not tokens.numel():
+        # of no image, which libraries refuse
+        return tokens
     # there is none in half precision
     wide = tokens.float() if tokens.itemsize < 4 else tokens
     return torch.fft.fftn(wide, dim=_DIMS[over]).real.to(tokens.dtype)

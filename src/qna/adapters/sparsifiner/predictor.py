@@ -94,7 +94,7 @@ class MaskPredictor(nn.Module):
             # sums of few rows of the basis, where a product would go through all
             rows = chosen.view(-1, count), basis.contiguous()
             found = F.embedding_bag(*rows, mode="sum", per_sample_weights=kept.view(-1, count))
-            found = found.view(*weights.shape[:-1], -1)
+            found = found.view(*weights.shape[:-1], basis.shape[1])
         else:
             found = torch.zeros_like(weights).scatter(-1, chosen, kept) @ basis
         if places is not None:
