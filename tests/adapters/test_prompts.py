@@ -205,6 +205,24 @@ def test_shallow_prompts_pass_as_tokens_and_are_pooled_by_none(pool):
     torch.testing.assert_close(shallow(images().double()), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("chosen", [VPT(3, deep=False), VFPT(4, deep=False)])
+def test_maps_between_are_not_made_of_prompts(chosen):
+    """Of 4 prompts and 16 patches maps of 30 channels would be made, in silence."""
+    network = chosen.apply(BASES["vit"]()).eval()
+    for asked in ({}, {"indices": [1]}, {"intermediates_only": True}):
+        with pytest.raises(InvalidInput, match=r"with deep=False are among the tokens of blocks: .*'NLC'"):
+            network.forward_intermediates(images(), **asked)
+    twin = copy.deepcopy(network)
+    last, tokens = twin.forward_intermediates(images(), output_fmt="NLC")
+    assert [t.shape[1] for t in tokens] == [16 + chosen.tokens] * 3 + [16]
+    assert torch.equal(last, network.forward_features(images()))
+    assert adapter(chosen.name).apply(BASES["vit"]()).forward_intermediates(images())[1][0].shape[1:] == (
+        24,
+        4,
+        4,
+    )
+
+
 # what is added, and what is trained
 
 

@@ -15,6 +15,7 @@ from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.mixers import MIXERS
+from qna.parts.attend import transformed
 from qna.parts.minimal_attention import FULL, MinimalAttention, of_one_size
 from qna.parts.minimal_folding import fold_into
 
@@ -120,7 +121,8 @@ class MinimalSelfAttention(MinimalAttention):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> the same; masks as torch's attention takes them."""
         query, key, value = self.projected(x)
-        if self.fused_attn:
+        # forward-mode derivatives are of what is written out alone
+        if self.fused_attn and not transformed():
             y = F.scaled_dot_product_attention(
                 *of_one_size(query, key, value),
                 attn_mask=attn_mask,

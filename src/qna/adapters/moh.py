@@ -229,9 +229,10 @@ class RoutedSelfAttention(AroundAttention):
         return (
             not self.training
             and isinstance(x, Tensor)
-            and x.shape[0] * x.shape[1] >= _FEW_TOKENS
+            # asked before sizes, which may be open in a graph
             and not torch.compiler.is_compiling()
             and torch._C._get_tracing_state() is None
+            and x.shape[0] * x.shape[1] >= _FEW_TOKENS
             and not transformed()
             and not x.is_meta
             and is_plain(self.qkv, nn.Linear)

@@ -107,7 +107,7 @@ class MaskPredictor(nn.Module):
 
     def _columns(self, places: Tensor) -> Tensor:
         """Of the tokens at `places` of the image, and of those before them: (B, n) of N."""
-        before = torch.arange(self.prefix, device=places.device).expand(len(places), -1)
+        before = torch.arange(self.prefix, device=places.device).expand(places.shape[0], -1)
         return torch.cat([before, places + self.prefix], 1)
 
     def forward(
