@@ -136,6 +136,8 @@ def test_the_teacher_is_in_no_state_dict_and_copies_share_it():
     network(images(4))
     teacher = network.distillation.teacher.network
     assert teacher is not None
+    # nor does it hold what it has compared, with all activations before
+    assert network.distillation.seen is None
     assert not any(p.requires_grad for p in teacher.parameters())
     assert set(network.state_dict()) == before
     assert sum(p.numel() for p in network.parameters()) == count
