@@ -378,9 +378,10 @@ def test_all_heads_are_computed_where_something_looks_on():
     exported = torch.export.export(network, (torch.randn(1, 3, 64, 64),)).module()
     with torch.no_grad():
         torch.testing.assert_close(exported(other), network(other))
-    for kind in (ViTAttention(24, 3, scale_norm=True, norm_layer=nn.LayerNorm), ViTAttention(24, 3)):
+    normed = ViTAttention(24, 3, scale_norm=True, norm_layer=nn.LayerNorm)
+    for kind in (normed, ViTAttention(24, 3, gated=True), ViTAttention(24, 3)):
         routed = RoutedSelfAttention(kind, HeadRouter(24, 3, shared=1, routed=1)).eval()
-        assert routed._may_skip(x) == isinstance(kind.norm, nn.Identity)
+        assert routed._may_skip(x) == (isinstance(kind.norm, nn.Identity) and kind.gate is None)
         assert routed(x).shape == x.shape
 
 

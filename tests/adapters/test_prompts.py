@@ -279,6 +279,15 @@ def test_a_step_changes_prompts_and_classifier_alone(name, base):
     assert changed == {n for n, p in network.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize("chosen", [VPT(3, dropout=0.5), VFPT(4, dropout=0.5), TCPA(dropout=0.5)])
+def test_dropout_is_drawn_for_each_image(chosen):
+    torch.manual_seed(0)
+    prompts = chosen.apply(BASES["vit"]()).train().blocks[0].prompts
+    one, other = prompts.for_images(2)
+    assert not torch.equal(one, other)
+    assert len(prompts.eval().for_images(2)) == 1
+
+
 def test_keys_learn_from_the_match_and_prompts_from_the_rest():
     torch.manual_seed(0)
     network = TCPA(pool=(3, 4), top=(2, 2), dropout=0.0).apply(BASES["vit"]()).train()
