@@ -19,6 +19,8 @@ from qna.models.convert import convert
 from qna.models.fan import FAN, TAP_FAN, TAP_FAN_FAMILY
 from qna.models.fan.blocks import ChannelAttentionMlp, ClassReader, ConvNeXtBlock, FullyAttentionalBlock
 from qna.models.fan.maps import FourierPosition, PairedHalving, SampleVarianceNorm
+from qna.models.registry import create
+from qna.parts.drop_path import DropPath
 from tests.mixers.varied_size.test_window_attention import Held
 from tests.models.contract import CONTRACT
 from tests.models.golden import rule
@@ -351,3 +353,9 @@ def test_refuses(name, arguments, message):
 def test_the_example_of_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "fan.md").read_text()
     exec(page.split("```python\n")[1].split("```")[0], {})
+
+
+def test_branches_are_left_out_in_training():
+    model = create("fan_nano_32", num_classes=5, drop_path_rate=0.25)
+    rates = [m.rate for m in model.modules() if isinstance(m, DropPath)]
+    assert rates == [0.25] * 4
