@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import qna.models
 from qna._core.errors import InvalidInput
@@ -100,6 +101,31 @@ def can_be_copied(row: AdapterRow, base: str, tmp_path: Path) -> None:
 
 
 @clause
+def tangents_go_forward(row: AdapterRow, base: str, tmp_path: Path) -> None:
+    """What forward-mode gives along a direction is what the gradient does."""
+    network, x = adapted(row, base).double(), images().double()
+    for module in network.modules():
+        # timm's own has no tangents where it is fused
+        if type(module).__module__.startswith("timm") and hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).double()
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(network(forward_ad.make_dual(x, direction))).tangent
+    (gradient,) = torch.autograd.grad(network(x.requires_grad_()).sum(), x)
+    torch.testing.assert_close(tangent.sum(), (gradient * direction).sum(), rtol=1e-8, atol=1e-8)
+
+
+@clause
+def takes_no_image_at_all(row: AdapterRow, base: str, tmp_path: Path) -> None:
+    """As the last batch of some process may be."""
+    network = adapted(row, base)
+    with torch.no_grad():
+        assert network(images(0)).shape == (0, CLASSES)
+    assert network(images(0)).shape == (0, CLASSES)
+    assert logits(network.train()(images(0))).shape == (0, CLASSES)
+
+
+@clause
 def its_configuration_is_json(row: AdapterRow, base: str, tmp_path: Path) -> None:
     chosen = adapter(row.name, **row.example)
     assert adapter(row.name, **json.loads(json.dumps(chosen.settings()))) == chosen
@@ -150,6 +176,15 @@ def compiles_as_one_graph(row: AdapterRow, base: str, tmp_path: Path) -> None:
     with torch.no_grad():
         found = torch.compile(network, fullgraph=True, backend="eager")(inputs(base))
         torch.testing.assert_close(found, network(inputs(base)))
+
+
+@clause
+def is_exported_for_any_number_of_images(row: AdapterRow, base: str, tmp_path: Path) -> None:
+    network = adapted(row, base)
+    open_batch = {0: torch.export.Dim("batch", min=1, max=9)}
+    program = torch.export.export(network, (images(3),), dynamic_shapes=(open_batch,)).module()
+    for count in (1, 5):
+        torch.testing.assert_close(program(images(count)), network(images(count)))
 
 
 @clause

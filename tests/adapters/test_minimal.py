@@ -200,6 +200,17 @@ def test_dropouts_stay():
         assert torch.equal(attention.eval()(x), attention(x))
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_weights_are_dropped_in_training_alone(fused):
+    network = timm.create_model("vit_tiny_patch16_224", **SMALL, attn_drop_rate=0.5)
+    attention, x = MinimalForm().apply(network).blocks[0].attn, tokens()
+    attention.fused_attn = fused
+    attention = attention.to(x.dtype).eval()
+    assert torch.equal(attention(x), attention(x))
+    attention.train()
+    assert not torch.equal(attention(x), attention(x))
+
+
 def test_what_is_saved():
     """Of a vision transformer's usual sizes, blocks only."""
 

@@ -378,9 +378,10 @@ def test_all_heads_are_computed_where_something_looks_on():
     exported = torch.export.export(network, (torch.randn(1, 3, 64, 64),)).module()
     with torch.no_grad():
         torch.testing.assert_close(exported(other), network(other))
-    for kind in (ViTAttention(24, 3, scale_norm=True, norm_layer=nn.LayerNorm), ViTAttention(24, 3)):
+    normed = ViTAttention(24, 3, scale_norm=True, norm_layer=nn.LayerNorm)
+    for kind in (normed, ViTAttention(24, 3, gated=True), ViTAttention(24, 3)):
         routed = RoutedSelfAttention(kind, HeadRouter(24, 3, shared=1, routed=1)).eval()
-        assert routed._may_skip(x) == isinstance(kind.norm, nn.Identity)
+        assert routed._may_skip(x) == (isinstance(kind.norm, nn.Identity) and kind.gate is None)
         assert routed(x).shape == x.shape
 
 
@@ -425,7 +426,7 @@ def test_counts_that_do_not_fit(arguments, told):
 def test_options_that_are_none():
     with pytest.raises(UnknownName, match="learned"):
         MoH(1, 1, router="learnt")
-    with pytest.raises(InvalidInput, match="moh: balance must be at least 0, got -1"):
+    with pytest.raises(InvalidInput, match=r"moh: balance must be at least 0 and finite, got -1\.0"):
         MoH(1, 1, balance=-1)
     with pytest.raises(InvalidInput, match="layers must be different block numbers from 0 to 3"):
         MoH(1, 1, layers=(4,)).apply(BASES["vit"]())

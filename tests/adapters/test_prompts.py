@@ -205,6 +205,24 @@ def test_shallow_prompts_pass_as_tokens_and_are_pooled_by_none(pool):
     torch.testing.assert_close(shallow(images().double()), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("chosen", [VPT(3, deep=False), VFPT(4, deep=False)])
+def test_maps_between_are_not_made_of_prompts(chosen):
+    """Of 4 prompts and 16 patches maps of 30 channels would be made, in silence."""
+    network = chosen.apply(BASES["vit"]()).eval()
+    for asked in ({}, {"indices": [1]}, {"intermediates_only": True}):
+        with pytest.raises(InvalidInput, match=r"with deep=False are among the tokens of blocks: .*'NLC'"):
+            network.forward_intermediates(images(), **asked)
+    twin = copy.deepcopy(network)
+    last, tokens = twin.forward_intermediates(images(), output_fmt="NLC")
+    assert [t.shape[1] for t in tokens] == [16 + chosen.tokens] * 3 + [16]
+    assert torch.equal(last, network.forward_features(images()))
+    assert adapter(chosen.name).apply(BASES["vit"]()).forward_intermediates(images())[1][0].shape[1:] == (
+        24,
+        4,
+        4,
+    )
+
+
 # what is added, and what is trained
 
 
@@ -259,6 +277,15 @@ def test_a_step_changes_prompts_and_classifier_alone(name, base):
     heads = {n for n in before if n.startswith("head")}
     assert changed == added_names(network) | heads
     assert changed == {n for n, p in network.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("chosen", [VPT(3, dropout=0.5), VFPT(4, dropout=0.5), TCPA(dropout=0.5)])
+def test_dropout_is_drawn_for_each_image(chosen):
+    torch.manual_seed(0)
+    prompts = chosen.apply(BASES["vit"]()).train().blocks[0].prompts
+    one, other = prompts.for_images(2)
+    assert not torch.equal(one, other)
+    assert len(prompts.eval().for_images(2)) == 1
 
 
 def test_keys_learn_from_the_match_and_prompts_from_the_rest():
@@ -377,7 +404,7 @@ def test_a_network_without_class_token():
         ("tcpa", {"pool": (3, 0), "top": (1, 1)}, "pool must be an integer of at least 1, got 0"),
         ("tcpa", {"pool": (3, 3)}, r"top must be at most pool, got \(10, 10\) of \(3, 3\)"),
         ("tcpa", {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
-        ("tcpa", {"match_weight": -1.0}, "match_weight and random_epochs must be at least 0, got -1.0 and 0"),
+        ("tcpa", {"match_weight": -1.0}, r"match_weight must be at least 0 and finite, got -1\.0"),
         ("tcpa", {"form": "role", "random_epochs": 1}, "nothing is chosen in the form 'role'"),
         ("vpt", {"tokens": 0}, "tokens must be an integer of at least 1, got 0"),
         ("vfpt", {"part": 0.1}, "a part of 0.1 of 5 prompts is none"),

@@ -17,6 +17,8 @@ from tests.adapters.bases import BASES
         ([{"name": "evit"}], "names no adapter with arguments"),
         ([{"name": 3, "arguments": {}}], "names no adapter with arguments"),
         ([{"name": "evit", "arguments": {"keep": 1}}], "unknown field of adapter evit 'keep'"),
+        ([{"name": "evit", "arguments": {"name": "gated"}}], "unknown field of adapter evit 'name'"),
+        ([{"name": "evit", "arguments": {"beside": []}}], "unknown field of adapter evit 'beside'"),
         ([{"name": "evit", "arguments": {"layers": [9]}}], "layers must be different block numbers"),
         ("evit", "qna_adapters"),
     ],

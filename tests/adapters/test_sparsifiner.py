@@ -328,6 +328,13 @@ def test_tokens_go_and_those_before_the_image_s_stay(base, drop):
         assert (last[:, :prefix] != 0).any(-1).all()
 
 
+def test_tokens_that_stay_keep_their_order():
+    chosen = Sparsifiner(reduce_tokens=3, token_keep_rate=0.5, token_layers=(1,), drop_tokens=True)
+    network = chosen.apply(filled(BASES["vit"]())).double().eval()
+    network(images().double())
+    assert (network.blocks.places.diff(dim=1) > 0).all()
+
+
 def test_taken_out_is_made_zero_but_for_what_tokens_before_the_image_s_pay_to_zeros(monkeypatch):
     """If these do not see zeros, both ways of losing tokens are one."""
     arguments = {"keep_rate": 0.5, "reduce_tokens": 3, "token_keep_rate": 0.5, "token_layers": (0, 1)}

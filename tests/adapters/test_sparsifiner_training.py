@@ -136,6 +136,8 @@ def test_the_teacher_is_in_no_state_dict_and_copies_share_it():
     network(images(4))
     teacher = network.distillation.teacher.network
     assert teacher is not None
+    # nor does it hold what it has compared, with all activations before
+    assert network.distillation.seen is None
     assert not any(p.requires_grad for p in teacher.parameters())
     assert set(network.state_dict()) == before
     assert sum(p.numel() for p in network.parameters()) == count
@@ -273,6 +275,34 @@ def test_another_classifier_than_the_teacher_s_is_said():
     network.reset_classifier(7)
     with pytest.raises(InvalidInput, match="the teacher gives 5 logits and the network 7"):
         network(images(4))
+
+
+def test_gradients_of_functions_find_the_teacher_there():
+    """Inside a transform weights have no numbers to copy: of those that were moved there torch crashed."""
+    network = made(reconstruction_epochs=0)
+    weights = {n: p.detach() for n, p in network.named_parameters()}
+
+    def loss(weights):
+        output = torch.func.functional_call(network, weights, (images(4),))
+        return output.output.square().mean() + sum(output.losses.values())
+
+    with pytest.raises(InvalidInput, match=r"torch\.func must not be the first to call a network"):
+        torch.func.grad(loss)(weights)
+    output = network(images(4))
+    (output.output.square().mean() + sum(output.losses.values())).backward()
+    found = torch.func.grad(loss)(weights)
+    for name, p in network.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_losses_are_planned_on_meta(drop):
+    with torch.device("meta"):
+        network = made(reconstruction_epochs=0, token_keep_rate=0.5, token_layers=(1,), drop_tokens=drop)
+        output = network(torch.empty(4, 3, 32, 32))
+    assert output.output.shape == (4, 5)
+    assert all(loss.shape == () for loss in output.losses.values())
 
 
 # what the compiler itself asks of tensors between two graphs

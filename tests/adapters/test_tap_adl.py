@@ -162,7 +162,7 @@ def test_the_loss_is_the_mean_over_layers_and_a_step_lowers_it():
     ("arguments", "says"),
     [
         ({"scales": 0}, "scales must be an integer of at least 1, got 0"),
-        ({"diversity": -1.0}, "diversity and threshold must be at least 0 and finite, got -1.0 and 2.0"),
+        ({"diversity": -1.0}, "diversity must be at least 0 and finite, got -1.0"),
         ({"layers": (7,)}, "layers must be different block numbers from 0 to 3"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_said(arguments, says):
 @pytest.mark.parametrize("field", ["diversity", "threshold"])
 def test_settings_that_are_no_numbers_are_refused(field):
     for value in (float("nan"), float("inf")):
-        with pytest.raises(InvalidInput, match=f"must be at least 0 and finite, .*{value}"):
+        with pytest.raises(InvalidInput, match=f"{field} must be finite, got {value}"):
             TAPADL(**{field: value})
 
 

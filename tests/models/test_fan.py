@@ -19,6 +19,8 @@ from qna.models.convert import convert
 from qna.models.fan import FAN, TAP_FAN, TAP_FAN_FAMILY
 from qna.models.fan.blocks import ChannelAttentionMlp, ClassReader, ConvNeXtBlock, FullyAttentionalBlock
 from qna.models.fan.maps import FourierPosition, PairedHalving, SampleVarianceNorm
+from qna.models.registry import create
+from qna.parts.drop_path import DropPath
 from tests.mixers.varied_size.test_window_attention import Held
 from tests.models.contract import CONTRACT
 from tests.models.golden import rule
@@ -364,3 +366,7 @@ def test_layers_begin_with_a_deviation_of_a_fiftieth():
     for layer in drawn:
         # a normal cut at two deviations has 0.0176
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+def test_branches_are_left_out_in_training():
+    model = create("fan_nano_32", num_classes=5, drop_path_rate=0.25)
+    rates = [m.rate for m in model.modules() if isinstance(m, DropPath)]
+    assert rates == [0.25] * 4

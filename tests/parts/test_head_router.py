@@ -53,6 +53,17 @@ def test_long_queries_choose():
     assert NormRouter(2, shared=1, routed=1)(torch.randn(1, 3, 2, 4)).tolist() == [[[1, 1]] * 3]
 
 
+def test_no_gradient_goes_into_the_deviation():
+    torch.manual_seed(0)
+    router = NormRouter(5, shared=1, routed=2).train()
+    q, weight = torch.randn(2, 3, 5, 4).double().requires_grad_(), torch.randn(2, 3, 4).double()
+    (found,) = torch.autograd.grad((router(q)[..., 1:] * weight).sum(), q)
+    lengths = q[:, :, 1:].norm(dim=-1)
+    p = (lengths / lengths.std(-1, keepdim=True).detach()).softmax(-1)
+    (expected,) = torch.autograd.grad((p * weight).sum(), q)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_closed_forms_of_the_balance_loss():
     chosen = torch.zeros(10, 8)
     chosen[:, :3] = 1

@@ -161,6 +161,13 @@ def weights_in(folder):
     return load_tensors(folder / "model.safetensors")[0]
 
 
+def test_parts_that_rest_are_not_compiled(config, changed):
+    """Compiled, their gradients are zeros and not none, and an optimizer's decay moves them."""
+    options = {"model": MODEL, "model_kwargs": SMALL, "adapter": ("sparsifiner",), "adapter_args": SPARSE}
+    with pytest.raises(InvalidInput, match=r"weight decay moves parts that rest .*; leave --compile out"):
+        fit(changed(config, compile=True, **options))
+
+
 def test_a_run_in_phases_goes_on_bit_for_bit(config, changed, tmp_path):
     """Of three epochs of two updates the first fits predictors; after it a teacher is kept with the run."""
     options = {"model": MODEL, "model_kwargs": SMALL, "adapter": ("sparsifiner",), "adapter_args": SPARSE}
@@ -232,6 +239,8 @@ AROUND = {
     "tap_adl": ("scales=3", "threshold=0.5"),
     "swap_mixer": SWAP,
     "moh": ("shared_heads=1", "routed_heads=1"),
+    "minimal": ("qk=symmetric", "value=collapsed"),
+    "vfpt": ("tokens=4", "dropout=0.2", "deep=False"),
 }
 
 

@@ -137,7 +137,9 @@ def _plain(kind: Any, raw: Any, where: str) -> Any:
 
 
 def _dataclass(kind: Any, raw: dict[str, Any], where: str) -> Any:
-    kinds = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    # variables of the class are none of its fields
+    kinds = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
     for name in raw:
         check_choice(f"field of {where}", name, kinds)
     for field in dataclasses.fields(kind):

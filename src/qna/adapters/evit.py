@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +16,7 @@ from qna._core.about import About
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
-from qna.adapters._parts.vit import blocks_of, chosen_blocks
+from qna.adapters._parts.vit import blocks_of, chosen_blocks, without_maps
 from qna.adapters.row import Adapter, AdapterRow, AuthorsNames
 
 
@@ -55,9 +53,10 @@ class EViT(Adapter):
     shrink_epochs: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.keep_rate, int | float) or not 0 < self.keep_rate <= 1:
+        super().__post_init__()
+        if not 0 < self.keep_rate <= 1:
             raise InvalidInput(f"evit: keep_rate must be above 0 and at most 1, got {self.keep_rate!r}")
-        if self.tokens is not None and (type(self.tokens) is not int or self.tokens < 1):
+        if self.tokens is not None and self.tokens < 1:
             raise InvalidInput(f"evit: tokens must be an integer of at least 1, got {self.tokens!r}")
         if min(self.start_epochs, self.shrink_epochs) < 0:
             raise InvalidInput(
@@ -73,7 +72,7 @@ class EViT(Adapter):
             raise InvalidInput("evit asks a class token what matters, and this network has none")
         for i in chosen:
             network.blocks[i] = ReorganisingBlock(blocks[i], self, network.num_prefix_tokens)
-        network.forward_intermediates = partial(_intermediates, network)
+        without_maps(network, "evit leaves tokens that have no grid")
         return []
 
     def rate(self, epoch: int) -> float:
@@ -206,22 +205,6 @@ def _noting(blocks: list[ReorganisingBlock]) -> Iterator[list[list[Tensor]]]:
     finally:
         for block in blocks:
             block.noted = None
-
-
-def _intermediates(network: Any, *given: Any, **named: Any) -> Any:
-    """timm's `forward_intermediates` where tokens have no grid.
-
-    Raises:
-        InvalidInput: maps are asked for.
-    """
-    method = type(network).forward_intermediates
-    asked = inspect.signature(method).bind(network, *given, **named)
-    asked.apply_defaults()
-    if asked.arguments["output_fmt"] != "NLC":
-        raise InvalidInput(
-            "evit leaves tokens that have no grid: forward_intermediates gives them with output_fmt='NLC'"
-        )
-    return method(network, *given, **named)
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:

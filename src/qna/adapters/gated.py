@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention
+from qna.adapters._parts.attention import attended
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.mixers import MIXERS
@@ -36,6 +37,10 @@ class GatedAttention(Gates, Adapter):
     beside: ClassVar[frozenset[str]] = frozenset({"evit", "vpt", "vfpt", "tcpa"})
 
     layers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        Adapter.__post_init__(self)
+        super().__post_init__()
 
     def transform(self, network: Any) -> list[str]:
         """Put gated attention into each of `layers`."""
@@ -79,6 +84,8 @@ class GatedSelfAttention(AroundAttention):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> the same."""
         q, k, v = self.projected(x)
+        if attn_mask is None and not is_causal:
+            return self.finished(attended(self, q, k, v), x)
         y = F.scaled_dot_product_attention(
             q,
             k,

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.checks import positive
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow
 from qna.mixers import MIXERS
-from qna.parts.minimal_attention import FULL, QK, VALUES, MinimalAttention, of_one_size
+from qna.parts.attend import transformed
+from qna.parts.minimal_attention import FULL, MinimalAttention, of_one_size
 from qna.parts.minimal_folding import fold_into
 
 
@@ -49,10 +51,9 @@ class MinimalForm(Adapter):
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        check_choice("qk", self.qk, QK)
-        check_choice("value", self.value, VALUES)
-        if self.heads is not None and (type(self.heads) is not int or self.heads < 1):
-            raise InvalidInput(f"minimal: heads must be an integer of at least 1, got {self.heads!r}")
+        super().__post_init__()
+        if self.heads is not None:
+            positive(self.name, heads=self.heads)
         if (self.qk, self.value, self.mlp, self.heads) == (FULL, FULL, True, None):
             raise InvalidInput(
                 "minimal: with full queries, keys and values, and its MLP, a block stays as it is"
@@ -120,7 +121,8 @@ class MinimalSelfAttention(MinimalAttention):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """(B, N, C) -> the same; masks as torch's attention takes them."""
         query, key, value = self.projected(x)
-        if self.fused_attn:
+        # forward-mode derivatives are of what is written out alone
+        if self.fused_attn and not transformed():
             y = F.scaled_dot_product_attention(
                 *of_one_size(query, key, value),
                 attn_mask=attn_mask,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.checks import not_negative
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention
 from qna.adapters._parts.attention import attended, finished, projected
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
@@ -21,7 +22,6 @@ from qna.parts.losses import ReturnLosses
 from qna.parts.plain import is_plain
 from qna.parts.protocols import GatesHeads
 
-ROUTERS = ("learned", "norm")
 # fewer tokens than this, and copying the weights of the heads that speak takes what the others would have
 _FEW_TOKENS = 64
 # more of the tokens, and bringing a head's own queries together takes what the others would have
@@ -72,9 +72,8 @@ class MoH(Adapter):
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        check_choice("router", self.router, ROUTERS)
-        if not self.balance >= 0:
-            raise InvalidInput(f"moh: balance must be at least 0, got {self.balance!r}")
+        super().__post_init__()
+        not_negative(self.name, balance=self.balance)
 
     def transform(self, network: Any) -> list[str]:
         """Put routed attention, or gates on mixers, into each of `layers`."""
@@ -230,9 +229,10 @@ class RoutedSelfAttention(AroundAttention):
         return (
             not self.training
             and isinstance(x, Tensor)
-            and x.shape[0] * x.shape[1] >= _FEW_TOKENS
+            # asked before sizes, which may be open in a graph
             and not torch.compiler.is_compiling()
             and torch._C._get_tracing_state() is None
+            and x.shape[0] * x.shape[1] >= _FEW_TOKENS
             and not transformed()
             and not x.is_meta
             and is_plain(self.qkv, nn.Linear)

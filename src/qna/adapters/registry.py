@@ -31,7 +31,7 @@ ADAPTERS: dict[str, AdapterRow] = {
 }
 
 
-def adapter(name: str, **arguments: Any) -> Adapter:
+def adapter(name: str, /, **arguments: Any) -> Adapter:
     """The configuration of an adapter by its name: "swap_mixer"; `ADAPTERS` holds all.
 
     Raises:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from torch import nn
 
 from qna._core.about import About
 from qna._core.errors import InvalidInput
+from qna._core.typed_json import from_json_value
 
 Network = TypeVar("Network", bound=nn.Module)
 # the attribute of a network that tells what was put around it
@@ -27,6 +28,20 @@ class Adapter:
 
     name: ClassVar[str]
     beside: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self):
+        """Bring every field to its type, so that what is built by hand is what a file gives again.
+
+        Raises:
+            UnknownName: for a word that a field does not know.
+            InvalidInput: for a value of another type, as a text for a number, or one that is not finite.
+        """
+        kinds = get_type_hints(type(self))
+        for told in fields(self):
+            value = as_json(getattr(self, told.name))
+            value = from_json_value(kinds[told.name], value, told.name)
+            # frozen for everyone else
+            object.__setattr__(self, told.name, value)
 
     def apply(self, network: Network) -> Network:
         """Put the adapter into a network, in place, and return it.

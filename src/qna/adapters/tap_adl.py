@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from qna._core.checks import not_negative, positive
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundAttention, AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
@@ -47,13 +47,9 @@ class TAPADL(Adapter):
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if type(self.scales) is not int or self.scales < 1:
-            raise InvalidInput(f"tap_adl: scales must be an integer of at least 1, got {self.scales!r}")
-        if not (0 <= self.diversity < inf and 0 <= self.threshold < inf):
-            raise InvalidInput(
-                f"tap_adl: diversity and threshold must be at least 0 and finite, got {self.diversity} and "
-                f"{self.threshold}"
-            )
+        super().__post_init__()
+        positive(self.name, scales=self.scales)
+        not_negative(self.name, diversity=self.diversity, threshold=self.threshold)
 
     def transform(self, network: Any) -> list[str]:
         """Put a block that averages, or attention that is judged, into each of `layers`."""

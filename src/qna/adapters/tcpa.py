@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.checks import not_negative
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.prompts import (
     PromptedBlock,
     Prompts,
@@ -25,7 +26,6 @@ from qna.parts.losses import LossOutlet, ReturnLosses
 from qna.parts.precision import without_autocast
 
 Form = Literal["token", "role", "open"]
-FORMS: tuple[Form, ...] = ("token", "role", "open")
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,21 @@ class TCPA(Adapter):
     random_epochs: int = 0
 
     def __post_init__(self):
-        check_choice("form", self.form, FORMS)
         for name in ("pool", "top", "length"):
             pair = getattr(self, name)
-            if not isinstance(pair, tuple) or len(pair) != 2:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InvalidInput(
                     f"tcpa: {name} must be two integers, one a pool (class token, image), got {pair!r}"
                 )
-            for count in pair:
+        super().__post_init__()
+        for name in ("pool", "top", "length"):
+            for count in getattr(self, name):
                 check_prompts(self.name, self.dropout, **{name: count})
         if self.form != "token" and self.random_epochs:
             raise InvalidInput(f"tcpa: nothing is chosen in the form {self.form!r}; leave random_epochs at 0")
         if self.form == "token" and any(t > size for t, size in zip(self.top, self.pool, strict=True)):
             raise InvalidInput(f"tcpa: top must be at most pool, got {self.top} of {self.pool}")
-        if self.match_weight < 0 or self.random_epochs < 0:
-            raise InvalidInput(
-                f"tcpa: match_weight and random_epochs must be at least 0, got {self.match_weight} and "
-                f"{self.random_epochs}"
-            )
+        not_negative(self.name, match_weight=self.match_weight, random_epochs=self.random_epochs)
 
     def transform(self, network: Any) -> list[str]:
         """Put a block with pools in the place of every block."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.prompting import put_prompts
 from qna.adapters._parts.prompts import Over, check_prompts
 from qna.adapters.row import Adapter, AdapterRow
@@ -42,8 +42,8 @@ class VFPT(Adapter):
     dropout: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         check_prompts(self.name, self.dropout, tokens=self.tokens)
-        check_choice("over", self.over, ("both", "tokens", "channels"))
         if not 0 <= self.part <= 1:
             raise InvalidInput(f"vfpt: part must be 0 to 1, got {self.part!r}")
         if self.part and not self.transformed:

@@ -37,6 +37,7 @@ class VPT(Adapter):
     dropout: float = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         check_prompts(self.name, self.dropout, tokens=self.tokens)
 
     def transform(self, network: Any) -> list[str]:

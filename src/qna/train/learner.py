@@ -50,7 +50,7 @@ class Learner:
             setup.look_for_resting_parts(accelerator, self.network)
             self.model, self.stepper = accelerator.prepare(self.network, self.optimizer)
         if config.network.compile:
-            self.model.compile()
+            setup.compile_in_place(self.model, self.network)
 
     def _build(self, options: NetworkOptions) -> nn.Module:
         return self._make(options).to(self.device)

@@ -47,6 +47,19 @@ def look_for_resting_parts(accelerator: Any, network: nn.Module) -> None:
         accelerator.ddp_handler = utils.DistributedDataParallelKwargs(find_unused_parameters=True)
 
 
+def compile_in_place(model: nn.Module, network: nn.Module) -> None:
+    """Run what is called in training, `model`, through torch.compile.
+
+    Raises:
+        InvalidInput: a network of which parts rest in some updates. Compiled, they get gradients of zero.
+    """
+    if has_resting_parts(network):
+        raise InvalidInput(
+            "in a compiled network weight decay moves parts that rest while others learn; leave --compile out"
+        )
+    model.compile()
+
+
 @contextmanager
 def group_ends_at_exit() -> Iterator[None]:
     """Destroy a process group that comes to be inside the block when this process ends.

@@ -10,6 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from qna.parts.attend import attend
+
 
 def projected(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (B, heads, N, head_dim) of tokens (B, N, C), after norms of their own."""
@@ -28,8 +30,9 @@ def weights_of(attention: Any, q: Tensor, k: Tensor) -> Tensor:
 
 def attended(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k) v`` (B, heads, N, head_dim), without the weights where they need not be formed."""
-    dropped = attention.attn_drop.p if attention.training else 0.0
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropped, scale=attention.scale)
+    if attention.training and attention.attn_drop.p:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=attention.attn_drop.p, scale=attention.scale)
+    return attend(q, k, v, scale=attention.scale)
 
 
 def finished(attention: Any, y: Tensor, x: Tensor) -> Tensor:

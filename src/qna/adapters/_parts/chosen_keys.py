@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qna.parts.attend import transformed
+from qna.parts.attend import attend, transformed
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -81,7 +81,7 @@ def all_masked(query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, scale:
     """`attend_chosen` through all products."""
     shape = (*chosen.shape[:-1], key.shape[2])
     added = query.new_full(shape, float("-inf")).scatter_(-1, chosen, 0.0)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=scale)
+    return attend(query, key, value, added, scale=scale)
 
 
 def only_chosen(query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, scale: float) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qna._core.errors import InvalidInput
 from qna._core.with_losses import WithLosses
+from qna.parts.attend import transformed
 
 # makes a dense network of a copy of the adapted one, in place
 MakeDense = Callable[[Any], None]
@@ -119,9 +120,12 @@ class Distillation(nn.Module):
             student, teacher = student[:, prefix:], features[:, prefix:]
             if places is not None:
                 teacher = teacher.gather(1, places[..., None].expand(-1, -1, teacher.shape[-1]))
-            if active is not None:
-                student, teacher = student[active], teacher[active]
-            found["token_distillation"] = self.tokens * F.mse_loss(student, teacher)
+            if active is None:
+                apart = F.mse_loss(student, teacher)
+            else:
+                squares = torch.where(active[..., None], (student - teacher).square(), 0.0)
+                apart = squares.sum() / (active.sum() * squares.shape[-1])
+            found["token_distillation"] = self.tokens * apart
         before = output.losses if isinstance(output, WithLosses) else {}
         return WithLosses(plain, {**before, **found}, *(output[2:] if isinstance(output, WithLosses) else ()))
 
@@ -129,10 +133,16 @@ class Distillation(nn.Module):
     def _told(self, images: Tensor, network: Any) -> tuple[Tensor, Tensor]:
         """What the teacher says of images: logits, and tokens behind its last norm."""
         teacher: Any = self.teacher.network
-        if teacher is None:
-            teacher = self.teacher.network = self._copied(network)
-        like = next(network.parameters())
-        teacher = teacher.to(device=like.device, dtype=like.dtype)
+        if teacher is None or _kind(teacher) != _kind(network):
+            if transformed():
+                # weights that are copied or moved in there are none outside
+                raise InvalidInput(
+                    "torch.func must not be the first to call a network that gets a teacher; call it once "
+                    "before"
+                )
+            teacher = self.teacher.network = teacher or self._copied(network)
+            device, dtype = _kind(network)
+            teacher.to(device=device, dtype=dtype)
         features = teacher.forward_features(images)
         return _mean_of_heads(teacher.forward_head(features)), features
 
@@ -166,6 +176,11 @@ class Distillation(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "seen": None}
+
+
+def _kind(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    first = next(network.parameters())
+    return first.device, first.dtype
 
 
 def _mean_of_heads(output: Any) -> Tensor:

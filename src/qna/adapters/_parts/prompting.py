@@ -12,7 +12,7 @@ from qna.adapters._parts.prompts import (
     freeze_backbone,
     image_bound,
 )
-from qna.adapters._parts.vit import blocks_of
+from qna.adapters._parts.vit import blocks_of, without_maps
 
 
 def put_prompts(
@@ -49,6 +49,8 @@ def put_prompts(
         like = block.attn.qkv.weight
         return PromptTokens(count, like, bound=bound, dropout=dropout, transformed=transformed, over=over)
 
+    if not deep:
+        without_maps(network, f"prompts of {adapter} with deep=False are among the tokens of blocks")
     last = len(blocks) - 1
     for i, block in enumerate(blocks):
         if deep:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qna._core.checks import positive
 from qna._core.errors import InvalidInput
 from qna.adapters._parts.around import AroundBlock
 from qna.adapters._parts.attention import attended, finished, projected, weights_of
@@ -189,6 +190,9 @@ def uniform(like: Tensor, *shape: int, bound: float) -> nn.Parameter:
 
 def fourier(tokens: Tensor, over: Over) -> Tensor:
     """The real part of the Fourier transform of tokens (..., P, C), not scaled."""
+    if not tokens.numel():
+        # of no image, which libraries refuse
+        return tokens
     # there is none in half precision
     wide = tokens.float() if tokens.itemsize < 4 else tokens
     return torch.fft.fftn(wide, dim=_DIMS[over]).real.to(tokens.dtype)
@@ -217,8 +221,6 @@ def freeze_backbone(network: Any) -> str:
 
 def check_prompts(adapter: str, dropout: float, **counts: int) -> None:
     """Raise `InvalidInput` for a number of prompts below 1, or a dropout that is no part of a whole."""
-    for name, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise InvalidInput(f"{adapter}: {name} must be an integer of at least 1, got {count!r}")
+    positive(adapter, **counts)
     if not 0 <= dropout < 1:
         raise InvalidInput(f"{adapter}: dropout must be in [0, 1), got {dropout!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -61,3 +63,22 @@ def chosen_blocks(layers: tuple[int, ...] | None, depth: int, adapter: str) -> t
             f"{adapter}: layers must be different block numbers from 0 to {depth - 1}, got {layers}"
         )
     return tuple(sorted(layers))
+
+
+def without_maps(network: Any, why: str) -> None:
+    """Let `forward_intermediates` give tokens alone, where blocks hand on some that have no place on a map.
+
+    Args:
+        network: changed in place.
+        why: for the error, a sentence without its end.
+    """
+    network.forward_intermediates = partial(_tokens_alone, network, why)
+
+
+def _tokens_alone(network: Any, why: str, /, *given: Any, **named: Any) -> Any:
+    method = type(network).forward_intermediates
+    asked = inspect.signature(method).bind(network, *given, **named)
+    asked.apply_defaults()
+    if asked.arguments["output_fmt"] != "NLC":
+        raise InvalidInput(f"{why}: forward_intermediates gives them with output_fmt='NLC'")
+    return method(network, *given, **named)

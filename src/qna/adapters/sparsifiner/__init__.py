@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from qna._core.about import About
-from qna._core.errors import InvalidInput, check_choice
+from qna._core.checks import not_negative, positive
+from qna._core.errors import InvalidInput
 from qna.adapters._parts.distillation import Distillation
 from qna.adapters._parts.vit import blocks_of, chosen_blocks
 from qna.adapters.row import Adapter, AdapterRow, AuthorsNames
@@ -80,19 +81,14 @@ class Sparsifiner(Adapter):
     drop_tokens: bool = False
 
     def __post_init__(self):
-        check_choice("scale", self.scale, ("heads", "channels"))
+        super().__post_init__()
         for name in ("keep_rate", "token_keep_rate"):
-            rate = getattr(self, name)
-            if not isinstance(rate, int | float) or not 0 < rate <= 1:
+            if not 0 < (rate := getattr(self, name)) <= 1:
                 raise InvalidInput(f"sparsifiner: {name} must be above 0 and at most 1, got {rate!r}")
         for name in ("reduce_tokens", "reduce_channels", "coefficients"):
-            count = getattr(self, name)
-            if type(count) is not int or count < 1:
-                raise InvalidInput(f"sparsifiner: {name} must be an integer of at least 1, got {count!r}")
+            positive(self.name, **{name: getattr(self, name)})
         for name in ("basis_threshold", "reconstruction_epochs", "reconstruction", "logits", "tokens"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InvalidInput(f"sparsifiner: {name} must be at least 0 and finite, got {value!r}")
+            not_negative(self.name, **{name: getattr(self, name)})
 
     def transform(self, network: Any) -> list[str]:
         """Put a predictor into the attention of every block, and what training needs beside the blocks."""

@@ -94,7 +94,7 @@ class MaskPredictor(nn.Module):
             # sums of few rows of the basis, where a product would go through all
             rows = chosen.view(-1, count), basis.contiguous()
             found = F.embedding_bag(*rows, mode="sum", per_sample_weights=kept.view(-1, count))
-            found = found.view(*weights.shape[:-1], -1)
+            found = found.view(*weights.shape[:-1], basis.shape[1])
         else:
             found = torch.zeros_like(weights).scatter(-1, chosen, kept) @ basis
         if places is not None:
@@ -107,7 +107,7 @@ class MaskPredictor(nn.Module):
 
     def _columns(self, places: Tensor) -> Tensor:
         """Of the tokens at `places` of the image, and of those before them: (B, n) of N."""
-        before = torch.arange(self.prefix, device=places.device).expand(len(places), -1)
+        before = torch.arange(self.prefix, device=places.device).expand(places.shape[0], -1)
         return torch.cat([before, places + self.prefix], 1)
 
     def forward(

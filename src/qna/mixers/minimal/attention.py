@@ -27,7 +27,7 @@ class _MinimalMixer(MinimalAttention):
         """The softmax of every position over the map: (B, *space, h, *space), at least fp32."""
         space = x.shape[1:-1]
         shares = self.weights(self._tokens(x)).transpose(1, 2)
-        return shares.reshape(len(x), *space, self.num_heads, *space)
+        return shares.reshape(x.shape[0], *space, self.num_heads, *space)
 
     def attention_received(self, x: Tensor) -> Tensor:
         """What each position gets from all: (B, *space), 1 where attention is even."""

@@ -42,7 +42,7 @@ class ClassTokenStem(NotScripted, nn.Module):
         patches = self.conv(F.pad(x, (0, -x.shape[3] % patch, 0, -x.shape[2] % patch))).permute(0, 2, 3, 1)
         table = resize_table(self.position[0, 1:].unflatten(0, self.map_size), patches.shape[1:3])
         patches = (patches + table).flatten(1, 2)
-        first = (self.class_token + self.position[:, :1]).expand(len(x), -1, -1)
+        first = (self.class_token + self.position[:, :1]).expand(x.shape[0], -1, -1)
         return self.drop(torch.cat([first, patches], 1)).unsqueeze(1)
 
     def no_weight_decay(self) -> set[str]:
