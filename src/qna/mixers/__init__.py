@@ -17,6 +17,7 @@ from qna.mixers import (
     hyperzzw,
     learned_query,
     linear,
+    messages,
     minimal,
     neighborhood,
     routing,
@@ -54,6 +55,7 @@ from qna.mixers.learned_query import (
     QnAUpsample3d,
 )
 from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
+from qna.mixers.messages import WindowMessages1d, WindowMessages2d, WindowMessages3d
 from qna.mixers.minimal import MinimalAttention1d, MinimalAttention2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
@@ -113,6 +115,9 @@ __all__ = [
     "StandAloneAttention2d",
     "VariedSizeWindowAttention2d",
     "WindowAttention2d",
+    "WindowMessages1d",
+    "WindowMessages2d",
+    "WindowMessages3d",
     "create_mixer",
 ]
 
@@ -131,6 +136,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    messages,
     minimal,
     hyperzzw,
     control,
