@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "ops": {"_core"},
     "parts": {"_core", "ops"},
     "tiling": {"_core", "parts"},
+    "graph": {"_core", "parts"},
     "mixers": {"_core", "ops", "parts"},
     "models": MODELS,
     "adapters": MODELS,
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     # accuracy within a budget is measured of training runs
     "bench": TRAIN,
     # a laboratory measures as benchmarks do and draws its own picture
-    "labs": {*TRAIN, "bench", "plots"},
+    "labs": {*TRAIN, "graph", "bench", "plots"},
     "cli": {*TRAIN, "export", "bench", "labs", "plots"},
 }
 
@@ -73,6 +74,7 @@ DOORS = {
     "sklearn": ("data/images/*",),
     "accelerate": ("train/*",),
     "tokenizers": ("data/text/*",),
+    "torch_geometric": ("graph/message_passing.py",),
     "transformers": ("models/detectors/*",),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),

@@ -54,9 +54,11 @@ class PairMask:
         return (shares[:, :, None] @ messages)[:, :, 0]
 
     def _maxima(self, messages: Tensor) -> Tensor:
-        edge = self.adjacency.bool()[..., None]
-        low = messages.masked_fill(~edge, -torch.inf).amax(2)
-        return low.masked_fill(~edge.any(2), 0)
+        edge = self.adjacency.bool()
+        # an addition to all channels at once is much quicker than to fill
+        below = torch.zeros_like(edge, dtype=messages.dtype).masked_fill(~edge, -torch.inf)
+        highest = (messages + below[..., None]).amax(2)
+        return highest.masked_fill(~edge.any(2, keepdim=True), 0.0)
 
 
 class _DenseConv(nn.Module):

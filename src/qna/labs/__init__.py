@@ -19,6 +19,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    sinc_unique_signature,
     sparsifiner_cost,
     sparsifiner_recall,
     spectformer_share,
@@ -63,6 +64,7 @@ LABS: dict[str, Lab] = {
         ninformer_gate.LAB,
         spectformer_share.LAB,
         icl_regression.LAB,
+        sinc_unique_signature.LAB,
         minimal_order.LAB,
     )
 }
