@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor
@@ -12,17 +12,13 @@ from torch import Tensor
 from qna._core.errors import InvalidInput, require
 from qna.parts.contextual_messages import ContextualMessages, Reduce
 
-if TYPE_CHECKING:
-    from torch_geometric.nn import MessagePassing
-    from torch_geometric.utils import degree, to_edge_index
-else:
-    with warnings.catch_warnings():
-        # of functions of its own that it compiles in a way which torch 2.13 calls old
-        warnings.simplefilter("ignore", DeprecationWarning)
-        _layers = require("torch_geometric.nn", extra="graph", purpose="a layer on lists of edges")
-        _utils = require("torch_geometric.utils", extra="graph", purpose="a layer on lists of edges")
-    MessagePassing = _layers.MessagePassing
-    degree, to_edge_index = _utils.degree, _utils.to_edge_index
+with warnings.catch_warnings():
+    # of functions of its own that it compiles in a way which torch 2.13 calls old
+    warnings.simplefilter("ignore", DeprecationWarning)
+    _layers: Any = require("torch_geometric.nn", extra="graph", purpose="a layer on lists of edges")
+    _utils: Any = require("torch_geometric.utils", extra="graph", purpose="a layer on lists of edges")
+# known when it is there alone, to a type checker as well
+MessagePassing: Any = _layers.MessagePassing
 
 
 class _Pull(MessagePassing):
@@ -78,7 +74,7 @@ class _Conv(MessagePassing):
             if features.ndim != 2 or features.shape[-1] != self.in_channels:
                 raise InvalidInput(f"{owner}: x must be (N, {self.in_channels}), got {tuple(features.shape)}")
         if isinstance(edge_index, Tensor) and edge_index.layout != torch.strided:
-            edge_index = to_edge_index(edge_index)[0].flip(0)
+            edge_index = _utils.to_edge_index(edge_index)[0].flip(0)
         if not isinstance(edge_index, Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
             shape = getattr(edge_index, "shape", type(edge_index).__name__)
             raise InvalidInput(
@@ -113,11 +109,11 @@ class EdgeList:
 
     def in_degrees(self, like: Tensor) -> Tensor:
         """(targets, 1)."""
-        return degree(self.edge_index[1], self.size[1], like.dtype)[:, None]
+        return _utils.degree(self.edge_index[1], self.size[1], like.dtype)[:, None]
 
     def out_degrees(self, like: Tensor) -> Tensor:
         """(sources, 1)."""
-        return degree(self.edge_index[0], self.size[0], like.dtype)[:, None]
+        return _utils.degree(self.edge_index[0], self.size[0], like.dtype)[:, None]
 
     def pull(self, values: Tensor, reduce: Reduce) -> Tensor:
         """(sources, C) -> (targets, C)."""
