@@ -73,8 +73,9 @@ def _reached(seeds: Seeds) -> bool:
 
 
 def _of_edges(tasks: Mapping[tuple[int, float], Seeds], values: int, name: str) -> str:
-    of_values = sorted((edges, seeds) for (number, edges), seeds in tasks.items() if number == values)
-    return "/".join(f"{mean(seeds[name]):.1f}" if name in seeds else "none" for _, seeds in of_values)
+    every = sorted({edges for _, edges in tasks})
+    found = [tasks.get((values, edges), {}).get(name) for edges in every]
+    return "/".join(f"{mean(seeds):.1f}" if seeds else "none" for seeds in found)
 
 
 def _any_of(metrics: Metrics, figure: str) -> dict[str, float]:
