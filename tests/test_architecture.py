@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "ops": {"_core"},
     "parts": {"_core", "ops"},
     "tiling": {"_core", "parts"},
+    "graph": {"_core", "parts"},
     "mixers": {"_core", "ops", "parts"},
     "models": MODELS,
     "adapters": MODELS,
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     # accuracy within a budget is measured of training runs
     "bench": TRAIN,
     # a laboratory measures as benchmarks do and draws its own picture
-    "labs": {*TRAIN, "bench", "plots"},
+    "labs": {*TRAIN, "graph", "bench", "plots"},
     "cli": {*TRAIN, "export", "bench", "labs", "plots"},
 }
 
@@ -77,6 +78,7 @@ DOORS = {
     "tokenizers": ("data/text/*",),
     "peft": ("adapters/lora.py",),
     "transformers": ("models/detectors/*", "models/transformers_attention.py"),
+    "torch_geometric": ("graph/message_passing.py",),
     "huggingface_hub": ("models/detectors/*", "models/sharing.py"),
     "torchmetrics": ("eval/*",),
     "rich": ("cli/*", "train/*", "bench/publish/*"),

@@ -10,7 +10,7 @@ from qna.mixers import MIXERS, HyperZZWLocal2d, VariedSizeWindowAttention2d
 FAMILIES = (
     *("neighborhood", "window", "halo", "stand_alone", "control", "aggregated", "varied_size"),
     *("focal", "contmix", "routing"),
-    *("global_context", "linear", "spectral", "gating", "hyperzzw", "dual"),
+    *("global_context", "linear", "spectral", "gating", "hyperzzw", "dual", "messages"),
 )
 NAMES = [name for name, row in MIXERS.items() if row.build.__module__.split(".")[2] in FAMILIES]
 
@@ -28,7 +28,7 @@ def mixer(request):
 
 
 def test_all_of_the_families_are_here():
-    assert len(NAMES) == 29
+    assert len(NAMES) == 32
 
 
 def test_an_empty_map_is_refused_and_an_empty_batch_is_not(mixer):

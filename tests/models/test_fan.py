@@ -366,6 +366,8 @@ def test_layers_begin_with_a_deviation_of_a_fiftieth():
     for layer in drawn:
         # a normal cut at two deviations has 0.0176
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
 def test_branches_are_left_out_in_training():
     model = create("fan_nano_32", num_classes=5, drop_path_rate=0.25)
     rates = [m.rate for m in model.modules() if isinstance(m, DropPath)]

@@ -18,6 +18,7 @@ from qna.mixers import (
     hyperzzw,
     learned_query,
     linear,
+    messages,
     minimal,
     neighborhood,
     routing,
@@ -70,6 +71,7 @@ from qna.mixers.learned_query import (
     QnAUpsample3d,
 )
 from qna.mixers.linear import LinearAttention2d, LocalConcentration2d
+from qna.mixers.messages import WindowMessages1d, WindowMessages2d, WindowMessages3d
 from qna.mixers.minimal import MinimalAttention1d, MinimalAttention2d
 from qna.mixers.neighborhood import (
     NeighborhoodAttention1d,
@@ -142,6 +144,9 @@ __all__ = [
     "TaylorAttention1d",
     "VariedSizeWindowAttention2d",
     "WindowAttention2d",
+    "WindowMessages1d",
+    "WindowMessages2d",
+    "WindowMessages3d",
     "create_mixer",
 ]
 
@@ -160,6 +165,7 @@ FAMILIES = (
     global_context,
     spectral,
     linear,
+    messages,
     minimal,
     hyperzzw,
     dual,

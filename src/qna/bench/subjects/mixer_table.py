@@ -70,6 +70,7 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "length-scaled": ("LengthScaledAttention2d",),
     "full": (("FullAttention2d", BIASED),),
     "minimal": ("MinimalAttention2d",),
+    "messages": ("WindowMessages2d",),
     "depthwise": ("DepthwiseConvolution2d",),
     "pooling": (("Pooling2d", {"kernel_size": 3}),),
     "identity": ("Identity2d",),
