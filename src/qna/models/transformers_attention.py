@@ -119,7 +119,7 @@ def _mask(name: str) -> Callable[..., Tensor | None]:
         batch_size: int,
         q_length: int,
         kv_length: int,
-        *offsets: int,
+        *offsets: Any,
         mask_function: Callable[..., Any] = causal_mask_function,
         attention_mask: Tensor | None = None,
         **others: Any,
