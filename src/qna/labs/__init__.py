@@ -2,6 +2,7 @@
 
 from qna.labs import (
     biformer_routing,
+    capsule_retrieval,
     dinat_context,
     evit_keep,
     focalnet_shift,
@@ -63,6 +64,7 @@ LABS: dict[str, Lab] = {
         ninformer_gate.LAB,
         spectformer_share.LAB,
         icl_regression.LAB,
+        capsule_retrieval.LAB,
         minimal_order.LAB,
     )
 }
