@@ -65,6 +65,8 @@ DOORS = {
     "matplotlib": ("plots/*", "cli/explain.py", "cli/lab.py", "cli/simulate_gna.py"),
     "segmentation_models_pytorch": ("models/segmenter.py", "train/tasks/segmentation.py"),
     "skimage": ("data/scenes/*",),
+    "diffusers": ("labs/sketch_clouds/diffusion.py",),
+    "trimesh": ("labs/sketch_clouds/things.py",),
     "msgpack": ("models/flax_file.py",),
     "onnxscript": ("ops/*/onnx.py", "export/*"),
     "onnx": ("export/*",),

@@ -20,6 +20,7 @@ from qna.labs import (
     qna_segmentation,
     qna_upsample,
     sasa_stages,
+    sketch_clouds,
     sparsifiner_cost,
     sparsifiner_recall,
     spectformer_share,
@@ -65,6 +66,7 @@ LABS: dict[str, Lab] = {
         spectformer_share.LAB,
         icl_regression.LAB,
         capsule_retrieval.LAB,
+        sketch_clouds.LAB,
         minimal_order.LAB,
     )
 }
