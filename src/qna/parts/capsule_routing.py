@@ -94,12 +94,16 @@ class _Votes(nn.Module):
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def _votes(self, poses: Tensor) -> Tensor:
-        """(B, N, K, D) -> (B, N K, K', D)."""
-        if poses.shape[2] != self.types:
+        """(B, N, K, D) -> (B, K', N K, D), so that all that follows are products of matrices."""
+        batch, places, types, dim = poses.shape
+        if types != self.types:
             raise InvalidInput(
-                f"{type(self).__name__} has votes of {self.types} types of capsules, got {poses.shape[2]}"
+                f"{type(self).__name__} has votes of {self.types} types of capsules, got {types}"
             )
-        return torch.einsum("bnkd,kjde->bnkje", poses, self.weight).flatten(1, 2)
+        by_type = poses.permute(2, 0, 1, 3).reshape(types, batch * places, dim)
+        votes = by_type @ self.weight.transpose(1, 2).reshape(types, dim, self.out_types * dim)
+        votes = votes.view(types, batch, places, self.out_types, dim).permute(1, 3, 2, 0, 4)
+        return votes.reshape(batch, self.out_types, places * types, dim)
 
     def _macs(self, places: int, a_pass: int) -> int:
         votes = places * self.types * self.out_types * self.dim
@@ -131,10 +135,10 @@ class DynamicRouting(_Votes):
         _checked(self, capsules, self.dim)
         votes = self._votes(capsules.activations[..., None] * capsules.poses)
         logits = votes.new_zeros(votes.shape[:-1])
-        total = torch.einsum("bij,bijd->bjd", logits.softmax(-1), votes)
+        total = (logits.softmax(1)[:, :, None] @ votes).squeeze(2)
         for _ in range(self.iterations - 1):
-            logits = logits + torch.einsum("bijd,bjd->bij", votes, squash(total))
-            total = torch.einsum("bij,bijd->bjd", logits.softmax(-1), votes)
+            logits = logits + (votes @ squash(total)[..., None]).squeeze(-1)
+            total = (logits.softmax(1)[:, :, None] @ votes).squeeze(2)
         square = total.square().sum(-1)
         return Capsules(nn.functional.normalize(total, dim=-1)[:, None], (square / (1 + square))[:, None])
 
@@ -177,24 +181,22 @@ class EMRouting(_Votes):
         shares = votes.new_full(votes.shape[:-1], 1 / self.out_types)
         mean, log_activation = votes, shares
         for step in range(1, self.iterations + 1):
-            mean, variance, log_activation = self._maximise(votes, shares * given[..., None], step)
+            shares = shares * given[:, None]
+            total = shares.sum(2)
+            parts = (shares / total[..., None].clamp(min=1e-12))[:, :, None]
+            mean = (parts @ votes).squeeze(2)
+            squares = (votes - mean[:, :, None]).square()
+            variance = (parts @ squares).squeeze(2) + 1e-6
+            cost = (self.dim * self.beta_u + variance.log().sum(-1) / 2) * total
+            log_activation = nn.functional.logsigmoid(step / self.iterations * (self.beta_a - cost))
             if step < self.iterations:
-                far = (votes - mean[:, None]).square() / variance[:, None] + variance.log()[:, None]
-                shares = (log_activation[:, None] - far.sum(-1) / 2).softmax(-1)
+                far = (squares @ (1 / variance)[..., None]).squeeze(-1) + variance.log().sum(-1, keepdim=True)
+                shares = (log_activation[..., None] - far / 2).softmax(1)
         return Capsules(mean[:, None], log_activation.exp()[:, None])
 
     def macs(self, places: int, types: int) -> int:
         """Multiply-adds of one example."""
         return self._macs(places, 3 * self.iterations - 1)
-
-    def _maximise(self, votes: Tensor, shares: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and variance (B, K', D) of the votes, and the logarithm of activations (B, K')."""
-        total = shares.sum(1)
-        parts = shares / total[:, None].clamp(min=1e-12)
-        mean = torch.einsum("bij,bijd->bjd", parts, votes)
-        variance = torch.einsum("bij,bijd->bjd", parts, (votes - mean[:, None]).square()) + 1e-6
-        cost = (self.dim * self.beta_u + variance.log().sum(-1) / 2) * total
-        return mean, variance, nn.functional.logsigmoid(step / self.iterations * (self.beta_a - cost))
 
 
 def squash(s: Tensor) -> Tensor:
