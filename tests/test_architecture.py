@@ -68,6 +68,8 @@ DOORS = {
     "monai": ("data/volumes/*", "models/volumes.py", "eval/lesions.py", "train/tasks/volumes.py"),
     "nibabel": ("data/volumes/nifti.py",),
     "skimage": ("data/scenes/*",),
+    "diffusers": ("labs/sketch_clouds/diffusion.py",),
+    "trimesh": ("labs/sketch_clouds/things.py",),
     "msgpack": ("models/flax_file.py",),
     "onnxscript": ("ops/*/onnx.py", "export/*"),
     "onnx": ("export/*",),

@@ -2,6 +2,7 @@
 
 from qna.labs import (
     biformer_routing,
+    capsule_retrieval,
     cca_context,
     deconstructed_order,
     dinat_context,
@@ -26,6 +27,7 @@ from qna.labs import (
     sasa_stages,
     sinc_unique_signature,
     sinklora_context,
+    sketch_clouds,
     sparsifiner_cost,
     sparsifiner_recall,
     spectformer_share,
@@ -73,6 +75,8 @@ LABS: dict[str, Lab] = {
         icl_regression.LAB,
         pointer_hull.LAB,
         sinc_unique_signature.LAB,
+        capsule_retrieval.LAB,
+        sketch_clouds.LAB,
         minimal_order.LAB,
         sinklora_context.LAB,
         deconstructed_order.LAB,
