@@ -71,6 +71,8 @@ CONTENDERS: Mapping[str, tuple[Any, ...]] = {
     "full": (("FullAttention2d", BIASED),),
     "minimal": ("MinimalAttention2d",),
     "messages": ("WindowMessages2d",),
+    "positions": ("PositionAttention2d",),
+    "channels": ("ChannelAttention2d",),
     "depthwise": ("DepthwiseConvolution2d",),
     "pooling": (("Pooling2d", {"kernel_size": 3}),),
     "identity": ("Identity2d",),

@@ -34,9 +34,11 @@ class MemoryAsContext1d(CausalMixer):
     with learned persistent tokens P. The paper does not say which of the recalled r a token sees; only those
     up to its own leave no way for later input, so it is these. The segment is attended, and no more: what
     lies before it comes back through the memory alone. Rotary positions count P, the recalled and the
-    segment's tokens one behind the other. Of N positions with C channels and segments of s it costs ``4 N
-    C^2`` and at most ``2 N C (s + P)`` multiply-adds beside the memory's; the state holds the memory's, its
-    weights before the segment, and keys and values of the recalled and of the segment.
+    segment's tokens one behind the other. What attention gives is much alike from position to position, and
+    the steps of a chunk then add up: a memory whose `step` is well above 1 / chunk runs away. Of N positions
+    with C channels and segments of s it costs ``4 N C^2`` and at most ``2 N C (s + P)`` multiply-adds beside
+    the memory's; the state holds the memory's, its weights before the segment, and keys and values of the
+    recalled and of the segment.
 
     Args:
         dim: channels of input and output.
@@ -186,7 +188,7 @@ ROW = MixerRow(
             "persistent": 2,
             "memory": {"chunk": 16, "step": 0.01, "decay": False},
         },
-        long={"segment": 1024, "memory": {"chunk": 64}},
+        long={"segment": 1024, "memory": {"chunk": 64, "step": 0.01}},
     ),
     Traits(1, heads=True, causal=True),
     exempt={"hooks_fire_on_every_module": "the memory goes on from a state, by step, which no hook sees"},
