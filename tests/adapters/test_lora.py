@@ -96,7 +96,7 @@ NO_ATTENTION = "PositionwiseMlp1d"
 
 
 def test_what_has_no_attention_is_refused():
-    with pytest.raises(InvalidInput, match="no linear map called query .* name others with targets"):
+    with pytest.raises(InvalidInput, match=r"no linear map called query .* name others with targets"):
         LoRA().apply(small((NO_ATTENTION, {})))
 
 
