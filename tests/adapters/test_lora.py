@@ -91,7 +91,18 @@ def test_what_is_trained():
     assert "blocks.0.attn.qkv.base_layer.weight" not in learned
 
 
-@pytest.mark.parametrize("name", [name for name, row in MIXERS.items() if row.traits.causal])
+# an MLP in attention's place has none of its maps
+NO_ATTENTION = "PositionwiseMlp1d"
+
+
+def test_what_has_no_attention_is_refused():
+    with pytest.raises(InvalidInput, match=r"no linear map called query .* name others with targets"):
+        LoRA().apply(small((NO_ATTENTION, {})))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in MIXERS.items() if row.traits.causal and name != NO_ATTENTION]
+)
 def test_every_causal_mixer_takes_it(name):
     """None reads a map's weights past peft: what is trained gets a gradient; merging changes nothing."""
     example = {k: v for k, v in MIXERS[name].example.arguments.items() if k not in ("num_heads", "kv_heads")}

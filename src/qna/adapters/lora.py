@@ -55,6 +55,7 @@ class LoRA(Adapter):
     trained: tuple[str, ...] = ("embed", "norm")
 
     def __post_init__(self):
+        super().__post_init__()
         checks.positive(self.name, rank=self.rank)
         checks.rate(self.name, dropout=self.dropout)
         if not 0 < self.alpha < math.inf:
