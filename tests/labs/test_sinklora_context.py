@@ -38,7 +38,7 @@ def test_ways_differ_in_training_alone(data):
     base = decoder(CONFIG, WAYS[FULL], 1.0)
     networks = {name: with_weights(CONFIG, way, 4.0, base) for name, way in WAYS.items()}
     judged = held_out(data, 4)
-    assert judged[0].shape == (4, 64)
+    assert judged[0].shape == (4, CONFIG.long)
     assert torch.equal(judged[0][:, 1:], judged[1][:, :-1])
     found = {name: bits(network, judged) for name, network in networks.items()}
     assert max(found.values()) - min(found.values()) < 1e-5
@@ -51,7 +51,7 @@ def test_ways_differ_in_training_alone(data):
     assert abs(found[FULL] + float(share.mean()) / math.log(2)) < 1e-5
     mixers = {name: network.blocks[0].mixer for name, network in networks.items()}
     assert (mixers[S2].wrap, mixers[WRAPPED].wrap, mixers[SF].sinks) == (False, True, 4)
-    assert mixers[S2].groups(CONFIG.long).group == 16
+    assert mixers[S2].groups(CONFIG.long).group == CONFIG.long // 4
 
 
 def test_the_base_is_kept_and_made_again(data, tmp_path):

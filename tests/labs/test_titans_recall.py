@@ -101,7 +101,7 @@ def test_one_seed_is_no_figure():
     [
         ({"times": (2, 4)}, "times"),
         ({"depth": 1}, "depth"),
-        ({"length": 8}, "8 pairs"),
+        ({"length": 8}, "6 pairs"),
         ({"window": 10}, "16"),
     ],
 )

@@ -10,6 +10,9 @@ from qna.labs.capsule_retrieval.verdict import MEMORY, RECALL, TIME
 from qna.labs.row import Metrics
 from qna.plots import plot_dots, plot_lines
 
+# what is told as 0, as a peak below a page of memory, has no place on a logarithmic axis
+LEAST = 1e-3
+
 
 def draw(path: Path, metrics: Metrics, note: str) -> None:
     """Dots of recall, and lines of time and memory in a file beside it, PNG and SVG each."""
@@ -29,7 +32,7 @@ def draw(path: Path, metrics: Metrics, note: str) -> None:
                     {
                         "name": name,
                         "x": [n for n, _ in counts],
-                        "y": [metrics[case][name][figure] for _, case in counts],
+                        "y": [max(metrics[case][name][figure], LEAST) for _, case in counts],
                     }
                     for name in ROUTED
                 ],

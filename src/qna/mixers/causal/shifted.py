@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -157,6 +157,9 @@ class ShiftedSparseAttention1d(_GroupedInTraining):
             and inference is full.
     """
 
+    # heads come in so many
+    heads_multiple: ClassVar[int] = 2
+
     def __init__(
         self,
         dim: int,
@@ -185,7 +188,7 @@ class ShiftedSparseAttention1d(_GroupedInTraining):
             rope_layout=rope_layout,
             rope_scale=rope_scale,
         )
-        if num_heads % 2:
+        if num_heads % self.heads_multiple:
             raise InvalidInput(
                 f"{type(self).__name__} shifts half of the heads, got num_heads={num_heads}; make it even"
             )
@@ -238,6 +241,9 @@ class SinkFixedAttention1d(_GroupedInTraining):
         InvalidInput: as `ShiftedSparseAttention1d`, ``sinks_see="all"`` in the place of `wrap`.
     """
 
+    # heads come in so many
+    heads_multiple: ClassVar[int] = 4
+
     def __init__(
         self,
         dim: int,
@@ -268,7 +274,7 @@ class SinkFixedAttention1d(_GroupedInTraining):
             rope_layout=rope_layout,
             rope_scale=rope_scale,
         )
-        if num_heads % 4:
+        if num_heads % self.heads_multiple:
             raise InvalidInput(
                 f"{type(self).__name__} shifts a quarter of the heads, got num_heads={num_heads}; make it a "
                 "multiple of 4"

@@ -14,6 +14,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ def build(setting: Setting, level: str, *, name: str) -> Contender:
                 p.normal_(std=(p.numel() // p.shape[0]) ** -0.5, generator=draw.generator)
     x = draw.map()
     weights = [p for p in layer.parameters() if p.ndim > 1]
-    terms = setting.window**2 + sum(p.numel() // p.shape[0] for p in weights)
+    # what has no linear map sums over positions instead, as products of channels do
+    summed = sum(p.numel() // p.shape[0] for p in weights) or prod(setting.space)
+    terms = setting.window**2 + summed
     exact = copy.deepcopy(layer).double()
     extra = {"held_to": HELD_TO, "arguments": _arguments(setting, name)}
     leaves = {"x": x, **dict(layer.named_parameters())}
@@ -92,6 +95,8 @@ def _arguments(setting: Setting, name: str) -> dict[str, Any]:
     takes = inspect.signature(MIXERS[name].build).parameters
     # heads of learned queries as the setting says; of a query per position as their papers do
     heads = setting.heads if "num_queries" in takes else setting.attention_heads
+    multiple = getattr(MIXERS[name].build, "heads_multiple", 1)
+    heads = -(-heads // multiple) * multiple
     given = {"num_heads": heads, "num_queries": setting.queries, **dict.fromkeys(WINDOWS, setting.window)}
     # groups that share keys: as many heads of keys, whatever number of heads there is
     given["kv_heads"] = heads
