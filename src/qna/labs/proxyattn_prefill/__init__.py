@@ -30,9 +30,9 @@ LAB = Lab(
     name="proxyattn-prefill",
     about=replace(
         MIXERS["ProxyAttention1d"].about,
-        differs="a decoder of 771,328 parameters, trained at 512 tokens and read far beyond that, in the place "
-        "of models of 7 and 8 billion. In a first run it was trained for 200 steps, nearly all blocks were "
-        "needed and all choosers were alike; so it is trained longer now, by the rule as it stood, and the "
+        differs="a decoder of 771,328 parameters, trained at 512 tokens and read far beyond that, in the "
+        "place of models of 7 and 8 billion. In a first run it was trained for 200 steps, nearly all blocks "
+        "were needed and all choosers were alike; so it is trained longer now, by the rule as it stood, and "
         "blocks that are always kept no longer count in the budget. Times were taken in turns while other "
         "programs ran",
     ),
