@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from qna.labs.proxyattn_prefill.config import ProxyattnPrefillConfig
@@ -27,7 +28,14 @@ def run(config: ProxyattnPrefillConfig, folder: LabFolder) -> Metrics:
 
 LAB = Lab(
     name="proxyattn-prefill",
-    about=MIXERS["ProxyAttention1d"].about,
+    about=replace(
+        MIXERS["ProxyAttention1d"].about,
+        differs="a decoder of 771,328 parameters, trained at 512 tokens and read far beyond that, in the "
+        "place of models of 7 and 8 billion. In a first run it was trained for 200 steps, nearly all blocks "
+        "were needed and all choosers were alike; so it is trained longer now, by the rule as it stood, and "
+        "blocks that are always kept no longer count in the budget. Times were taken in turns while other "
+        "programs ran",
+    ),
     claim="Heads attend alike, so one proxy head that is the mean of many finds the blocks that matter to "
     "all; reading a prompt by these blocks makes attention up to 10.3 times as fast (256k tokens) at nearly "
     "the quality of full attention, with 61 to 80 % of the blocks skipped (the paper's tables, Llama-3.1-8B "
