@@ -62,8 +62,8 @@ def _attention(name: str, selector: ChoosesBlocks) -> Callable[..., tuple[Tensor
             query = query * (scaling * query.shape[-1] ** 0.5)
         parts = []
         for start, stop, rows in _sequences(name, attention_mask, query):
-            part = (t[rows, :, start:stop] for t in (query, key, value))
-            attended = attend_chosen(*part, selector)
+            q, k, v = (t[rows, :, start:stop] for t in (query, key, value))
+            attended = attend_chosen(q, k, v, selector)
             parts.append(nn.functional.pad(attended, (0, 0, start, length - stop)))
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
         return attended.transpose(1, 2).contiguous(), None

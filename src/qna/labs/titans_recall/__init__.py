@@ -38,9 +38,9 @@ LAB = Lab(
         "16,000 tokens; these are decoders of two blocks, trained on the very questions that they are asked, "
         "in 64 tokens. The first block sees a position and the one before it, in all of them, so that the "
         "memory needs no convolution and linear attention lacks none; there are no rotary positions behind "
-        "it. The memory has one layer, and bears larger steps so; with two it is told. Sizes, steps and rates "
-        "were changed some six times after trials of one seed whose figures were seen, and the rule was "
-        "written anew once, all before this run: on the way the memory alone found 10 to 26 % of the "
+        "it. The memory has one layer, and bears larger steps so; with two it is told. Sizes, steps and "
+        "rates were changed some six times after trials of one seed whose figures were seen, and the rule "
+        "was written anew once, all before this run: on the way the memory alone found 10 to 26 % of the "
         "needles where linear and full attention found all",
     ),
     claim="A memory that learns while it reads finds needles that other recurrent networks of fixed state do "
