@@ -31,7 +31,8 @@ LAB = Lab(
         read="the abstract; the authors' repository (KevinDuarte/Multimodal-Capsule-Networks at 84ec4f3) has "
         "no code",
         differs="formulas of capsules, activations and joint feature are ours; halves of images and captions "
-        "of three words in the place of video, sound and speech; recall is asked among hundreds of pairs",
+        "of three words in the place of video, sound and speech; recall is asked among hundreds of pairs. "
+        "Costs were taken in turns while other programs ran",
         status="after",
     ),
     claim="Capsules of each modality routed by self-attention, which is not iterated, form a joint feature; "
