@@ -158,3 +158,22 @@ def test_the_figures_of_prompts_are_those_of_their_rows():
     one, two = (f"{gain:.1f} times" for gain in gains)
     told = f"read {one} as fast as by torch's fused causal attention, in bfloat16 {two}"
     assert told in PAGE
+
+
+def test_the_figures_of_memories_in_half_precision_are_those_of_their_rows():
+    table = PAGE.split("-sequence-memories-bf16.csv`")[0].rpartition("| | read 1,024")[2]
+    measured = {}
+    for name in ("memories-bf16", "memory-as-context"):
+        file = f"2026-11-30-cpu-2cores-zen5-torch2.13-sequence-{name}.csv"
+        assert f"`{file}`" in PAGE
+        read = rows.read(Path(__file__).parents[2] / "benchmarks" / "results" / file)
+        measured |= {(row.provider, row.case): row.p50 for row in read if row.metric == "throughput"}
+    lines = re.findall(r"^\| `(\w+1d)`(?:, (float32))? \| ([\d, |]+) \|$", table, re.MULTILINE)
+    assert len(lines) == 7
+    for mixer, dtype, cells in lines:
+        cases = [
+            f"{what}-{n}x256-{dtype or 'bfloat16'}"
+            for what in ("prefill", "decode")
+            for n in (1024, 8192, 32768)
+        ]
+        assert cells.split(" | ") == [f"{measured[mixer, case]:,.0f}" for case in cases]
