@@ -14,7 +14,7 @@ from qna.train import Outcome
 
 SHOWN = 6
 # more classes than these are told by metrics.json alone
-_CLASSES_SHOWN = 40
+CLASSES_SHOWN = 40
 HOW_TO_READ = {
     "overlays": "From above: the image, what its mask says, what the network says. Pixels that count nowhere "
     "and those of class 0 have no colour."
@@ -42,7 +42,7 @@ def figures(outcome: Outcome) -> dict[str, str]:
         "held out, cross entropy": f"{scores.loss:.4f} nats per pixel",
     }
     for name, iou, boundary in list(zip(classes, scores.iou, scores.boundary_iou, strict=True))[
-        :_CLASSES_SHOWN
+        :CLASSES_SHOWN
     ]:
         rows[f"IoU of {as_markdown(name)}"] = f"{percent(iou)}, of outlines {percent(boundary)}"
     return rows
@@ -74,7 +74,7 @@ def draw(outcome: Outcome, learning: Callable[..., None]) -> dict[str, str]:
         losses=("training, with Dice", "held out"),
     )
     pictures = {"learning curve": "learning_curve.png"}
-    if len(data.classes) <= _CLASSES_SHOWN:
+    if len(data.classes) <= CLASSES_SHOWN:
         pictures["confusion matrix"] = "confusion_matrix.png"
         # counts of pixels have no room in a cell, per mille of all do
         plot_confusion(

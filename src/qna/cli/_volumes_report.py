@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qna._core.outside import as_markdown
-from qna.cli._segmentation_report import SHOWN, percent
+from qna.cli._segmentation_report import CLASSES_SHOWN, SHOWN, percent
 from qna.data.masks import colours
 from qna.data.volumes import VolumeData
 from qna.eval.volumes import VolumeSegmenter, answered
@@ -20,7 +20,6 @@ from qna.train import Outcome
 
 # standard deviations between black and white
 _RANGE = (-3.0, 3.0)
-_CLASSES_SHOWN = 40
 # no number of a class
 _IGNORED = 256
 HOW_TO_READ = {
@@ -49,7 +48,7 @@ def figures(outcome: Outcome) -> dict[str, str]:
         "held out, cross entropy": f"{scores.loss:.4f} nats per voxel",
         "held out, found for nothing": f"{scores.false_finds:,} in {scores.volumes:,} volumes",
     }
-    for name, dice in list(zip(classes, scores.dice, strict=True))[:_CLASSES_SHOWN]:
+    for name, dice in list(zip(classes, scores.dice, strict=True))[:CLASSES_SHOWN]:
         rows[f"Dice of {as_markdown(name)}"] = percent(dice)
     for size in scores.sizes:
         if size.there:

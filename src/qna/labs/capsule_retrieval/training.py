@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -24,6 +23,7 @@ from qna.labs.capsule_retrieval.networks import (
 )
 from qna.labs.capsule_retrieval.pairs import CAPTIONS, Pairs, draw, found_by, words_of
 from qna.labs.row import Figure
+from qna.labs.warmed_cosine import set_rate
 from qna.parts.contrastive import contrastive_loss
 
 MORE = "self-attention, more capsules"
@@ -115,8 +115,7 @@ def _train(
     optimizer = torch.optim.Adam(network.parameters())
     network.train()
     for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate * (1 + math.cos(math.pi * step / config.steps)) / 2
+        set_rate(optimizer, config.rate, step, config.steps)
         pairs = draw(task, images, config.batch, _generator(seed, task, "step", step))
         loss = contrastive_loss(*network(pairs.a, pairs.b), temperature=config.temperature)
         optimizer.zero_grad()

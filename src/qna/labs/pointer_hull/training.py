@@ -17,6 +17,7 @@ from qna.eval.pointing import chosen, score_hulls
 from qna.labs.pointer_hull.config import PointerHullConfig
 from qna.labs.pointer_hull.controls import FixedVocabulary
 from qna.labs.row import Figure
+from qna.labs.warmed_cosine import set_rate
 from qna.models.pointer import PointerNetwork, PointsAtInputs, TransformerPointer, point
 
 POINTER, TRANSFORMER = "LSTM that points", "Transformer that points"
@@ -92,10 +93,7 @@ class HullLearner:
 
     def _step(self) -> float:
         config, step = self.config, self.step
-        warm = max(1, self.steps // WARM_UP)
-        for group in self.optimizer.param_groups:
-            decay = (1 + math.cos(math.pi * step / self.steps)) / 2
-            group["lr"] = self.rate * min(1, (step + 1) / warm) * decay
+        set_rate(self.optimizer, self.rate, step, self.steps, warm=self.steps // WARM_UP)
         size = config.sizes[step % len(config.sizes)]
         batch = HULL.draw(self.batch, size, derive_seed(config.seed, "hulls", step))
         loss = self.network.loss(batch.points, batch.answers)

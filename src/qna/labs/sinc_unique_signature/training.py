@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -13,6 +11,7 @@ from qna.labs.row import Figure
 from qna.labs.sinc_unique_signature.config import SincUniqueSignatureConfig
 from qna.labs.sinc_unique_signature.graphs import Graphs
 from qna.labs.sinc_unique_signature.networks import CONTENDERS, NodeClassifier, network
+from qna.labs.warmed_cosine import set_rate
 
 ACCURACY, POSITIVE, PARAMETERS = "none balanced-accuracy", "none positive", "none parameters"
 # of the steps, before the rate is whole
@@ -59,11 +58,8 @@ def train(config: SincUniqueSignatureConfig, data: Graphs, name: str, seed: int)
         model = network(name, config.hidden)
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     optimizer = torch.optim.AdamW(model.parameters(), config.rate, weight_decay=0.0)
-    warm = max(1, config.steps // WARM_UP)
     for step in range(config.steps):
-        for group in optimizer.param_groups:
-            cosine = (1 + math.cos(math.pi * step / config.steps)) / 2
-            group["lr"] = config.rate * min(1, (step + 1) / warm) * cosine
+        set_rate(optimizer, config.rate, step, config.steps, warm=config.steps // WARM_UP)
         graphs = data.take(torch.randint(len(data.labels), (config.batch,), generator=order))
         logits = model(graphs)
         loss = binary_cross_entropy_with_logits(logits[graphs.mask], graphs.labels[graphs.mask])

@@ -19,6 +19,7 @@ from qna.data.text import Bytes, TokenData, load_text
 from qna.labs.paired import case_of
 from qna.labs.row import Figure
 from qna.labs.sinklora_context.config import SinkloraContextConfig
+from qna.labs.warmed_cosine import set_rate
 from qna.models.decoder import Decoder, create_decoder
 
 NONE, FULL, S2, WRAPPED, SF = "no fine-tuning", "full", "s2", "s2 wrapped", "sf"
@@ -143,9 +144,7 @@ def train(
     network.train()
     begun = time.process_time()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            warm = min(1, (step + 1) / max(1, steps // 10))
-            group["lr"] = rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
+        set_rate(optimizer, rate, step, steps, warm=steps // 10)
         starts = torch.randint(len(stream) - length, (max(1, tokens // length),), generator=generator)
         cut = torch.stack([stream[at : at + length + 1] for at in starts.tolist()])
         loss = F.cross_entropy(network(cut[:, :-1]).flatten(0, 1), cut[:, 1:].flatten())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
 import torch
@@ -23,6 +22,7 @@ from qna.labs.sketch_clouds.diffusion import (
 from qna.labs.sketch_clouds.networks import PointDenoiser, Told
 from qna.labs.sketch_clouds.sketches import SIDE
 from qna.labs.sketch_clouds.things import COLOURS, Thing
+from qna.labs.warmed_cosine import set_rate
 
 GUIDED, WORDS, NOTHING_TOLD = "sketch and words", "words alone", "nothing told"
 WRONG, AGAIN = "another thing's sketch", "the thing sampled again"
@@ -123,9 +123,7 @@ def _train(
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     network.train()
     for step in range(steps):
-        warm, progress = min(1, (step + 1) / max(1, steps // 50)), step / steps
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate * warm * (1 + math.cos(math.pi * progress)) / 2
+        set_rate(optimizer, config.rate, step, steps, warm=steps // 50)
         generator = torch.Generator().manual_seed(derive_seed(seed, "step", step))
         chosen = torch.randint(len(seen.things), (config.batch,), generator=generator)
         guide = _hidden(seen.told(chosen, colours=placed), sketch=told[0], words=told[1])

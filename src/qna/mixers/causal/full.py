@@ -40,9 +40,7 @@ class CausalAttention1d(SoftmaxAttention):
         dtype: torch.dtype | None = None,
     ) -> SequenceState:
         """As `init_state`, with a cache that keeps what `policy` says, and no query sees what it dropped."""
-        device, dtype = self._place(device, dtype)
-        held = {"cache": policy.empty(self._shape(batch, device, dtype))}
-        return SequenceState(self.configuration, self._batch(batch), 0, held)
+        return self.kept_by(policy, batch, device, dtype)
 
     def pairs(self, length: int) -> int:
         """A triangle."""

@@ -107,9 +107,7 @@ class _GroupedInTraining(SoftmaxAttention):
                 f"{type(self).__name__} with inference='grouped' keeps what its groups see, and {policy} is "
                 "for inference='full'"
             )
-        device, dtype = self._place(device, dtype)
-        held = {"cache": policy.empty(self._shape(batch, device, dtype))}
-        return SequenceState(self.configuration, self._batch(batch), 0, held)
+        return self.kept_by(policy, batch, device, dtype)
 
     def pairs(self, length: int) -> float:
         """Of groups where attention is in groups now, else a triangle."""

@@ -86,6 +86,14 @@ class SoftmaxAttention(CausalMixer):
         attended, cache = state["cache"].attend(*self.project(x, state.length))
         return self.joined(attended, x), state.after(x.shape[1], cache=cache)
 
+    def kept_by(
+        self, policy: CachePolicy, batch: int, device: torch.device | None, dtype: torch.dtype | None
+    ) -> SequenceState:
+        """What is known before the first position, with the cache of another policy than the mixer's own."""
+        device, dtype = self._place(device, dtype)
+        held = {"cache": policy.empty(self._shape(batch, device, dtype))}
+        return SequenceState(self.configuration, self._batch(batch), 0, held)
+
     def project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, h, N, d) and keys (B, h', N, d), turned to positions from `start` on, and values."""
         query, key, value = self.heads(x)
